@@ -1,0 +1,28 @@
+# The worker without the embedded server: it is given a DATABASE_URL.
+#   docker build -t pgworker .
+#   docker run --env-file pgworker.env -v ./supabase:/srv/pgworker/supabase:ro pgworker
+
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pgworker pgworker
+COPY cli cli
+COPY sql sql
+# The lock holds the tools of development too: as constraints it gives the versions only.
+RUN sed -E '/^ +(--hash|#)/d; s/ \\$//' requirements.lock > /tmp/constraints.txt \
+    && pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/dist . \
+    && python -m venv /opt/pgworker \
+    && /opt/pgworker/bin/pip install --no-cache-dir --constraint /tmp/constraints.txt \
+        "$(echo /tmp/dist/pgworker-*.whl)[http]"
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --home-dir /srv/pgworker --create-home pgworker
+COPY --from=build /opt/pgworker /opt/pgworker
+ENV PATH=/opt/pgworker/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER 10001
+WORKDIR /srv/pgworker
+# SIGTERM: drain, then leave. Give it as long as a phase may take (--stop-timeout).
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["pgworker"]
+CMD ["run"]

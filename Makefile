@@ -1,0 +1,72 @@
+# `make` shows the targets. Everything happens in .venv, made from requirements.lock when needed.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+# What is run against the built wheel: the parts that depend on what was packed.
+WHEEL_TESTS ?= tests/db tests/test_packaging.py
+
+VENV := .venv/.complete
+PIP_INSTALL := install --quiet --disable-pip-version-check --no-input
+WHEEL := build/wheel
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help venv demo test check test-wheel bench lock clean
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+venv: $(VENV) ## set up .venv (the other targets do so when needed)
+
+demo: $(VENV) ## provision a handful of clients on an embedded PostgreSQL
+	@.venv/bin/pgworker demo
+
+test: $(VENV) ## run all tests (PYTEST_ARGS="-k name" for some)
+	@.venv/bin/pytest -q -n 2 $(PYTEST_ARGS)
+
+check: $(VENV) ## run all linters
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: .venv/bin/ruff format ." >&2; exit 1; }
+	@.venv/bin/mypy --strict pgworker cli tests
+	@.venv/bin/lint-imports --no-cache --no-logo
+	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor sql supabase
+
+test-wheel: $(VENV) ## build the wheel and test what it installs
+	@rm -rf $(WHEEL)
+	@.venv/bin/pyproject-build --no-isolation --outdir $(WHEEL)/dist . > /dev/null
+	@.venv/bin/python -m venv $(WHEEL)/venv
+	@$(WHEEL)/venv/bin/python -m pip $(PIP_INSTALL) -r requirements.lock
+	@$(WHEEL)/venv/bin/python -m pip $(PIP_INSTALL) --no-deps $(WHEEL)/dist/*.whl
+	@# Not `python -m pytest`: that would put the checkout in front of the wheel.
+	@PGWORKER_TEST_WHEEL=$(WHEEL) $(WHEEL)/venv/bin/pytest -q -n 2 $(WHEEL_TESTS) $(PYTEST_ARGS)
+
+bench: $(VENV) ## measure on this machine: insert to the first line of the first phase
+	@.venv/bin/python bench/latency.py
+
+lock: ## write requirements.lock anew (needs uv; UPGRADE=1 takes newer versions)
+	@command -v uv > /dev/null || { echo "uv is missing: pipx install uv" >&2; exit 1; }
+	@uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 \
+		--extra all --group dev $(if $(UPGRADE),--upgrade) \
+		--output-file requirements.lock pyproject.toml
+
+clean: ## remove what the other targets made
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The stamp comes last: a set-up that was interrupted is begun again.
+$(VENV): requirements.lock pyproject.toml
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "$(PYTHON) is missing: install Python 3.11 or newer, or make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "pgworker needs Python 3.11 or newer, not $$($(PYTHON) -V): make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "installing python3-venv"; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y python3-venv; } > /dev/null; \
+	else \
+		echo "Python's venv module is missing: sudo apt-get install python3-venv" >&2; exit 1; \
+	fi
+	@echo "setting up .venv from requirements.lock (once)"
+	@rm -f $@
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip $(PIP_INSTALL) -r requirements.lock
+	@.venv/bin/python -m pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""The command line. It reads input, calls the library, shows the result."""

@@ -1,0 +1,250 @@
+"""`pgworker clients` and `pgworker why`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from pgworker.models import ClientStatus
+from pgworker.tenants.why import Explanation, explain
+
+from .console import (
+    EX_FAILED,
+    ClientArgument,
+    Json,
+    ask,
+    plain,
+    print_json,
+    remark,
+    stdout,
+    usage_error,
+)
+from .tables import (
+    add_client_column,
+    add_columns,
+    age,
+    cell,
+    duration,
+    facts,
+    is_very_wide,
+    is_wide,
+    long_cell,
+    new_table,
+    phase_of,
+    show_table,
+    when,
+)
+
+if TYPE_CHECKING:
+    from pgworker.queue.operations import Row
+    from pgworker.tenants.platform import Platform
+
+app = typer.Typer(no_args_is_help=True, help="Add, list and show clients.")
+
+LOOK_EVERY_SECONDS = 0.25
+SHOWN = 200
+HISTORY_SHOWN = 50
+ENDED = frozenset({ClientStatus.READY, ClientStatus.FAILED, ClientStatus.CANCELLED})
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="display name")],
+    region: Annotated[str | None, typer.Option(help="where its project shall be")] = None,
+    plan: Annotated[str | None, typer.Option(help="size of its project")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until it is ready or has failed")] = False,
+) -> None:
+    """Add a client and have it provisioned; prints its id."""
+    if not name.strip() or "\0" in name:
+        raise usage_error("the name is empty")
+    wishes = {key: value for key, value in (("region", region), ("plan", plan)) if value}
+
+    async def do(platform: Platform) -> Row | None:
+        client_id = await platform.operations.add_client(name, wishes)
+        print(client_id, flush=True)
+        return await _wait(platform, client_id) if wait else None
+
+    row = ask(do)
+    if row is not None and row["status"] != ClientStatus.READY:
+        remark(f"{row['status']}: {row['last_error'] or 'pgworker why tells more'}")
+        raise typer.Exit(EX_FAILED)
+
+
+async def _wait(platform: Platform, client_id: UUID) -> Row:
+    """Tell each change on stderr until the client has got somewhere."""
+    told = None
+    while True:
+        (row,) = await platform.operations.clients(client_id=client_id)
+        news = str(row["status"])
+        if row["blocked_because"] and news not in ENDED:
+            news += f" ({row['blocked_because']})"
+        if news != told:
+            remark(news)
+            told = news
+        if row["status"] in ENDED:
+            return row
+        await asyncio.sleep(LOOK_EVERY_SECONDS)
+
+
+@app.command("list")
+def list_clients(json: Json = False) -> None:
+    """List clients, newest first."""
+    rows = ask(lambda platform: platform.operations.clients(limit=None if json else SHOWN + 1))
+    if json:
+        print_json(rows)
+        return
+    if not rows:
+        remark("there are no clients: pgworker clients add NAME")
+        return
+    console = stdout()
+    wide, very_wide = is_wide(console), is_very_wide(console)
+    table = new_table(console)
+    add_client_column(console, table)
+    add_columns(table, *(["id"] if very_wide else []), "status")
+    add_columns(table, *(["phase", "schema"] if wide else []), "age", right=("age",))
+    table.add_column("error or hold-up")
+    for row in rows[:SHOWN]:
+        is_ready = row["status"] == ClientStatus.READY
+        table.add_row(
+            long_cell(row["client_name"]),
+            *([cell(row["client_id"])] if very_wide else []),
+            cell(row["status"]),
+            *([cell(None if is_ready else phase_of(row))] if wide else []),
+            *([cell(row["schema_version"])] if wide else []),
+            cell(age(row["created_at"])),
+            long_cell(row["last_error"] or row["blocked_because"]),
+        )
+    show_table(console, table)
+    if len(rows) > SHOWN:
+        remark(f"these are the newest {SHOWN}; --json lists all of them")
+
+
+@app.command()
+def show(client: ClientArgument, json: Json = False) -> None:
+    """Show everything about a client, with its history."""
+    found = ask(lambda platform: _explain(platform, client, HISTORY_SHOWN))
+    if json:
+        print_json(
+            found.client
+            | {"phase_seconds": found.phases, "last_answer": found.last_answer}
+            | {"events": found.events}
+        )
+        return
+    row = found.client
+    facts(
+        [
+            *_state(found),
+            ("project", row["project_ref"]),
+            ("address", row["project_url"]),
+            ("added", f"{row['created_at']:%Y-%m-%d %H:%M:%S %Z} ({age(row['created_at'])} ago)"),
+            *((f"in {phase}", f"{seconds:.1f} s") for phase, seconds in found.phases.items()),
+        ]
+    )
+    _print_events(found)
+
+
+def why(client: ClientArgument, json: Json = False) -> None:
+    """Tell why a client is where it is, and what to press."""
+    found = ask(lambda platform: _explain(platform, client))
+    if json:
+        print_json(
+            found.client
+            | {"phase_seconds": found.phases, "last_answer": found.last_answer}
+            | {"breakers": found.breakers, "events": found.events, "advice": found.advice}
+        )
+        return
+    facts(
+        [
+            *_state(found),
+            *(
+                ("refused", f"{breaker['credential']}: {breaker['reason']}")
+                for breaker in found.breakers
+            ),
+        ]
+    )
+    _print_events(found)
+    print("\nto do:")
+    for line in found.advice:
+        # Not by Rich: a command must be copied as it is, whatever the terminal's width.
+        print(f"  {plain(line)}")
+
+
+async def _explain(platform: Platform, client: str, events: int | None = None) -> Explanation:
+    client_id = await platform.operations.find(client)
+    if events is None:
+        return await explain(platform.operations, client_id)
+    return await explain(platform.operations, client_id, events=events)
+
+
+def _state(found: Explanation) -> list[tuple[str, object]]:
+    """Return what both screens begin with; lines without news are left out."""
+    row = found.client
+    job_status = row["job_status"]
+    lines: list[tuple[str, object]] = [
+        ("client", row["client_name"]),
+        ("id", row["client_id"]),
+        ("status", row["status"]),
+    ]
+    optional = [
+        ("phase", phase_of(row)),
+        ("job", f"{row['job_id']}, {job_status} for {age(row['since'])}" if job_status else None),
+        ("held by", row["claimed_by"]),
+        ("held up", row["blocked_because"]),
+        ("next try", _next_try(row)),
+        ("tries", f"{row['attempts']} of {row['max_attempts']}" if row["attempts"] else None),
+        ("error", _error(row)),
+        ("provider said", found.last_answer),
+        ("schema", row["schema_version"]),
+        ("in phase", _in_phase(found)),
+    ]
+    return lines + [(name, value) for name, value in optional if value is not None]
+
+
+def _next_try(row: Row) -> str | None:
+    """Return when a wait ends; what is due already waits for something else."""
+    at = row["next_try_at"]
+    return None if at is None or at <= datetime.now(UTC) else when(at)
+
+
+def _error(row: Row) -> str | None:
+    if row["last_error"] is None or row["status"] == ClientStatus.READY:
+        return None
+    kind = f"{row['error_kind']}: " if row["error_kind"] else ""
+    return f"{kind}{row['last_error']}"
+
+
+def _in_phase(found: Explanation) -> str | None:
+    """Return how long the job has been in its phase, while it is unfinished."""
+    row = found.client
+    if row["job_status"] not in {"queued", "running", "waiting"}:
+        return None
+    seconds = found.phases.get(row["phase"])
+    return None if seconds is None else duration(seconds)
+
+
+def _print_events(found: Explanation) -> None:
+    if not found.events:
+        return
+    console = stdout()
+    wide = is_wide(console)
+    table = new_table(console)
+    add_columns(table, "when", "event", "phase", right=("when",))
+    if wide:
+        table.add_column("by")
+    table.add_column("error")
+    for event in found.events:
+        error = event["error"]
+        at = f"{age(event['at'])} ago" if console.is_terminal else event["at"].isoformat()
+        table.add_row(
+            cell(at),
+            cell(event["event"]),
+            cell(event["to_phase"] or event["from_phase"]),
+            *([long_cell(event["actor"])] if wide else []),
+            long_cell(f"{event['error_kind']}: {error}" if error else None),
+        )
+    print()
+    show_table(console, table)

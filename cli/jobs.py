@@ -1,0 +1,216 @@
+"""`pgworker jobs`, `retry`, `cancel`, `pause` and `resume`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.live import Live
+
+from pgworker.models import ErrorKind, JobStatus
+from pgworker.queue.operations import EVERYTHING, Row
+from pgworker.settings import load_settings
+from pgworker.tenants.platform import open_platform
+
+from .console import (
+    EX_FAILED,
+    ClientArgument,
+    Json,
+    ask,
+    plain,
+    print_json,
+    remark,
+    run_async,
+    stdout,
+    tell_embedded,
+    usage_error,
+)
+from .tables import (
+    add_client_column,
+    add_columns,
+    age,
+    cell,
+    is_very_wide,
+    is_wide,
+    long_cell,
+    new_table,
+    phase_of,
+    show_table,
+    when,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pgworker.tenants.platform import Platform
+
+# More rows than this are no reading matter.
+SHOWN = 200
+REFRESH_SECONDS = 1.0
+
+Scope = Annotated[str, typer.Argument(help="a workflow, or all of them")]
+
+
+def list_jobs(
+    failed: Annotated[bool, typer.Option("--failed", help="the same as --status failed")] = False,
+    status: Annotated[JobStatus | None, typer.Option(help="only jobs in this status")] = None,
+    client: Annotated[
+        str | None, typer.Option(metavar="CLIENT", help="only jobs of this client")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="keep the list up to date")] = False,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    if failed and status not in {None, JobStatus.FAILED}:
+        raise usage_error("give either --failed or --status")
+    if watch and json:
+        raise usage_error("--watch is for a terminal, --json for programs: give one of them")
+    wanted = JobStatus.FAILED if failed else status
+    if watch:
+        _watch(wanted, client)
+        return
+    rows = ask(lambda platform: _jobs(platform, wanted, client, None if json else SHOWN + 1))
+    if json:
+        print_json(rows)
+        return
+    console = stdout()
+    if not rows:
+        remark("there are no such jobs" if wanted or client else "there are no jobs")
+        return
+    show_table(console, _table(console, rows[:SHOWN]))
+    if len(rows) > SHOWN:
+        remark(f"these are the newest {SHOWN}; --json lists all of them")
+
+
+async def _jobs(
+    platform: Platform, status: JobStatus | None, client: str | None, limit: int | None
+) -> list[Row]:
+    operations = platform.operations
+    client_id = None if client is None else await operations.find(client)
+    return await operations.jobs(status=status, client_id=client_id, limit=limit)
+
+
+def _watch(status: JobStatus | None, client: str | None) -> None:
+    console = stdout()
+    if not console.is_terminal:
+        raise usage_error("--watch needs a terminal")
+    settings = load_settings()
+    tell_embedded(settings)
+
+    async def refresh() -> None:
+        async with open_platform(settings, pool_size=1) as platform:
+            with Live(console=console, screen=True, auto_refresh=False) as live:
+                while True:
+                    rows = await _jobs(platform, status, client, console.height - 4)
+                    live.update(_table(console, rows), refresh=True)
+                    await asyncio.sleep(REFRESH_SECONDS)
+
+    run_async(refresh())
+
+
+def _table(console: Console, rows: list[Row]) -> Table:
+    table = new_table(console)
+    wide, very_wide = is_wide(console), is_very_wide(console)
+    add_columns(table, "job", right=("job",))
+    add_client_column(console, table)
+    add_columns(table, *(["client id"] if very_wide else []), "status", "phase")
+    if wide:
+        add_columns(table, "tries", "age", right=("tries", "age"))
+    table.add_column("error or wait")
+    for row in rows:
+        table.add_row(
+            cell(row["id"]),
+            long_cell(row["client_name"]),
+            *([cell(row["client_id"])] if very_wide else []),
+            cell(row["status"]),
+            cell(phase_of(row) if wide else row["phase"]),
+            *([cell(f"{row['attempts']}/{row['max_attempts']}")] if wide else []),
+            *([cell(age(row["created_at"]))] if wide else []),
+            long_cell(_news(row)),
+        )
+    return table
+
+
+def _news(row: Row) -> str | None:
+    if row["status"] == JobStatus.FAILED:
+        return f"{row['error_kind']}: {row['last_error']}"
+    if row["status"] == JobStatus.WAITING:
+        reason = row["waiting_for"] or row["last_error"] or "its time"
+        return f"{when(row['next_try_at'])}: {reason}"
+    return None
+
+
+def retry(
+    clients: Annotated[
+        list[str] | None, typer.Argument(metavar="CLIENT...", help="ids or unique names")
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="every client whose job has failed")
+    ] = False,
+    kind: Annotated[
+        ErrorKind | None, typer.Option(help="with --failed: only errors of this kind")
+    ] = None,
+) -> None:
+    """Put failed jobs back in line, at the phase that failed; a cancelled client begins again.
+
+    A client whose job hasn't failed is left alone and named; the exit code is 1 then. An unknown
+    one stops the command before it has changed anything.
+    """
+    if failed == bool(clients):
+        raise usage_error("name clients, or give --failed")
+    if kind is not None and not failed:
+        raise usage_error("--kind goes with --failed")
+    refused = ask(lambda platform: _retry(platform, clients or [], kind))
+    raise typer.Exit(EX_FAILED if refused else 0)
+
+
+async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None) -> dict[UUID, str]:
+    operations = platform.operations
+    if clients:
+        names = {await operations.find(each): each for each in clients}
+    else:
+        rows = await operations.failed_clients(kind)
+        names = {row["client_id"]: row["client_name"] for row in rows}
+        if not names:
+            remark("nothing has failed" if kind is None else f"nothing has failed by {kind}")
+    report = await operations.retry_each(list(names))
+    for client_id in report.retried:
+        print(f"{plain(names[client_id])}: in line again")
+    for client_id, reason in report.refused.items():
+        remark(f"{names[client_id]}: left alone: {reason}")
+    # With --failed somebody else was faster: what was asked for is so.
+    return report.refused if clients else {}
+
+
+def cancel(client: ClientArgument) -> None:
+    """Stop a client's unfinished or failed job. What exists at the provider stays there."""
+
+    async def do(platform: Platform) -> int:
+        return await platform.operations.cancel(await platform.operations.find(client))
+
+    if not ask(do):
+        remark(f"{client} has no job to cancel")
+        raise typer.Exit(EX_FAILED)
+    print(f"{plain(client)}: cancelled")
+
+
+def pause(scope: Scope = EVERYTHING) -> None:
+    """Start no further phases; what runs goes on."""
+    is_news = ask(lambda platform: platform.operations.pause(scope))
+    print(f"{scope}: paused" if is_news else f"{scope}: was paused already")
+
+
+def resume(scope: Scope = EVERYTHING) -> None:
+    """Take a pause back."""
+
+    async def do(platform: Platform) -> tuple[bool, list[dict[str, Any]]]:
+        is_news = await platform.operations.resume(scope)
+        return is_news, await platform.operations.pauses()
+
+    is_news, rest = ask(do)
+    print(f"{scope}: goes on" if is_news else f"{scope}: was not paused")
+    for row in rest:
+        remark(f"still paused: {row['scope']} (by {row['paused_by']}, {age(row['paused_at'])} ago)")

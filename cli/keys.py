@@ -1,0 +1,53 @@
+"""`pgworker keys`: the keys that encrypt tenants' secrets."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgworker.tenants.platform import generate_key
+
+from .console import ask, remark, usage_error
+
+if TYPE_CHECKING:
+    from pgworker.tenants.platform import Platform
+
+app = typer.Typer(no_args_is_help=True, help="The keys that encrypt tenants' secrets.")
+
+
+@app.command()
+def generate(
+    key_id: Annotated[
+        str | None, typer.Option("--id", help="what it is called  [default: made of the date]")
+    ] = None,
+) -> None:
+    """Print a new key for PGWORKER_ENCRYPTION_KEYS. Nothing is stored."""
+    if key_id is None:
+        key_id = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(2)}"
+    if not re.fullmatch(r"[\w.-]{1,64}", key_id):
+        raise usage_error("an id has 1 to 64 letters, digits and . _ -")
+    print(generate_key(key_id))
+    if sys.stdout.isatty():
+        remark(
+            "put it first in PGWORKER_ENCRYPTION_KEYS, the old ones behind it, on every worker; "
+            "then: pgworker keys rotate"
+        )
+
+
+@app.command()
+def rotate() -> None:
+    """Encrypt all secrets with the first key. Afterwards the others can be taken away."""
+
+    async def do(platform: Platform) -> tuple[int, dict[str, int]]:
+        tenant_secrets = platform.secrets()
+        return await tenant_secrets.rotate(), await tenant_secrets.by_key()
+
+    count, by_key = ask(do)
+    print(f"{count} secrets encrypted again" if count else "nothing to do")
+    for key_id, secrets_under_it in by_key.items():
+        remark(f"{secrets_under_it} secrets are under the key {key_id}")

@@ -1,0 +1,132 @@
+"""`pgworker schema`: the canonical migrations, and what tenants have of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgworker.settings import load_settings
+from pgworker.tenants.fleet import ClientSync, canonical_set, schema_status, sync_each
+from pgworker.tenants.lint import Finding, Severity, lint
+
+from .console import EX_FAILED, Json, ask, plain, print_json, remark, stderr, stdout, usage_error
+from .tables import add_columns, cell, counted, is_very_wide, long_cell, new_table, show_table
+
+if TYPE_CHECKING:
+    from pgworker.queue.operations import Row
+    from pgworker.tenants.migrations import CanonicalSet
+    from pgworker.tenants.platform import Platform
+
+app = typer.Typer(no_args_is_help=True, help="The canonical schema of tenants.")
+
+
+@app.command("lint")
+def lint_command(json: Json = False) -> None:
+    """Warn of what the migrations may do to tenants in use; needs no database.
+
+    The exit code is 1 when there is an error; warnings leave it at 0.
+    """
+    canonical = canonical_set(load_settings().migrations_dir)
+    findings = lint(canonical)
+    if json:
+        print_json(findings)
+    else:
+        _print_findings(canonical, findings)
+    is_bad = any(finding.severity is Severity.ERROR for finding in findings)
+    raise typer.Exit(EX_FAILED if is_bad else 0)
+
+
+def _print_findings(canonical: CanonicalSet, findings: tuple[Finding, ...]) -> None:
+    console = stdout()
+    for notice in canonical.notices:
+        remark(notice)
+    for finding in findings:
+        line = cell(finding.severity)
+        line.append(f" {finding.file}:{finding.line} [{finding.rule}]\n", style="default")
+        line.append(f"    {plain(finding.message)}", style="default not bold")
+        console.print(line)
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    remark(
+        f"{counted(len(canonical.migrations), 'migration')} in {canonical.directory}: "
+        f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}"
+    )
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Compare each client's schema, as recorded, with the canonical one."""
+    canonical = canonical_set(load_settings().migrations_dir)
+    rows = schema_status(ask(lambda platform: platform.operations.clients()), canonical)
+    if json:
+        print_json(rows)
+        return
+    console = stdout()
+    very_wide = is_very_wide(console)
+    table = new_table(console)
+    table.add_column("client")
+    add_columns(table, *(["id"] if very_wide else []), "status", "schema", "has", "missing")
+    for row in rows:
+        table.add_row(
+            long_cell(row.client_name),
+            *([cell(row.client_id)] if very_wide else []),
+            cell(row.status),
+            cell(row.position),
+            cell(row.schema_version),
+            cell(row.missing),
+        )
+    if rows:
+        show_table(console, table)
+    remark(f"newest canonical migration: {canonical.head}")
+
+
+@app.command()
+def sync(
+    client: Annotated[
+        str | None, typer.Argument(metavar="[CLIENT]", help="id or unique name")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="every client with a tenant")] = False,
+    include_all: Annotated[
+        bool,
+        typer.Option("--include-all", help="also files older than the newest applied one"),
+    ] = False,
+) -> None:
+    """Apply the migrations that a client's tenant lacks, or all tenants lack.
+
+    The tenants that fail are named, the others go on; the exit code is 1 then.
+    """
+    if everybody == (client is not None):
+        raise usage_error("name a client, or give --all")
+    canonical = canonical_set(load_settings().migrations_dir)
+    failed = ask(lambda platform: _sync(platform, client, canonical, include_all=include_all))
+    raise typer.Exit(EX_FAILED if failed else 0)
+
+
+async def _sync(
+    platform: Platform, client: str | None, canonical: CanonicalSet, *, include_all: bool
+) -> int:
+    operations = platform.operations
+    if client is not None:
+        names = {await operations.find(client): client}
+    else:
+        rows: list[Row] = await operations.clients()
+        known = {row["client_id"]: str(row["client_name"]) for row in rows}
+        names = {each: known.get(each, str(each)) for each in await operations.tenants()}
+        if not names:
+            remark("no client has a tenant yet")
+    failed = 0
+    async for result in sync_each(platform, list(names), canonical, include_all=include_all):
+        failed += result.error is not None
+        _print_result(names[result.client_id], result)
+    return failed
+
+
+def _print_result(name: str, result: ClientSync) -> None:
+    if result.report is None:
+        stderr().print(
+            f"{plain(name)}: {plain(result.error)}", style="red", markup=False, soft_wrap=True
+        )
+    elif result.report.applied:
+        print(f"{plain(name)}: applied {', '.join(result.report.applied)}", flush=True)
+    else:
+        print(f"{plain(name)}: current ({result.report.head})", flush=True)

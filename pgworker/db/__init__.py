@@ -1,0 +1,1 @@
+"""Pool, named queries, migrations of our own schema, LISTEN, the embedded server."""

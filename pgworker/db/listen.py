@@ -1,0 +1,122 @@
+"""One LISTEN connection of its own, which comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from pgworker.db.pool import connect, place
+from pgworker.errors import BadConfiguration, DatabaseUnreachable
+from pgworker.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+CHANNEL = "pgworker"
+
+# A half-open socket stays silent for ever: only an answer proves that we would be woken.
+PING_EVERY = timedelta(seconds=15)
+PING_TIMEOUT = timedelta(seconds=5)
+RECONNECT_CAP = timedelta(seconds=5)
+
+log = get_logger()
+
+
+class Listener:
+    """Calls `wake` for notifications, and after each (re)connect, because some may be lost.
+
+    Many notifications between two turns of the event loop are one wake-up for the caller, whose
+    `wake` sets an event. `wake` must not block.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        wake: Callable[[], None],
+        *,
+        ping_every: timedelta = PING_EVERY,
+        ping_timeout: timedelta = PING_TIMEOUT,
+    ) -> None:
+        self._dsn = dsn
+        self._wake = wake
+        self._ping_every = ping_every
+        self._ping_timeout = ping_timeout
+        self._pong = asyncio.Event()
+        self._lost = asyncio.Event()
+        self.is_connected = False
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        failures = 0
+        while True:
+            try:
+                await self._listen()
+            except (
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                OSError,
+                TimeoutError,
+                DatabaseUnreachable,
+                BadConfiguration,
+            ) as error:
+                # Bad credentials may be a password that is just being changed: go on trying.
+                if self.is_connected or failures == 0:
+                    log.warning("listener_lost", database=place(self._dsn), error=str(error))
+                failures = 1 if self.is_connected else failures + 1
+            finally:
+                self.is_connected = False
+            cap = min(RECONNECT_CAP.total_seconds(), 0.1 * 2 ** min(failures, 10))
+            await asyncio.sleep(random.uniform(0.05, cap))  # noqa: S311  # jitter
+
+    async def _listen(self) -> None:
+        connection = await connect(self._dsn, application_name="pgworker listen")
+        try:
+            self._lost.clear()
+            connection.add_termination_listener(lambda _: self._lost.set())
+            # One's own channel, so that a ping wakes nobody else.
+            own = f"{CHANNEL}_ping_{connection.get_server_pid()}"
+            async with _answer_within(self._ping_timeout):
+                await connection.add_listener(CHANNEL, self._on_notify)
+                await connection.add_listener(own, self._on_pong)
+            self.is_connected = True
+            log.info("listening", database=place(self._dsn))
+            self._wake()
+            while True:
+                await self._wait_or_lost(self._ping_every)
+                self._pong.clear()
+                async with _answer_within(self._ping_timeout):
+                    await connection.execute(f"notify {own}")
+                    await self._pong.wait()
+        finally:
+            # A broken connection can't be closed politely; don't wait for it.
+            connection.terminate()
+
+    async def _wait_or_lost(self, duration: timedelta) -> None:
+        try:
+            async with asyncio.timeout(duration.total_seconds()):
+                await self._lost.wait()
+        except TimeoutError:
+            return
+        raise DatabaseUnreachable("the server closed the connection")
+
+    def _on_notify(self, *_: object) -> None:
+        self._wake()
+
+    def _on_pong(self, *_: object) -> None:
+        self._pong.set()
+
+
+@asynccontextmanager
+async def _answer_within(duration: timedelta) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(duration.total_seconds()):
+            yield
+    except TimeoutError as error:
+        raise DatabaseUnreachable(
+            f"the server was silent for {duration.total_seconds():g} s"
+        ) from error

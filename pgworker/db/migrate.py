@@ -1,0 +1,206 @@
+"""Applies pgworker's own SQL, under an advisory lock, and tells what is applied.
+
+`sql/migrations/` holds numbered files, each applied once, in its own transaction.
+`sql/functions/`, `sql/triggers/` and `sql/views/` hold one object a file, written as
+`create or replace` and applied again, all in one transaction, when a text has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgworker.db.queries import load, sql_directory
+from pgworker.db.sqlstate import translated
+from pgworker.errors import SchemaMismatch
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from pgworker.db.pool import Connection
+
+# In this order: triggers and views call functions. A later file may use an earlier one.
+OBJECT_FOLDERS = ("functions", "triggers", "views")
+
+
+class MigrateQueries(NamedTuple):
+    """The statements of `sql/queries/migrate.sql`."""
+
+    lock: str
+    unlock: str
+    defer_function_checks: str
+    create_history_table: str
+    protect_history: str
+    history_exists: str
+    history: str
+    record: str
+
+
+MIGRATE_QUERIES = load(MigrateQueries, "queries/migrate.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class SqlFile:
+    """A file of ours. `version` is None for an object that is applied again when changed."""
+
+    name: str
+    version: int | None
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """Return the SHA-256 of the text, in hexadecimal digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A row of `pgworker.schema_history`."""
+
+    name: str
+    version: int | None
+    checksum: str
+    applied_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """What is applied, beside what this program brings.
+
+    Attributes:
+        pending: files that `migrate` would apply, in order.
+        newer: names that this program doesn't know: the database is ahead of it.
+        changed: numbered migrations whose text isn't the one that was applied.
+    """
+
+    applied: tuple[Applied, ...]
+    pending: tuple[SqlFile, ...]
+    newer: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a worker may start on it."""
+        return not (self.pending or self.newer or self.changed)
+
+    def refuse_if_not_current(self) -> None:
+        """Raise `SchemaMismatch`, with the command to run, unless it is current."""
+        self.refuse_if_not_appliable()
+        if self.pending:
+            raise SchemaMismatch(
+                f"pgworker's schema is behind by {len(self.pending)} of its files: "
+                "run pgworker db migrate (or start with --migrate)"
+            )
+
+    def refuse_if_not_appliable(self) -> None:
+        """Raise `SchemaMismatch` when the database is ahead, or its past was rewritten."""
+        if self.newer:
+            raise SchemaMismatch(
+                f"pgworker's schema is newer than this program (it has {self.newer[0]}): "
+                "upgrade pgworker; nothing was changed"
+            )
+        if self.changed:
+            raise SchemaMismatch(
+                f"the applied migration {self.changed[0]} is not the one of this program: "
+                "install the release that applied it; nothing was changed"
+            )
+
+
+def own_files(directory: Path | None = None) -> tuple[SqlFile, ...]:
+    """Return our migrations, then our objects, in the order in which they are applied."""
+    root = directory or sql_directory()
+    migrations = []
+    for path in sorted((root / "migrations").glob("*.sql")):
+        number = re.match(r"(\d{4})_\w+\.sql$", path.name)
+        if number is None:
+            msg = f"{path.name} is not named like 0001_what_it_does.sql"
+            raise ValueError(msg)
+        migrations.append(
+            SqlFile(f"migrations/{path.name}", int(number[1]), path.read_text(encoding="utf-8"))
+        )
+    objects = [
+        SqlFile(f"{folder}/{path.name}", None, path.read_text(encoding="utf-8"))
+        for folder in OBJECT_FOLDERS
+        for path in sorted((root / folder).glob("*.sql"))
+    ]
+    return (*migrations, *objects)
+
+
+def compare(files: tuple[SqlFile, ...], applied: tuple[Applied, ...]) -> SchemaState:
+    """Return what is to be done, from what is there and what is applied. Pure."""
+    by_name = {row.name: row for row in applied}
+    known = {file.name for file in files}
+    return SchemaState(
+        applied=applied,
+        pending=tuple(
+            file
+            for file in files
+            if file.name not in by_name
+            or (file.version is None and by_name[file.name].checksum != file.checksum)
+        ),
+        # An object that is no longer ours may stay; a migration we don't know is the future.
+        newer=tuple(row.name for row in applied if row.version and row.name not in known),
+        changed=tuple(
+            file.name
+            for file in files
+            if file.version is not None
+            and file.name in by_name
+            and by_name[file.name].checksum != file.checksum
+        ),
+    )
+
+
+async def read_state(connection: Connection) -> SchemaState:
+    """Return the state of pgworker's schema; changes nothing."""
+    with translated():
+        if not await connection.fetchval(MIGRATE_QUERIES.history_exists):
+            return compare(own_files(), ())
+        rows = await connection.fetch(MIGRATE_QUERIES.history)
+    return compare(own_files(), tuple(Applied(**dict(row)) for row in rows))
+
+
+async def migrate(connection: Connection) -> tuple[str, ...]:
+    """Bring pgworker's schema up to date; return the names of the files applied.
+
+    Safe to repeat and to race: one at a time goes on, the others find nothing to do. Each
+    numbered migration is one transaction; so are all objects together.
+
+    Raises:
+        UnusableTable: an existing table can't be adopted; nothing was changed.
+        SchemaMismatch: the database is ahead of this program, or its past was rewritten.
+    """
+    with translated():
+        await connection.execute(MIGRATE_QUERIES.lock)
+        try:
+            return await _migrate(connection)
+        finally:
+            if not connection.is_closed():
+                await connection.execute(MIGRATE_QUERIES.unlock)
+
+
+async def _migrate(connection: Connection) -> tuple[str, ...]:
+    state = await read_state(connection)
+    state.refuse_if_not_appliable()
+    for file in state.pending:
+        if file.version is not None:
+            async with connection.transaction():
+                await _apply(connection, file)
+    objects = [file for file in state.pending if file.version is None]
+    if objects:
+        async with connection.transaction():
+            # Functions call each other: their order in the alphabet doesn't matter then.
+            await connection.execute(MIGRATE_QUERIES.defer_function_checks)
+            for file in objects:
+                await _apply(connection, file)
+    return tuple(file.name for file in state.pending)
+
+
+async def _apply(connection: Connection, file: SqlFile) -> None:
+    await connection.execute(file.text)
+    # Created after the first migration ran, so that a refused one leaves nothing behind.
+    await connection.execute(MIGRATE_QUERIES.create_history_table)
+    await connection.execute(MIGRATE_QUERIES.protect_history)
+    await connection.execute(MIGRATE_QUERIES.record, file.name, file.version, file.checksum)

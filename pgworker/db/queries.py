@@ -1,0 +1,47 @@
+"""Finds `sql/` and loads its named blocks into typed tuples."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, TypeVar, get_type_hints
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+T = TypeVar("T", bound=NamedTuple)
+
+
+@cache
+def sql_directory() -> Path:
+    """Return the folder of our SQL: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for candidate in (package / "sql", package.parent / "sql"):
+        if (candidate / "migrations").is_dir():
+            return candidate
+    msg = f"the SQL of pgworker is missing beside {package}"
+    raise FileNotFoundError(msg)
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the statements of a file by the names of their blocks."""
+    parts = _NAME.split(text)
+    blocks = dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+    if len(blocks) != len(parts) // 2:
+        msg = "two blocks have one name"
+        raise ValueError(msg)
+    return blocks
+
+
+def load(shape: type[T], file: str) -> T:
+    """Return the blocks of `sql/<file>` as the fields of `shape`.
+
+    Raises:
+        TypeError: a block without a field, or a field without a block.
+    """
+    blocks = parse((sql_directory() / file).read_text(encoding="utf-8"))
+    fields = get_type_hints(shape).keys()
+    if fields != blocks.keys():
+        msg = f"{file} and {shape.__name__} differ: {sorted(fields ^ blocks.keys())}"
+        raise TypeError(msg)
+    return shape._make(blocks[field] for field in shape._fields)

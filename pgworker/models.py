@@ -1,0 +1,189 @@
+"""Plain data that travels between the floors: no I/O, no asyncpg, no httpx."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+
+class JobStatus(StrEnum):
+    """`client_provisioning_jobs.status`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    FAILED = "failed"
+    SUCCEEDED = "succeeded"
+    CANCELLED = "cancelled"
+
+
+class ClientStatus(StrEnum):
+    """`clients.provisioning_status`."""
+
+    NOT_PROVISIONED = "not_provisioned"
+    QUEUED = "queued"
+    CREATING_PROJECT = "creating_project"
+    WAITING_FOR_PROJECT = "waiting_for_project"
+    SCHEMA_SYNCING = "schema_syncing"
+    SMOKE_CHECKING = "smoke_checking"
+    READY = "ready"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEPROVISIONING = "deprovisioning"
+    DEPROVISIONED = "deprovisioned"
+
+
+class ErrorKind(StrEnum):
+    """What happens to the job after the error; nothing else decides it (design, section 6)."""
+
+    TRANSIENT = "transient"  # back off, then try again; counts as an attempt
+    THROTTLED = "throttled"  # wait as long as the server says; not an attempt
+    UNKNOWN = "unknown"  # it may have happened: look before doing it again
+    AUTH = "auth"  # the credential's breaker opens; the job waits, not an attempt
+    QUOTA = "quota"  # failed at once: something must be bought or freed
+    PERMANENT = "permanent"  # failed at once: a person must look
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed row of `client_provisioning_jobs`: one client's workflow, in its present phase.
+
+    Attributes:
+        job_type: the phase it is in.
+        claim_token: the fencing token; every write by its holder names it.
+        checkpoint: what the workflow learnt so far; never a secret.
+        trace_context: W3C `traceparent` of whoever enqueued it.
+    """
+
+    id: int
+    client_id: UUID
+    workflow: str
+    job_type: str
+    attempts: int
+    max_attempts: int
+    claim_token: int
+    checkpoint: dict[str, Any]
+    trace_context: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What a phase needs to know of a row of `clients`."""
+
+    id: UUID
+    name: str
+    status: ClientStatus
+    project_ref: str | None
+    project_url: str | None
+    schema_version: str | None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPatch:
+    """Columns of `clients` set in the transaction that ends a phase; None leaves one alone.
+
+    Attributes:
+        provisioning: what the worker really got; stored under the key `provisioning` of
+            `additional_settings`, merged with what stands there.
+    """
+
+    schema_version: str | None = None
+    project_ref: str | None = None
+    project_url: str | None = None
+    provisioning: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the set fields only."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def _refuse_what_jsonb_refuses(value: object) -> None:
+    """Raise here rather than when many results are stored with one statement."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if "\\u0000" in text:
+        msg = "PostgreSQL can't store the character U+0000"
+        raise ValueError(msg)
+    text.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The phase has ended well.
+
+    Attributes:
+        patch: columns of `clients` to set in the same transaction.
+        learnt: merged into the job's checkpoint in the same transaction; no secrets.
+    """
+
+    patch: ClientPatch = field(default_factory=ClientPatch)
+    learnt: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
+        _refuse_what_jsonb_refuses([self.patch.as_json(), self.learnt])
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """The phase must wait, and waiting isn't an attempt.
+
+    Attributes:
+        delay: how long; counted from the database's clock when it is stored.
+        reason: what is waited for, as a person reads it (`why`, `client_status.blocked_because`).
+        learnt: merged into the job's checkpoint; no secrets.
+        error_kind: set when an error is the cause of the wait (throttled, auth).
+        error: its message.
+    """
+
+    delay: timedelta
+    reason: str
+    learnt: dict[str, Any] = field(default_factory=dict)
+    error_kind: ErrorKind | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
+        _refuse_what_jsonb_refuses([self.learnt])
+
+
+# What a phase returns.
+Outcome = Done | Snooze
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """The job goes on with its next phase, under the same claim."""
+
+    next_phase: str
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The job's last phase has ended well."""
+
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The phase has failed.
+
+    Attributes:
+        retry: try again after a back-off, as long as attempts are left; else a person must look.
+    """
+
+    kind: ErrorKind
+    error: str
+    retry: bool
+
+
+# What becomes of a job after one run of a phase: an arrow of the state diagram each.
+Transition = Advance | Complete | Snooze | Failure

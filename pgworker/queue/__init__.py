@@ -1,0 +1,1 @@
+"""How a job is claimed, kept, repeated, ended. Knows no tenants."""

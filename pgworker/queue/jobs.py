@@ -1,0 +1,171 @@
+"""Jobs: one method for each SQL function that a worker calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgworker.db.queries import load
+from pgworker.db.sqlstate import translated
+from pgworker.models import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from pgworker.db.pool import Pool
+    from pgworker.models import Advance, Complete, Failure, Snooze
+
+
+class JobQueries(NamedTuple):
+    """The statements of `sql/queries/jobs.sql`."""
+
+    claim: str
+    heartbeat: str
+    hold: str
+    advance: str
+    complete: str
+    snooze: str
+    fail: str
+    release: str
+    seconds_until_due: str
+    outstanding: str
+
+
+JOB_QUERIES = load(JobQueries, "queries/jobs.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """How much there is left to do, and how much needs a person."""
+
+    live: int
+    failed: int
+
+
+class Jobs:
+    """The queue, as a worker sees it.
+
+    Methods over several jobs return the ids that were refused, because somebody else holds
+    those jobs now. Every method may raise `DatabaseUnreachable`.
+    """
+
+    def __init__(self, pool: Pool, *, worker: str, lease: timedelta) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._lease = lease
+
+    async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+        """Claim up to `limit` due jobs of these workflows."""
+        with translated():
+            rows = await self._pool.fetch(
+                JOB_QUERIES.claim, self._worker, limit, self._lease, list(workflows)
+            )
+        return [Job(**dict(row)) for row in rows]
+
+    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
+        """Renew the leases of these jobs; return the ids of those that are lost.
+
+        Args:
+            jobs: those in hand.
+            timeout: for getting a connection, for the statement, and for giving it back each.
+        """
+        seconds = timeout.total_seconds()
+        with translated():
+            # The time-out of `acquire` holds for giving the connection back, too: asyncpg would
+            # wait long there for a server that doesn't answer.
+            async with self._pool.acquire(timeout=seconds) as connection:
+                rows = await connection.fetch(
+                    JOB_QUERIES.heartbeat,
+                    self._worker,
+                    self._lease,
+                    [job.id for job in jobs],
+                    [job.claim_token for job in jobs],
+                    timeout=seconds,
+                )
+        return {row["lost"] for row in rows}
+
+    async def advance(self, steps: Sequence[tuple[Job, Advance]]) -> set[int]:
+        """End the phases of these jobs and begin their next ones, under the same claims."""
+        return await self._batch(
+            JOB_QUERIES.advance,
+            [job for job, _ in steps],
+            [advance.next_phase for _, advance in steps],
+            [advance.done.patch.as_json() for _, advance in steps],
+            [advance.done.learnt for _, advance in steps],
+            self._lease,
+        )
+
+    async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
+        """End these jobs well."""
+        return await self._batch(
+            JOB_QUERIES.complete,
+            [job for job, _ in steps],
+            [complete.done.patch.as_json() for _, complete in steps],
+            [complete.done.learnt for _, complete in steps],
+        )
+
+    async def snooze(self, steps: Sequence[tuple[Job, Snooze]]) -> set[int]:
+        """Let these jobs sleep, without a slot and without counting an attempt."""
+        return await self._batch(
+            JOB_QUERIES.snooze,
+            [job for job, _ in steps],
+            [snooze.delay for _, snooze in steps],
+            [storable(snooze.reason) for _, snooze in steps],
+            [snooze.learnt for _, snooze in steps],
+            [snooze.error_kind for _, snooze in steps],
+            [None if snooze.error is None else storable(snooze.error) for _, snooze in steps],
+        )
+
+    async def fail(
+        self, job: Job, failure: Failure, *, backoff: timedelta, backoff_cap: timedelta
+    ) -> str:
+        """Count a failed attempt; return the status the job is in now, waiting or failed.
+
+        Raises:
+            LeaseLost: somebody else holds the job now.
+        """
+        with translated():
+            status: str = await self._pool.fetchval(
+                JOB_QUERIES.fail,
+                job.id,
+                job.claim_token,
+                failure.kind,
+                storable(failure.error),
+                failure.retry,
+                backoff,
+                backoff_cap,
+            )
+        return status
+
+    async def release(self, jobs: Sequence[Job]) -> set[int]:
+        """Give these jobs back unburnt."""
+        return await self._batch(JOB_QUERIES.release, jobs)
+
+    async def seconds_until_due(self) -> float | None:
+        """Return when something falls due by itself; not above zero when something is due."""
+        with translated():
+            seconds: float | None = await self._pool.fetchval(JOB_QUERIES.seconds_until_due)
+        return seconds
+
+    async def outstanding(self) -> Outstanding:
+        """Return how much there is left to do, in all workflows, for all workers."""
+        with translated():
+            row = await self._pool.fetchrow(JOB_QUERIES.outstanding)
+        assert row is not None
+        return Outstanding(**dict(row))
+
+    async def _batch(self, query: str, jobs: Sequence[Job], *arguments: object) -> set[int]:
+        with translated():
+            rows = await self._pool.fetch(
+                query, [job.id for job in jobs], [job.claim_token for job in jobs], *arguments
+            )
+        return {row["refused"] for row in rows}
+
+
+def storable(message: str) -> str:
+    """Return the message as PostgreSQL can hold it: no U+0000, no half of a surrogate pair.
+
+    Messages quote the other side, and it may say anything.
+    """
+    return message.replace("\0", "\ufffd").encode(errors="replace").decode()

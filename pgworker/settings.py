@@ -1,0 +1,199 @@
+"""The settings of a process: one class, read once at its top, handed down as values."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pgworker.errors import BadConfiguration
+
+
+def _seconds(value: object) -> object:
+    """Read a number of seconds, decimals allowed, as a duration."""
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return timedelta(seconds=float(str(value)))
+    except (ValueError, OverflowError):
+        msg = "must be a number of seconds, such as 30 or 0.5"
+        raise ValueError(msg) from None
+
+
+def _postgres_url(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    if not re.match(r"^postgres(ql)?://", text):
+        msg = "must be a URL like postgresql://user:password@host:5432/database"
+        raise ValueError(msg)
+    return value
+
+
+def _off_or_postgres_url(value: object) -> object:
+    """Decide which it is here: a union of two would tell of one mistake twice."""
+    return value if value == "off" else _postgres_url(value)
+
+
+def _http_url(value: object) -> object:
+    text = str(value).rstrip("/")
+    if not re.match(r"^https?://[^/\s]+", text):
+        msg = "must be an http:// or https:// URL"
+        raise ValueError(msg)
+    return text
+
+
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+ListenUrl = Annotated[Literal["off"] | SecretStr, BeforeValidator(_off_or_postgres_url)]
+PostgresUrl = Annotated[SecretStr, BeforeValidator(_postgres_url)]
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, by the name of its environment variable (design, section 8).
+
+    A variable that is set to nothing counts as not set.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: PostgresUrl | None = Field(None, alias="DATABASE_URL")
+    listen_url: ListenUrl | None = Field(None, alias="PGWORKER_LISTEN_URL")
+    data_dir: Path | None = Field(None, alias="PGWORKER_DATA_DIR")
+
+    provider_name: Literal["supabase", "postgres"] | None = Field(None, alias="PGWORKER_PROVIDER")
+    tenants_url: PostgresUrl | None = Field(None, alias="PGWORKER_TENANTS_URL")
+    migrations_dir: Path = Field(Path("supabase/migrations"), alias="PGWORKER_MIGRATIONS_DIR")
+    workflow: str | None = Field(None, alias="PGWORKER_WORKFLOW", pattern=r"^[\w.]+:[\w.]+$")
+
+    concurrency: int = Field(20, alias="PGWORKER_CONCURRENCY", ge=1, le=10_000)
+    lease: Seconds = Field(timedelta(seconds=30), alias="PGWORKER_LEASE_SECONDS")
+    poll: Seconds = Field(timedelta(seconds=30), alias="PGWORKER_POLL_SECONDS")
+    project_poll: Seconds = Field(timedelta(seconds=5), alias="PGWORKER_PROJECT_POLL_SECONDS")
+    project_timeout: Seconds = Field(
+        timedelta(seconds=1200), alias="PGWORKER_PROJECT_TIMEOUT_SECONDS"
+    )
+    create_lookup: Seconds = Field(timedelta(seconds=120), alias="PGWORKER_CREATE_LOOKUP_SECONDS")
+    backoff: Seconds = Field(timedelta(seconds=2), alias="PGWORKER_BACKOFF_SECONDS")
+    backoff_cap: Seconds = Field(timedelta(seconds=300), alias="PGWORKER_BACKOFF_CAP_SECONDS")
+
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), alias="PGWORKER_ENCRYPTION_KEYS"
+    )
+    http: str | None = Field(None, alias="PGWORKER_HTTP", pattern=r"^\[?[\w.:-]+\]?:\d{1,5}$")
+    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), alias="PGWORKER_API_TOKENS")
+    log_format: Literal["json", "console"] | None = Field(None, alias="PGWORKER_LOG_FORMAT")
+
+    supabase_access_token: SecretStr | None = Field(None, alias="SUPABASE_ACCESS_TOKEN")
+    supabase_org_id: str | None = Field(None, alias="SUPABASE_ORG_ID", pattern=r"^[\w-]+$")
+    supabase_default_region: str = Field("us-east-1", alias="SUPABASE_DEFAULT_REGION")
+    supabase_default_plan: str | None = Field(None, alias="SUPABASE_DEFAULT_PLAN")
+    supabase_api_url: HttpUrl = Field("https://api.supabase.com", alias="SUPABASE_API_URL")
+    supabase_project_url: str = Field(
+        "https://{ref}.supabase.co", alias="PGWORKER_SUPABASE_PROJECT_URL"
+    )
+    supabase_sql: Literal["api", "postgres"] = Field("api", alias="PGWORKER_SUPABASE_SQL")
+    supabase_pooler_hosts: Names = Field(
+        (".supabase.com", ".supabase.co"), alias="PGWORKER_SUPABASE_POOLER_HOSTS"
+    )
+    supabase_pooler_port: int = Field(5432, alias="PGWORKER_SUPABASE_POOLER_PORT", ge=1, le=65535)
+
+    @field_validator("encryption_keys", "api_tokens", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return _comma_separated(value)
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _keys_are_usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        parse_encryption_keys(keys)
+        return keys
+
+    @field_validator("supabase_project_url")
+    @classmethod
+    def _template_names_the_ref(cls, template: str) -> str:
+        if "{ref}" not in template:
+            msg = "must hold {ref}, as in https://{ref}.supabase.co"
+            raise ValueError(msg)
+        return template.rstrip("/")
+
+    @model_validator(mode="after")
+    def _durations_fit(self) -> Settings:
+        if self.backoff_cap < self.backoff:
+            msg = "PGWORKER_BACKOFF_CAP_SECONDS must not be below PGWORKER_BACKOFF_SECONDS"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def provider(self) -> Literal["supabase", "postgres"]:
+        """The provider of clients that ask for none of their own."""
+        if self.provider_name is not None:
+            return self.provider_name
+        return "supabase" if self.supabase_access_token is not None else "postgres"
+
+
+def parse_encryption_keys(keys: tuple[SecretStr, ...]) -> dict[str, bytes]:
+    """Return key ids with their 32 bytes, the one that encrypts first.
+
+    Raises:
+        ValueError: a key is not `id:base64-32-bytes`; the message never holds it.
+    """
+    parsed: dict[str, bytes] = {}
+    for number, key in enumerate(keys, start=1):
+        key_id, _, encoded = key.get_secret_value().partition(":")
+        advice = f"key {number} must be id:base64-of-32-bytes (pgworker keys generate makes one)"
+        if not re.fullmatch(r"[\w.-]{1,64}", key_id) or not encoded:
+            raise ValueError(advice)
+        try:
+            raw = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(advice) from None
+        if len(raw) != 32:
+            msg = f"{advice}; it has {len(raw)} bytes"
+            raise ValueError(msg)
+        if key_id in parsed:
+            msg = f"the key id {key_id} is there twice"
+            raise ValueError(msg)
+        parsed[key_id] = raw
+    return parsed
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings from the environment and `.env`; `overrides` win.
+
+    Raises:
+        BadConfiguration: one line for each mistake, without the value.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as error:
+        lines = []
+        for mistake in error.errors(include_input=False, include_url=False):
+            name = str(mistake["loc"][0]) if mistake["loc"] else "settings"
+            lines.append(f"{name}: {mistake['msg'].removeprefix('Value error, ')}")
+        raise BadConfiguration("\n".join(dict.fromkeys(lines))) from None

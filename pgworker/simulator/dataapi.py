@@ -1,0 +1,160 @@
+"""Each project's Data API, as far as smoke checks use it: PostgREST reads and auth's health.
+
+Answers follow PostgREST 13 and the gateway in front of it. Keys of the new kinds aren't JWTs and
+are refused as Bearer token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+
+from pgworker.simulator import statements
+from pgworker.simulator.databases import fetch_rows
+from pgworker.simulator.keys import ApiKey
+from pgworker.simulator.management import GOTRUE
+from pgworker.simulator.replies import Refused, Reply
+from pgworker.simulator.state import VANISHED, Project, Status
+from pgworker.simulator.world import Call
+
+INSUFFICIENT_PRIVILEGE = "42501"
+PAUSED = 540
+UNKNOWN_HOST = 530
+READ_PARAMETERS = {"select", "limit", "offset"}
+
+
+class _GatewayRefused(Refused):
+    """Refused with more than a message."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(status, "refused by the gateway")
+        self.reply = Reply(status, body)
+
+
+async def read_root(call: Call) -> Reply:
+    """`GET /rest/v1/`: the OpenAPI description of what is exposed."""
+    project = _reachable(call, "rest")
+    _authenticated(call, project)
+    async with call.world.databases.connect(project) as connection:
+        names = [row["relname"] for row in await connection.fetch(statements.EXPOSED_RELATIONS)]
+    description = {
+        "swagger": "2.0",
+        "info": {"title": "standard public schema", "version": "13.0.4"},
+        "paths": {"/": {"get": {}}} | {f"/{name}": {"get": {}} for name in names},
+    }
+    return Reply(200, description, content_type="application/openapi+json")
+
+
+async def read_table(call: Call) -> Reply:
+    """`GET /rest/v1/{table}`: rows, as the key's role sees them."""
+    project = _reachable(call, "rest")
+    key = _authenticated(call, project)
+    table = call.path["table"]
+    columns, limit, offset = _what_to_read(call)
+    async with call.world.databases.connect(project) as connection:
+        if not await connection.fetchval(statements.FIND_EXPOSED_RELATION, table):
+            raise _postgrest(
+                404, "PGRST205", f"Could not find the table 'public.{table}' in the schema cache"
+            )
+        sql = f"select {columns} from public.{_quoted(table)} limit {limit} offset {offset}"
+        try:
+            async with connection.transaction(readonly=True):
+                await connection.execute(f"set local role {key.role}")
+                rows = await fetch_rows(connection, sql)
+        except asyncpg.PostgresError as error:
+            raise _postgrest(
+                _status_of(error.sqlstate, key.role), error.sqlstate, error.args[0]
+            ) from None
+    return Reply(200, rows)
+
+
+async def auth_health(call: Call) -> Reply:
+    """`GET /auth/v1/health`."""
+    project = _reachable(call, "auth")
+    _authenticated(call, project)
+    return Reply(200, GOTRUE)
+
+
+def _reachable(call: Call, service: str) -> Project:
+    """Return the project once its service answers; a project's host exists before that."""
+    try:
+        project = call.project()
+    except Refused:
+        raise _GatewayRefused(UNKNOWN_HOST, "error code: 1016") from None
+    status = call.world.projects.status(project)
+    if status in {Status.INACTIVE, Status.PAUSING, VANISHED}:
+        raise _GatewayRefused(PAUSED, {"message": "Project paused"})
+    if call.world.projects.service_status(project, service) != "ACTIVE_HEALTHY":
+        if service == "rest":
+            raise _postgrest(
+                503, "PGRST002", "Could not query the database for the schema cache. Retrying."
+            )
+        raise _GatewayRefused(503, {"message": "name resolution failed"})
+    return project
+
+
+def _authenticated(call: Call, project: Project) -> ApiKey:
+    """Return the key that the request carries."""
+    given = call.headers.get("apikey") or dict(call.query).get("apikey")
+    if not given:
+        raise _GatewayRefused(
+            401,
+            {
+                "message": "No API key found in request",
+                "hint": "No `apikey` request header or url param was found.",
+            },
+        )
+    key = _key_of(project, given)
+    if key is None:
+        raise _GatewayRefused(
+            401,
+            {
+                "message": "Invalid API key",
+                "hint": "Double check your Supabase `anon` or `service_role` API key.",
+            },
+        )
+    scheme, _, bearer = call.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return key
+    named = _key_of(project, bearer.strip())
+    if named is None or named.type != "legacy":
+        raise _postgrest(401, "PGRST301", "Expected 3 parts in JWT; got 1")
+    return named
+
+
+def _key_of(project: Project, value: str) -> ApiKey | None:
+    return next((key for key in project.keys if key.value == value), None)
+
+
+def _what_to_read(call: Call) -> tuple[str, int, int]:
+    parameters = {name: value for name, value in call.query if name != "apikey"}
+    unknown = parameters.keys() - READ_PARAMETERS
+    if unknown:
+        raise _postgrest(400, "PGRST100", f"this stand-in does not know {min(unknown)}")
+    select = parameters.get("select", "*")
+    columns = "*" if select == "*" else ", ".join(_quoted(name) for name in select.split(","))
+    try:
+        limit, offset = (int(parameters.get(n, d)) for n, d in (("limit", "1000"), ("offset", "0")))
+    except ValueError:
+        raise _postgrest(400, "PGRST100", "limit and offset must be whole numbers") from None
+    if limit < 0 or offset < 0:
+        raise _postgrest(416, "PGRST103", "Requested range not satisfiable")
+    return columns, limit, offset
+
+
+def _status_of(sqlstate: str, role: str) -> int:
+    """Return what PostgREST answers for an error of the server."""
+    if sqlstate == INSUFFICIENT_PRIVILEGE:
+        return 401 if role == "anon" else 403
+    return 404 if sqlstate in {"42P01", "42883"} else 400
+
+
+def _postgrest(status: int, code: str, message: str) -> _GatewayRefused:
+    return _GatewayRefused(
+        status, {"code": code, "details": None, "hint": None, "message": message}
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,160 @@
+"""Runs a simulator in this process, over real HTTP on a loopback port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp, Scope
+
+from pgworker.simulator.app import build_app
+from pgworker.simulator.databases import database_name
+from pgworker.simulator.faults import Faults
+from pgworker.simulator.ledger import Ledger
+from pgworker.simulator.pooler import Pooler
+from pgworker.simulator.settings import SimulatorSettings
+from pgworker.simulator.state import Projects
+from pgworker.simulator.world import World
+
+Middleware = Callable[[ASGIApp], ASGIApp]
+
+
+class Simulator:
+    """A running simulator.
+
+    Attributes:
+        url: for `SUPABASE_API_URL`.
+        project_url_template: for `PGWORKER_SUPABASE_PROJECT_URL`; contains `{ref}`.
+        pooler_port: session mode, for `PGWORKER_SUPABASE_POOLER_PORT`; the host is the API's.
+        token: for `SUPABASE_ACCESS_TOKEN`.
+        organization: slug, for `SUPABASE_ORG_ID`.
+    """
+
+    def __init__(self, world: World, url: str) -> None:
+        self._world = world
+        self.url = url
+        self.project_url_template = url + "/projects/{ref}"
+        self.pooler_port = world.pooler_address[1]
+        self.token = world.settings.token
+        self.organization = world.settings.organizations[0].slug
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was asked and answered, and every project ever created."""
+        return self._world.ledger
+
+    @property
+    def projects(self) -> Projects:
+        """The projects, to look at, to plant, to let become something."""
+        return self._world.projects
+
+    @property
+    def faults(self) -> Faults:
+        """The faults, to order and to release."""
+        return self._world.faults
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that lives inside a program: it leaves signals alone and tells when it accepts."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+        self.closing = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave SIGINT and SIGTERM to the program around."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.accepting.set()
+
+    async def main_loop(self) -> None:
+        """Wait until told to close; uvicorn's own loop looks every 0.1 s, which a test feels."""
+        await self.closing.wait()
+
+    def abort_connection(self, scope: Scope) -> None:
+        """Reset the connection that a request came on."""
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport.get_extra_info("peername")[:2] == tuple(scope["client"]):
+                transport.abort()
+
+    def abort_all(self) -> None:
+        """Reset every connection, so that no idle client keeps the server from closing."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+@asynccontextmanager
+async def running_simulator(
+    settings: SimulatorSettings, *, middleware: Sequence[Middleware] = ()
+) -> AsyncIterator[Simulator]:
+    """Run a simulator until the block ends, then drop its databases.
+
+    Args:
+        settings: how it behaves.
+        middleware: wraps the application, the first one outermost; sees ordered faults, too.
+
+    Raises:
+        OSError: the port is taken.
+        asyncpg.PostgresError, OSError: the server behind it refuses (when first used).
+    """
+    world = World.of(settings)
+
+    async def admit(ref: str) -> str | None:
+        if not world.projects.pooler_knows(ref):
+            return None
+        await world.databases.ensure(world.projects.get(ref))
+        return database_name(ref)
+
+    pooler = Pooler(settings.admin_dsn, admit)
+    app: ASGIApp = build_app(world)
+    for wrap in reversed(middleware):
+        app = wrap(app)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            date_header=False,
+            timeout_keep_alive=60,
+        )
+    )
+    world.abort_connection = server.abort_connection
+    with _listener(settings.host, settings.port) as listener:
+        port = listener.getsockname()[1]
+        # No TaskGroup: it would wrap every error of the caller's block in an ExceptionGroup.
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="simulator")
+        try:
+            world.pooler_address = (settings.host, await pooler.start(settings.host))
+            await server.accepting.wait()
+            yield Simulator(world, f"http://{settings.host}:{port}")
+        finally:
+            world.faults.abandon()
+            server.closing.set()
+            server.abort_all()
+            await pooler.aclose()
+            await world.databases.aclose()
+            await serving
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is named, which
+    # socket.create_server doesn't do.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    return listener

@@ -1,0 +1,147 @@
+"""Logs, spans and metrics. Every span and metric name is a constant here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import structlog
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from pgworker.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+SPAN_PHASE = "pgworker.phase"
+
+METRIC_PHASE_SECONDS = "pgworker.phase.duration"
+METRIC_PROVISIONING_SECONDS = "pgworker.provisioning.duration"
+METRIC_ATTEMPTS_FAILED = "pgworker.attempts.failed"
+
+tracer = trace.get_tracer("pgworker")
+_meter = metrics.get_meter("pgworker")
+phase_seconds = _meter.create_histogram(
+    METRIC_PHASE_SECONDS, unit="s", description="one run of a phase, from claim or advance to end"
+)
+provisioning_seconds = _meter.create_histogram(
+    METRIC_PROVISIONING_SECONDS, unit="s", description="from the job's creation to ready"
+)
+attempts_failed = _meter.create_counter(
+    METRIC_ATTEMPTS_FAILED, description="phases that ended with an error, by error_kind"
+)
+
+
+def get_logger() -> structlog.stdlib.BoundLogger:
+    """Return the logger; fields are bound with `structlog.contextvars`."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger("pgworker")
+    return logger
+
+
+def parent_context(traceparent: str | None) -> Context | None:
+    """Return the trace context of whoever enqueued the job (W3C trace context, level 1)."""
+    if traceparent is None:
+        return None
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+
+
+def configure_logging(
+    log_format: Literal["json", "console"] | None,
+    *,
+    level: int = logging.INFO,
+    file: TextIO | None = None,
+) -> None:
+    """Send logs to stderr: as JSON, or readable when stderr is a terminal (the default).
+
+    Args:
+        log_format: None chooses.
+        level: below it nothing is logged.
+        file: instead of stderr.
+    """
+    sink = file or sys.stderr
+    readable = log_format == "console" or (log_format is None and sink.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sink.isatty() and "NO_COLOR" not in os.environ)
+        if readable
+        else structlog.processors.JSONRenderer()
+    )
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not readable:
+        # Without local variables: a password may be among them.
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        processors.append(structlog.processors.ExceptionRenderer(frames))
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sink),
+        cache_logger_on_first_use=False,
+    )
+
+
+def configure_opentelemetry() -> None:
+    """Start exporting spans and metrics as OpenTelemetry's own `OTEL_*` variables say.
+
+    `OTEL_TRACES_EXPORTER` and `OTEL_METRICS_EXPORTER` may be `none` (the default), `console`
+    or, with the package opentelemetry-exporter-otlp-proto-http installed, `otlp`.
+
+    Raises:
+        BadConfiguration: an exporter that isn't known or isn't installed.
+    """
+    traces = os.environ.get("OTEL_TRACES_EXPORTER", "none")
+    measures = os.environ.get("OTEL_METRICS_EXPORTER", "none")
+    if traces != "none":
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(_span_exporter(traces)))
+        trace.set_tracer_provider(provider)
+    if measures != "none":
+        reader = PeriodicExportingMetricReader(_metric_exporter(measures))
+        metrics.set_meter_provider(MeterProvider([reader]))
+
+
+def _span_exporter(name: str) -> Any:
+    if name == "console":
+        return ConsoleSpanExporter(out=sys.stderr)
+    if name == "otlp":
+        try:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # optional
+                OTLPSpanExporter,
+            )
+        except ImportError:
+            raise _otlp_is_missing("OTEL_TRACES_EXPORTER") from None
+        return OTLPSpanExporter()
+    raise _unknown_exporter("OTEL_TRACES_EXPORTER", name)
+
+
+def _metric_exporter(name: str) -> Any:
+    if name == "console":
+        return ConsoleMetricExporter(out=sys.stderr)
+    if name == "otlp":
+        try:
+            from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # optional
+                OTLPMetricExporter,
+            )
+        except ImportError:
+            raise _otlp_is_missing("OTEL_METRICS_EXPORTER") from None
+        return OTLPMetricExporter()
+    raise _unknown_exporter("OTEL_METRICS_EXPORTER", name)
+
+
+def _otlp_is_missing(setting: str) -> BadConfiguration:
+    return BadConfiguration(
+        f"{setting}: otlp needs a package: pip install opentelemetry-exporter-otlp-proto-http"
+    )
+
+
+def _unknown_exporter(setting: str, name: str) -> BadConfiguration:
+    return BadConfiguration(f"{setting}: {name!r} is not one of none, console, otlp")

@@ -1,0 +1,184 @@
+"""The ledger of what we mean to make outside, and made: committed before and after.
+
+Each method is one transaction that begins with the fence: a worker that lost its job writes
+nothing here and is told by `LeaseLost`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgworker.db.queries import load
+from pgworker.db.sqlstate import translated
+from pgworker.queue.jobs import JOB_QUERIES
+from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from uuid import UUID
+
+    from pgworker.db.pool import Connection, Pool
+    from pgworker.models import Job
+    from pgworker.tenants.providers.base import Tenant
+
+PASSWORD_LENGTH = 40
+
+
+class TenantQueries(NamedTuple):
+    """The statements of `sql/queries/tenants.sql`."""
+
+    commit_intent: str
+    mark_creating: str
+    mark_refused: str
+    fulfil: str
+    renew_lease: str
+    show_project: str
+    intent_of: str
+    phase_seconds: str
+    admit: str
+    open_breaker: str
+    close_breaker: str
+    register_phase: str
+    forget_phases: str
+
+
+TENANT_QUERIES = load(TenantQueries, "queries/tenants.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What we mean to make for a client.
+
+    Attributes:
+        state: `intent` (nothing sent), `creating` (a create was sent, its outcome is unknown),
+            `created` (`ref` is known).
+        creates: creates sent without a definite no, since a person last retried.
+        since_create: how long ago the newest create was sent; None when none was.
+    """
+
+    provider: str
+    name: str
+    state: str
+    creates: int
+    ref: str | None
+    since_create: timedelta | None
+    database_password: str = field(repr=False)
+    region: str | None = None
+    plan: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Which provider made a client's tenant, and its ref (None until it is known)."""
+
+    provider: str
+    name: str
+    ref: str | None
+    request: dict[str, Any]
+
+
+class Ledger:
+    """Intents, and the secrets of what they made."""
+
+    def __init__(self, pool: Pool, tenant_secrets: TenantSecrets) -> None:
+        self._pool = pool
+        self._secrets = tenant_secrets
+
+    async def commit(
+        self, job: Job, *, provider: str, name: str, region: str | None, plan: str | None
+    ) -> Intent:
+        """Commit the intent, with a new database password, or return the one that is there.
+
+        What was committed first stands: a client's later wishes don't change what a create may
+        have carried already.
+        """
+        async with self._fenced(job) as connection:
+            row = await connection.fetchrow(
+                TENANT_QUERIES.commit_intent,
+                job.client_id,
+                provider,
+                name,
+                {"region": region, "plan": plan},
+                job.id,
+                job.claim_token,
+            )
+            await self._secrets.put_once(
+                connection, job.client_id, DATABASE_PASSWORD, generate_password()
+            )
+        assert row is not None
+        password = (await self._secrets.of_client(job.client_id))[DATABASE_PASSWORD]
+        seconds = row["seconds_since_create"]
+        return Intent(
+            provider=row["provider"],
+            name=row["name"],
+            state=row["state"],
+            creates=row["creates"],
+            ref=row["ref"],
+            since_create=None if seconds is None else timedelta(seconds=seconds),
+            database_password=password,
+            region=row["request"].get("region"),
+            plan=row["request"].get("plan"),
+        )
+
+    async def mark_creating(self, job: Job, *, hold_for: timedelta) -> None:
+        """Commit that a create is about to be sent; the lease lasts `hold_for` from now."""
+        async with self._fenced(job) as connection:
+            await connection.execute(TENANT_QUERIES.mark_creating, job.client_id)
+            await connection.execute(TENANT_QUERIES.renew_lease, job.id, hold_for)
+
+    async def mark_refused(self, job: Job) -> None:
+        """Commit that the provider said a definite no to the newest create."""
+        async with self._fenced(job) as connection:
+            await connection.execute(TENANT_QUERIES.mark_refused, job.client_id)
+
+    async def fulfil(self, job: Job, tenant: Tenant, *, provisioning: dict[str, Any]) -> None:
+        """Commit the ref at once, on the intent and on the client.
+
+        Args:
+            job: held by the caller.
+            tenant: what was found or created.
+            provisioning: what was really got, for `additional_settings`. With the ref, because a
+                worker that dies right after it leaves a tenant that nobody asks again.
+        """
+        async with self._fenced(job) as connection:
+            await connection.execute(TENANT_QUERIES.fulfil, job.client_id, tenant.ref)
+            await connection.execute(
+                TENANT_QUERIES.show_project, job.client_id, tenant.ref, tenant.url, provisioning
+            )
+
+    async def store_secrets(self, job: Job, fields: Mapping[str, str]) -> None:
+        """Encrypt and store the tenant's credentials."""
+        async with self._fenced(job) as connection:
+            await self._secrets.put(connection, job.client_id, fields)
+
+    async def made_for(self, client_id: UUID) -> Made | None:
+        """Return what was made for the client, or None when nothing was meant yet."""
+        with translated():
+            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id)
+        return None if row is None else Made(**dict(row))
+
+    async def time_in_phase(self, job: Job) -> timedelta:
+        """Return how long the job has been in its phase, since a person last put it there."""
+        with translated():
+            seconds = await self._pool.fetchval(
+                TENANT_QUERIES.phase_seconds, job.client_id, job.id, job.job_type
+            )
+        return timedelta(seconds=seconds or 0)
+
+    @asynccontextmanager
+    async def _fenced(self, job: Job) -> AsyncIterator[Connection]:
+        with translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(JOB_QUERIES.hold, job.id, job.claim_token)
+                yield connection
+
+
+def generate_password() -> str:
+    """Return 40 random letters and digits (238 bits); they need no escaping in a URL."""
+    alphabet = string.ascii_letters + string.digits
+    return "".join(secrets.choice(alphabet) for _ in range(PASSWORD_LENGTH))

@@ -1,0 +1,385 @@
+"""A thin typed client of Supabase's Management API (v1).
+
+One method for each operation that pgworker uses. No request is ever repeated here: whether it may
+be is for the caller to decide, by the kind of the error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from pgworker.errors import OutcomeUnknown, Permanent, Throttled
+from pgworker.tenants.management_errors import (
+    Answer,
+    Call,
+    Endpoint,
+    classify,
+    lost,
+    rate_limit_reset,
+    unreadable,
+)
+from pgworker.tenants.management_models import (
+    REF_PATTERN,
+    ApiKey,
+    LegacyKeys,
+    Organization,
+    PoolerConfig,
+    Project,
+    ProjectPage,
+    ServiceHealth,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from pgworker.tenants.connection import StatementError
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 5.0
+# Longest page that the API grants.
+PAGE_SIZE: Final = 100
+USER_AGENT: Final = f"pgworker/{version('pgworker')}"
+
+_STARTING = frozenset({400, 404, 409, 422, 423})
+
+GET_ORGANIZATION = Endpoint("GET", "/v1/organizations/{scope}", "organizations:read", is_basic=True)
+LIST_PROJECTS = Endpoint(
+    "GET", "/v1/organizations/{scope}/projects", "projects:read", is_basic=True
+)
+CREATE_PROJECT = Endpoint(
+    "POST",
+    "/v1/projects",
+    "projects:write",
+    is_basic=True,
+    unclear=OutcomeUnknown,
+    creates_project=True,
+    read_seconds=60.0,
+)
+GET_PROJECT = Endpoint("GET", "/v1/projects/{scope}", "projects:read", is_basic=True)
+GET_HEALTH = Endpoint("GET", "/v1/projects/{scope}/health", "projects:read", is_basic=True)
+LIST_API_KEYS = Endpoint(
+    "GET", "/v1/projects/{scope}/api-keys", "secrets:read (with reveal)", not_ready=_STARTING
+)
+# Not idempotent, but looked up by name before each try: repeating the step does no harm.
+CREATE_API_KEY = Endpoint(
+    "POST", "/v1/projects/{scope}/api-keys", "secrets:write", not_ready=_STARTING
+)
+GET_LEGACY_KEYS = Endpoint("GET", "/v1/projects/{scope}/api-keys/legacy", "secrets:read")
+GET_POOLER = Endpoint(
+    "GET", "/v1/projects/{scope}/config/database/pooler", "database:read", not_ready=_STARTING
+)
+# Above the API's own limit of about 50 seconds: its answer is better than our silence.
+RUN_QUERY = Endpoint(
+    "POST",
+    "/v1/projects/{scope}/database/query",
+    "database:write",
+    unclear=OutcomeUnknown,
+    not_ready=_STARTING,
+    quotes_sql=True,
+    read_seconds=65.0,
+)
+SET_PASSWORD = Endpoint("PATCH", "/v1/projects/{scope}/database/password", "database:write")
+DELETE_PROJECT = Endpoint(
+    "DELETE", "/v1/projects/{scope}", "projects:write", not_ready=frozenset({400, 409})
+)
+
+_ORGANIZATION = TypeAdapter(Organization)
+_PROJECT = TypeAdapter(Project)
+_PROJECT_PAGE = TypeAdapter(ProjectPage)
+_HEALTH = TypeAdapter(list[ServiceHealth])
+_API_KEY = TypeAdapter(ApiKey)
+_API_KEYS = TypeAdapter(list[ApiKey])
+_LEGACY_KEYS = TypeAdapter(LegacyKeys)
+_POOLERS = TypeAdapter(list[PoolerConfig])
+_ROWS = TypeAdapter(list[dict[str, Any]])
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What an answer says of its bucket, for metrics and for slowing down.
+
+    Attributes:
+        endpoint: method and path template.
+        scope: project ref or organisation slug the bucket belongs to.
+        limit: requests of a window; `remaining`: what is left of them; None when not told.
+        reset: until the window ends.
+    """
+
+    endpoint: str
+    scope: str
+    status: int
+    limit: int | None
+    remaining: int | None
+    reset: timedelta | None
+
+
+class ManagementApi:
+    """Calls the Management API with one access token.
+
+    A bucket (endpoint and scope) that answered 429 stays shut in this process until the time the
+    answer named: whoever asks meanwhile gets `Throttled` without a request, so that many jobs
+    don't hammer the same closed door.
+
+    Every method raises `JobError` of any kind; messages hold no secret.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        access_token: str,
+        *,
+        observe_answer: Callable[[RateLimit], None] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        fingerprint = hashlib.sha256(access_token.encode()).hexdigest()[:8]
+        self.credential = f"supabase:{fingerprint}"
+        self._token = access_token
+        self._observe = observe_answer
+        self._clock = clock
+        self._reopens_at: dict[tuple[Endpoint, str], float] = {}
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers={
+                "Authorization": f"Bearer {access_token}",
+                "Accept": "application/json",
+                "User-Agent": USER_AGENT,
+            },
+            transport=transport,
+            follow_redirects=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def get_organization(self, slug: str) -> Organization:
+        """Return the organisation; the cheapest proof that token and slug are good."""
+        return await self._read(GET_ORGANIZATION, slug, _ORGANIZATION)
+
+    async def list_projects(self, slug: str, *, search: str, offset: int) -> ProjectPage:
+        """Return one page of the organisation's projects whose names contain `search`.
+
+        Never filtered by status: that filter hides what is coming up.
+        """
+        params = {"search": search, "limit": str(PAGE_SIZE), "offset": str(offset)}
+        return await self._read(LIST_PROJECTS, slug, _PROJECT_PAGE, params=params)
+
+    async def create_project(self, body: dict[str, Any]) -> Project:
+        """Create a project. Not idempotent.
+
+        Args:
+            body: `V1CreateProjectBody`, with `organization_slug` and `db_pass`.
+
+        Raises:
+            NameTaken: there is one of that name: look it up.
+            OutcomeUnknown: it may have been created.
+        """
+        return await self._read(
+            CREATE_PROJECT,
+            body["organization_slug"],
+            _PROJECT,
+            json=body,
+            secrets=(body["db_pass"],),
+        )
+
+    async def get_project(self, ref: str) -> Project:
+        """Return the project; raises `NotFound` when there is none."""
+        return await self._read(GET_PROJECT, checked_ref(ref), _PROJECT)
+
+    async def get_health(self, ref: str, services: Sequence[str]) -> list[ServiceHealth]:
+        """Return how these services are."""
+        # The parameter is repeated; a comma list would be one invalid value.
+        params = [("services", service) for service in services]
+        return await self._read(GET_HEALTH, checked_ref(ref), _HEALTH, params=params)
+
+    async def list_api_keys(self, ref: str) -> list[ApiKey]:
+        """Return the project's keys, revealed where the token may."""
+        params = {"reveal": "true"}
+        return await self._read(LIST_API_KEYS, checked_ref(ref), _API_KEYS, params=params)
+
+    async def create_api_key(self, ref: str, body: dict[str, Any]) -> ApiKey:
+        """Create a key (`CreateApiKeyBody`). Look by name first: it isn't idempotent."""
+        return await self._read(
+            CREATE_API_KEY, checked_ref(ref), _API_KEY, params={"reveal": "true"}, json=body
+        )
+
+    async def are_legacy_keys_enabled(self, ref: str) -> bool:
+        """Tell whether `anon` and `service_role` are worth anything.
+
+        403 and 404 mean no: the endpoint goes away together with these keys.
+        """
+        try:
+            answer = await self._read(GET_LEGACY_KEYS, checked_ref(ref), _LEGACY_KEYS)
+        except Permanent:
+            return False
+        return answer.enabled
+
+    async def list_poolers(self, ref: str) -> list[PoolerConfig]:
+        """Return the pooler's entries, one for each database of the project."""
+        return await self._read(GET_POOLER, checked_ref(ref), _POOLERS)
+
+    async def run_query(
+        self,
+        ref: str,
+        sql: str,
+        *,
+        read_refusal: Callable[[Answer], StatementError | None],
+    ) -> list[dict[str, Any]]:
+        """Run SQL as `postgres`; return the rows of the one set that the API gives back.
+
+        Args:
+            ref: the project.
+            sql: one statement or a script.
+            read_refusal: finds the server's error in an answer, before any other reading of it.
+
+        Raises:
+            OutcomeUnknown: it may have run, be running still, and commit later.
+        """
+        return await self._read(
+            RUN_QUERY,
+            checked_ref(ref),
+            _ROWS,
+            json={"query": sql},
+            secrets=_echoes(sql),
+            read_refusal=read_refusal,
+        )
+
+    async def set_password(self, ref: str, password: str) -> None:
+        """Set the password of `postgres`. Repeating it with the same value is safe."""
+        json = {"password": password}
+        await self._send(SET_PASSWORD, checked_ref(ref), json=json, secrets=(password,))
+
+    async def delete_project(self, ref: str) -> None:
+        """Delete the project; raises `NotFound` when there is none. Safe to repeat."""
+        await self._send(DELETE_PROJECT, checked_ref(ref))
+
+    async def _read(
+        self, endpoint: Endpoint, scope: str, shape: TypeAdapter[T], **request: Any
+    ) -> T:
+        call, response = await self._send(endpoint, scope, **request)
+        try:
+            return shape.validate_json(response.content)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            place = ".".join(str(part) for part in first["loc"]) or "body"
+            what = f"{place}: {first['type']}"
+        # Outside of the handler: the validation error carries the input, which may hold keys.
+        raise unreadable(call, response.status_code, what)
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        scope: str,
+        *,
+        params: Any = None,
+        json: Any = None,
+        secrets: tuple[str, ...] = (),
+        read_refusal: Callable[[Answer], StatementError | None] | None = None,
+    ) -> tuple[Call, httpx.Response]:
+        """Send one request, once; return the 2xx answer."""
+        call = Call(endpoint, scope, self.credential, (self._token, *secrets))
+        self._refuse_while_shut(call)
+        try:
+            response = await self._client.request(
+                endpoint.method,
+                endpoint.path.format(scope=scope),
+                params=params,
+                json=json,
+                timeout=httpx.Timeout(endpoint.read_seconds, connect=CONNECT_SECONDS),
+            )
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Permanent(f"SUPABASE_API_URL can't be used: {error}") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            # No connection, no byte: the only failure of a create that is known to be harmless.
+            raise lost(call, _reason(error), sent=False) from error
+        except httpx.RequestError as error:
+            raise lost(call, _reason(error), sent=True) from error
+
+        self._tell(call, response)
+        if response.is_success:
+            return call, response
+        answer = Answer(response.status_code, response.headers, response.content)
+        refusal = read_refusal(answer) if read_refusal else None
+        if refusal is not None:
+            raise refusal
+        failure = classify(call, answer)
+        if isinstance(failure, Throttled):
+            self._shut(call, failure.retry_after)
+        raise failure
+
+    def _refuse_while_shut(self, call: Call) -> None:
+        bucket = (call.endpoint, call.scope)
+        left = self._reopens_at.get(bucket, 0.0) - self._clock()
+        if left > 0:
+            wait = timedelta(seconds=left)
+            raise Throttled(f"the rate limit of {call} is used up for {left:.0f} s", wait)
+        self._reopens_at.pop(bucket, None)
+
+    def _shut(self, call: Call, wait: timedelta) -> None:
+        self._reopens_at[call.endpoint, call.scope] = self._clock() + wait.total_seconds()
+
+    def _tell(self, call: Call, response: httpx.Response) -> None:
+        if self._observe is None:
+            return
+        self._observe(
+            RateLimit(
+                endpoint=str(call.endpoint),
+                scope=call.scope,
+                status=response.status_code,
+                limit=_count(response.headers.get("x-ratelimit-limit")),
+                remaining=_count(response.headers.get("x-ratelimit-remaining")),
+                reset=rate_limit_reset(response.headers),
+            )
+        )
+
+
+def checked_ref(ref: str) -> str:
+    """Return the ref, once it is sure that it may stand in a URL and in a host name.
+
+    Raises:
+        Permanent: it isn't 20 lower-case letters.
+    """
+    if REF_PATTERN.fullmatch(ref) is None:
+        raise Permanent(f"{ref[:40]!r} is not a project ref (20 lower-case letters)")
+    return ref
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _reason(error: httpx.RequestError) -> str:
+    # Time-outs come without a text of their own.
+    return f"{type(error).__name__} {error}".strip()
+
+
+def _echoes(sql: str) -> tuple[str, ...]:
+    """Return the pieces of a statement that an error message may echo: all of it, or a line.
+
+    A line without a blank may be a name that the message rightly tells, and stays.
+    """
+    lines = (line.strip() for line in sql.splitlines())
+    return (sql.strip(), *(line for line in lines if len(line) >= 12 and " " in line))

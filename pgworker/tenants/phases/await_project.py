@@ -1,0 +1,95 @@
+"""The phase `await_project`."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+from pgworker.errors import OutcomeUnknown, Permanent, Transient
+from pgworker.models import ClientStatus, Done, Outcome, Snooze
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.phases.base import PhaseContext
+from pgworker.tenants.providers.base import TenantState
+from pgworker.tenants.secrets import DATABASE_PASSWORD
+
+CONFIRM_SOONER = 5
+
+# A ref that was just returned may not be visible everywhere yet (contract, section 2).
+NOT_VISIBLE_YET = timedelta(minutes=2)
+
+
+class AwaitProject:
+    """Wait until the tenant is up, store its keys, and prove it by a query.
+
+    Each look is one run of the phase: between two of them the job sleeps, without a slot or a
+    connection. Ready means that a real connection answered, not that the provider says so.
+    """
+
+    name = "await_project"
+    client_status = ClientStatus.WAITING_FOR_PROJECT
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        """Return `Done` once the keys are stored and a query was answered.
+
+        Raises:
+            Permanent: it is gone, broken, or not up within the time limit.
+        """
+        waited = await ctx.ledger.time_in_phase(ctx.job)
+        seen = await ctx.provider.observe(ctx.ref)
+        ctx.log.info("project_observed", state=str(seen.state), answer=seen.answer)
+        if seen.state is TenantState.BROKEN:
+            raise Permanent(
+                f"project {ctx.ref} will not come up by itself ({seen.answer}): "
+                "look at the provider's dashboard, then retry"
+            )
+        if seen.state is TenantState.GONE:
+            if ctx.job.checkpoint.get("was_visible") or waited > NOT_VISIBLE_YET:
+                raise Permanent(
+                    f"project {ctx.ref} is gone ({seen.answer}); pgworker never replaces a "
+                    "project that it recorded: find out who deleted it"
+                )
+            return _look_again(ctx, waited, seen.answer, looks=0, was_visible=False)
+        if seen.state is TenantState.COMING_UP:
+            return _look_again(ctx, waited, seen.answer, looks=0)
+        looks = int(ctx.job.checkpoint.get("ready_looks", 0)) + 1
+        if looks < ctx.provider.ready_looks:
+            return _look_again(ctx, waited, seen.answer, looks=looks)
+        try:
+            await self._take_over(ctx)
+        except (Transient, OutcomeUnknown, StatementError) as error:
+            # Healthy by its own word, but keys or pooler lag behind: a wait, not an attempt.
+            return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=looks)
+        return Done(learnt={"last_answer": seen.answer, "was_visible": True})
+
+    async def _take_over(self, ctx: PhaseContext) -> None:
+        """Store the tenant's credentials, then use them once."""
+        stored = await ctx.credentials()
+        credentials = await ctx.provider.credentials(ctx.ref, stored.fields[DATABASE_PASSWORD])
+        await ctx.ledger.store_secrets(ctx.job, credentials.fields)
+        async with ctx.connect(credentials) as connection:
+            await connection.fetch("select 1 as answered")
+
+
+def _look_again(
+    ctx: PhaseContext, waited: timedelta, answer: str, *, looks: int, was_visible: bool = True
+) -> Snooze:
+    """Return the wait until the next look.
+
+    Raises:
+        Permanent: the time limit is over.
+    """
+    if waited > ctx.settings.project_timeout:
+        raise Permanent(
+            f"project {ctx.ref} is not up after {waited.total_seconds():.0f} s ({answer}): look at "
+            "the provider's dashboard or ask its support, then retry"
+        )
+    # Jitter keeps a crowd that signed up together from asking together. One that looks ready
+    # only has to look so once more: soon.
+    delay = ctx.settings.project_poll * random.uniform(0.9, 1.1)  # noqa: S311
+    if looks:
+        delay /= CONFIRM_SOONER
+    return Snooze(
+        delay,
+        reason=f"the project to come up ({answer})",
+        learnt={"last_answer": answer, "ready_looks": looks, "was_visible": was_visible},
+    )

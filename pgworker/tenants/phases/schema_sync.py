@@ -1,0 +1,33 @@
+"""The phase `schema_sync`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pgworker.models import ClientPatch, ClientStatus, Done, Outcome
+from pgworker.tenants.migrations import Migration, load_migrations
+from pgworker.tenants.phases.base import PhaseContext
+from pgworker.tenants.schema import apply_migrations
+
+
+class SchemaSync:
+    """Bring the tenant to the canonical schema; resumes at the file that failed."""
+
+    name = "schema_sync"
+    client_status = ClientStatus.SCHEMA_SYNCING
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        """Return `Done` once the tenant's history equals the canonical set.
+
+        Raises:
+            MigrationRefused, MigrationFailed: name the file, and line where there is one.
+        """
+        # Read again at each run: a mended file is picked up by a retry.
+        canonical = await asyncio.to_thread(load_migrations, ctx.settings.migrations_dir)
+
+        async def tell(migration: Migration) -> None:
+            ctx.log.info("migration_applied", file=migration.file)
+
+        async with ctx.connect(await ctx.credentials()) as connection:
+            report = await apply_migrations(connection, canonical, on_applied=tell)
+        return Done(patch=ClientPatch(schema_version=report.head))

@@ -1,0 +1,38 @@
+"""The phase `smoke_checks`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pgworker.errors import SmokeCheckFailed
+from pgworker.models import ClientStatus, Done, Outcome
+from pgworker.tenants.migrations import history_is_complete, load_migrations
+from pgworker.tenants.phases.base import PhaseContext
+from pgworker.tenants.schema import read_history
+from pgworker.tenants.smoke import check_row_level_security, run_smoke_assertions
+
+
+class SmokeChecks:
+    """Prove that the tenant works, over the ways that its users take. Changes nothing."""
+
+    name = "smoke_checks"
+    client_status = ClientStatus.SMOKE_CHECKING
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        """Return `Done` when every check passes.
+
+        Raises:
+            SmokeCheckFailed: names the check.
+        """
+        canonical = await asyncio.to_thread(load_migrations, ctx.settings.migrations_dir)
+        credentials = await ctx.credentials()
+        async with ctx.connect(credentials) as connection:
+            if not history_is_complete(canonical, await read_history(connection)):
+                raise SmokeCheckFailed(
+                    "the tenant's migration history is not complete: retry from schema_sync "
+                    f"with pgworker schema sync {ctx.client.id}"
+                )
+            await check_row_level_security(connection)
+            await run_smoke_assertions(connection, canonical.smoke_directory)
+        await ctx.provider.check_services(ctx.ref, credentials)
+        return Done()

@@ -1,0 +1,175 @@
+"""SQL for a tenant over PostgreSQL's own protocol."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from pgworker.errors import JobError, OutcomeUnknown, Permanent, Transient
+from pgworker.tenants.connection import StatementError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_CONNECT_TIMEOUT = timedelta(seconds=15)
+_COMMAND_TIMEOUT = timedelta(minutes=10)
+_CLOSE_TIMEOUT = timedelta(seconds=5)
+
+_FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+@asynccontextmanager
+async def connect_postgres(
+    dsn: str,
+    *,
+    timeout: timedelta = _CONNECT_TIMEOUT,
+    command_timeout: timedelta = _COMMAND_TIMEOUT,
+) -> AsyncIterator[PostgresTenantConnection]:
+    """Connect to a tenant's database, directly or through a pooler in session mode.
+
+    Args:
+        dsn: `postgresql://…`; never part of an error.
+        timeout: for connecting.
+        command_timeout: for each script; past it the server is asked to cancel.
+
+    Raises:
+        Transient: the server can't be reached, or takes no connections now.
+        Permanent: it refuses user, password or database, or the DSN isn't one.
+    """
+    try:
+        connection = await asyncpg.connect(
+            dsn,
+            timeout=timeout.total_seconds(),
+            command_timeout=command_timeout.total_seconds(),
+            # Poolers hand a session to others: named prepared statements wouldn't survive.
+            statement_cache_size=0,
+            server_settings={"application_name": "pgworker"},
+        )
+    except (*_FOREIGN_ERRORS, ValueError) as error:
+        raise _connection_refused(error, dsn) from error
+    try:
+        tenant = PostgresTenantConnection(connection)
+        await tenant.prepare()
+        yield tenant
+    finally:
+        await _close(connection)
+
+
+class PostgresTenantConnection:
+    """A `TenantConnection` over one asyncpg connection.
+
+    A script that fails leaves no transaction open behind it.
+    """
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def prepare(self) -> None:
+        """Have json and jsonb decoded."""
+        try:
+            for name in ("json", "jsonb"):
+                await self._connection.set_type_codec(
+                    name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads
+                )
+        except _FOREIGN_ERRORS as error:
+            _raise_translated(error)
+
+    async def fetch(self, sql: str) -> list[dict[str, Any]]:
+        """Run one statement and return its rows; values as JSON would carry them."""
+        try:
+            rows = await self._connection.fetch(sql)
+        except _FOREIGN_ERRORS as error:
+            _raise_translated(error)
+        return [{name: as_json(value) for name, value in row.items()} for row in rows]
+
+    async def execute(self, sql: str) -> None:
+        """Run a script of any number of statements, in the transaction that the script says."""
+        try:
+            await self._connection.execute(sql)
+        except _FOREIGN_ERRORS as error:
+            await self._roll_back()
+            _raise_translated(error)
+
+    async def _roll_back(self) -> None:
+        """End the transaction that the failed script may have begun."""
+        # is_in_transaction() isn't asked: after a time-out it tells of the time before the script.
+        if self._connection.is_closed():
+            return
+        try:
+            await self._connection.execute("rollback")
+        except _FOREIGN_ERRORS:
+            # Without a connection there is no transaction either.
+            self._connection.terminate()
+
+
+def as_json(value: Any) -> Any:
+    """Return a value of asyncpg in the form that `to_jsonb` and the Management API give it."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [as_json(item) for item in value]
+        case dict():
+            return {str(key): as_json(item) for key, item in value.items()}
+        case asyncpg.Record():
+            return {name: as_json(item) for name, item in value.items()}
+        case datetime() | date() | time():
+            return value.isoformat()
+        case bytes():
+            return f"\\x{value.hex()}"
+        case _:
+            return str(value)
+
+
+def _raise_translated(error: BaseException) -> NoReturn:
+    """Raise our word for an error of a statement that was sent."""
+    if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | OSError):
+        # TimeoutError is an OSError. The connection went away under the statement.
+        what = "timed out" if isinstance(error, TimeoutError) else "was lost"
+        raise OutcomeUnknown(f"the connection to the tenant {what} while it ran SQL") from error
+    assert isinstance(error, asyncpg.PostgresError)
+    position = error.position
+    raise StatementError(
+        error.message or type(error).__name__,
+        sqlstate=error.sqlstate,
+        position=None if position is None else int(position),
+    ) from error
+
+
+def _connection_refused(error: BaseException, dsn: str) -> JobError:
+    """Return our word for a connection that didn't come about. Never holds the DSN."""
+    host = _host(dsn)
+    if isinstance(error, asyncpg.InvalidPasswordError):
+        return Permanent(f"{host} refuses the tenant's password [28P01]: reset or rotate it")
+    if isinstance(error, asyncpg.PostgresError):
+        message = f"{host} refuses the connection: {error.message} [{error.sqlstate}]"
+        # Out of connections, starting up, cut off; or a pooler that doesn't know the tenant yet.
+        passing = str(error.sqlstate).startswith(("08", "53", "57P0", "XX"))
+        return Transient(message) if passing else Permanent(message)
+    if isinstance(error, asyncpg.InterfaceError | ValueError) and not isinstance(error, OSError):
+        return Permanent(
+            "the tenant's DSN can't be used: it must be like postgresql://user@host/db"
+        )
+    reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return Transient(f"{host} can't be reached: {reason}")
+
+
+def _host(dsn: str) -> str:
+    try:
+        parts = urlsplit(dsn)
+        port = parts.port or 5432
+    except ValueError:
+        return "the tenant's server"
+    return f"{parts.hostname or 'localhost'}:{port}"
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=_CLOSE_TIMEOUT.total_seconds())
+    except _FOREIGN_ERRORS:
+        connection.terminate()

@@ -1,0 +1,519 @@
+"""Tenants as Supabase projects.
+
+Contract: Supabase Management API v1. Creating a project takes no idempotency key, so safety lies
+with the caller: it commits an intent first, looks up by name, and creates once.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import structlog
+
+from pgworker.errors import (
+    BadConfiguration,
+    JobError,
+    OutcomeUnknown,
+    Permanent,
+    SmokeCheckFailed,
+    Transient,
+)
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.management_api import (
+    CONNECT_SECONDS,
+    USER_AGENT,
+    ManagementApi,
+    RateLimit,
+    checked_ref,
+)
+from pgworker.tenants.management_connection import ManagementConnection
+from pgworker.tenants.management_errors import NotFound
+from pgworker.tenants.management_models import REF_PATTERN, ListedProject, read_time
+from pgworker.tenants.postgres_connection import connect_postgres
+from pgworker.tenants.providers.base import (
+    Credentials,
+    Observation,
+    Tenant,
+    TenantRequest,
+    TenantState,
+)
+from pgworker.tenants.providers.supabase_keys import CREATED_NAMES, build_dsn, choose_keys
+from pgworker.tenants.providers.supabase_services import (
+    SUPABASE_QUERIES,
+    ProjectServices,
+    plan_reads,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from typing import Literal
+    from uuid import UUID
+
+    from pgworker.tenants.connection import TenantConnection
+    from pgworker.tenants.management_models import ApiKey, Organization, ServiceHealth
+
+# V1CreateProjectBody: the API refuses a body with any other code or size.
+REGIONS: Final = (
+    *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
+    *("eu-west-1", "eu-west-2", "eu-west-3", "eu-north-1", "eu-central-1", "eu-central-2"),
+    *("ap-east-1", "ap-south-1", "ap-southeast-1", "ap-southeast-2"),
+    *("ap-northeast-1", "ap-northeast-2"),
+)
+REGION_GROUPS: Final = ("americas", "emea", "apac")
+INSTANCE_SIZES: Final = (
+    *("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge", "4xlarge", "8xlarge"),
+    *("12xlarge", "16xlarge", "24xlarge", "24xlarge_optimized_memory", "24xlarge_optimized_cpu"),
+    *("24xlarge_high_memory", "48xlarge", "48xlarge_optimized_memory"),
+    *("48xlarge_optimized_cpu", "48xlarge_high_memory"),
+)
+# Plans belong to the organisation: asked for or not, nothing is sent for them.
+ORGANIZATION_PLANS: Final = ("free", "pro", "team", "enterprise", "platform")
+
+# What our smoke checks and our SQL need; the others may come up later.
+SERVICES: Final = ("db", "auth", "rest", "pooler")
+
+_LONGEST_NAME: Final = 256
+_UP = frozenset({"ACTIVE_HEALTHY", "ACTIVE_UNHEALTHY"})
+_WAIT = frozenset({"UNKNOWN", "COMING_UP", "RESTORING", "UPGRADING", "RESTARTING", "RESIZING"})
+_PAUSED = frozenset({"PAUSING", "INACTIVE"})
+_GONE = frozenset({"GOING_DOWN", "REMOVED"})
+_FAILED = frozenset({"INIT_FAILED", "RESTORE_FAILED", "PAUSE_FAILED"})
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SupabaseSettings:
+    """What the provider must be told; it reads no environment.
+
+    Attributes:
+        organization: the organisation's slug.
+        default_plan: an instance size, a plan's name (which is the organisation's), or None.
+        project_url_template: with `{ref}`.
+        sql: which way SQL takes to the tenant.
+        pooler_hosts: names or addresses that a password may be sent to; `.suffix` allows all below.
+        pooler_port: of the session pooler.
+        key_grace: how long a project may lack its keys before we create them.
+    """
+
+    access_token: str = field(repr=False)
+    organization: str
+    api_url: str = "https://api.supabase.com"
+    default_region: str = "us-east-1"
+    default_plan: str | None = None
+    project_url_template: str = "https://{ref}.supabase.co"
+    sql: Literal["api", "postgres"] = "api"
+    pooler_hosts: tuple[str, ...] = (".supabase.com", ".supabase.co")
+    pooler_port: int = 5432
+    key_grace: timedelta = timedelta(seconds=30)
+
+
+class SupabaseProvider:
+    """The `supabase` provider: a project per tenant.
+
+    Keeps nothing but its HTTP connections and what is cheap to learn again; any number of jobs may
+    use it at once.
+    """
+
+    name = "supabase"
+    # How long the API's listings lag, and whether they do, isn't documented.
+    lookup_is_final = False
+    # A service may look healthy for a moment while it starts.
+    ready_looks = 2
+
+    def __init__(
+        self,
+        settings: SupabaseSettings,
+        *,
+        observe_answer: Callable[[RateLimit], None] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open no connection yet.
+
+        Args:
+            settings: plain values.
+            observe_answer: is told the rate limit of each answer.
+            transport: stands in for the network, in tests.
+            clock: seconds, monotonic.
+
+        Raises:
+            BadConfiguration: a setting can't be used; names its variable.
+        """
+        if re.fullmatch(r"[!-~]+", settings.access_token) is None:
+            raise BadConfiguration(
+                "SUPABASE_ACCESS_TOKEN is empty or holds blanks or strange letters"
+            )
+        if re.fullmatch(r"[\w-]+", settings.organization, re.ASCII) is None:
+            raise BadConfiguration("SUPABASE_ORG_ID is not an organisation slug (see its URL)")
+        if "{ref}" not in settings.project_url_template:
+            raise BadConfiguration("PGWORKER_SUPABASE_PROJECT_URL lacks the placeholder {ref}")
+        self._settings = settings
+        self._clock = clock
+        self._api = ManagementApi(
+            settings.api_url,
+            settings.access_token,
+            observe_answer=observe_answer,
+            transport=transport,
+            clock=clock,
+        )
+        self.credential = self._api.credential
+        # Apart from the API's client: the access token must not reach a project's host.
+        self._client = httpx.AsyncClient(
+            headers={"User-Agent": USER_AGENT},
+            timeout=httpx.Timeout(30.0, connect=CONNECT_SECONDS),
+            transport=transport,
+            follow_redirects=False,
+        )
+        self._organization_plan: str | None = None
+        self._is_plan_read = False
+        self._keys_missed_at: dict[str, float] = {}
+        self._strange_statuses: set[str] = set()
+
+    async def aclose(self) -> None:
+        """Close the HTTP connections."""
+        await self._client.aclose()
+        await self._api.aclose()
+
+    def tenant_name(self, client_id: UUID) -> str:
+        """Return the project's name: without dots, and nobody else would choose it."""
+        return f"pgworker-{client_id}"
+
+    async def check_access(self) -> Organization:
+        """Return the organisation, which proves that token and slug are good.
+
+        Raises:
+            CredentialRefused: the token isn't.
+            NotFound: the slug isn't.
+        """
+        return await self._api.get_organization(self._settings.organization)
+
+    # -- find and create ----------------------------------------------------------------------
+
+    async def find(self, name: str) -> Tenant | None:
+        """Return our project of exactly that name, or None after a complete look-up without it.
+
+        The API may list a new project late: None soon after an unclear create proves nothing.
+
+        Raises:
+            Transient: the listing changed under the look-up, or the project is being deleted.
+            Permanent: two projects have the name.
+        """
+        matches = await self._matches(name)
+        # Here and not in `create`, whose time-out the caller's intent reckons with.
+        plan = await self._plan()
+        if not matches:
+            return None
+        if any(project.status == "GOING_DOWN" for project in matches):
+            raise Transient(f"a project called {name!r} is being deleted")
+        if len(matches) > 1:
+            refs = ", ".join(sorted(project.ref[:40] for project in matches))
+            raise Permanent(
+                f"{len(matches)} projects are called {name!r} ({refs}): "
+                "delete or rename all but the right one, then retry"
+            )
+        project = matches[0]
+        if REF_PATTERN.fullmatch(project.ref) is None:
+            raise Transient(f"the listing gives project {name!r} the malformed ref {project.ref!r}")
+        return Tenant(
+            ref=project.ref,
+            url=self._url(project.ref),
+            name=project.name,
+            region=project.region,
+            plan=project.instance_size or plan,
+            organization=self._settings.organization,
+            created_at=read_time(project.inserted_at),
+        )
+
+    async def _matches(self, name: str) -> list[ListedProject]:
+        """Walk all pages. Offsets shift under concurrent creates, which a changed count betrays."""
+        organization = self._settings.organization
+        by_ref: dict[str, ListedProject] = {}
+        offset, count = 0, None
+        while count is None or offset < count:
+            page = await self._api.list_projects(organization, search=name, offset=offset)
+            if count is not None and page.pagination.count != count:
+                raise Transient(f"the list of projects changed while {name!r} was looked up")
+            count = page.pagination.count
+            if not page.projects:
+                break
+            offset += len(page.projects)
+            by_ref |= {item.ref: item for item in page.projects if _is_ours(item, name)}
+        return list(by_ref.values())
+
+    async def create(self, request: TenantRequest) -> Tenant:
+        """Create the project: one POST, never repeated here.
+
+        Raises:
+            NameTaken: there is one of that name; look it up and adopt it.
+            OutcomeUnknown: it may have been created.
+            Permanent: the request can't be made (nothing was sent), or was refused.
+        """
+        body = self._create_body(request)
+        project = await self._api.create_project(body)
+        if project.name != request.name:
+            raise OutcomeUnknown(
+                f"creating {request.name!r} was answered with the project {project.ref} "
+                "of another name"
+            )
+        return Tenant(
+            ref=project.ref,
+            url=self._url(project.ref),
+            name=project.name,
+            region=project.region,
+            plan=body.get("desired_instance_size") or self._organization_plan,
+            organization=project.organization_slug,
+            created_at=read_time(project.created_at),
+        )
+
+    def _create_body(self, request: TenantRequest) -> dict[str, Any]:
+        if len(request.name) > _LONGEST_NAME or "." in request.name or not request.name:
+            raise Permanent(
+                f"{request.name[:40]!r} can't name a project: 1 to 256 characters, no dots"
+            )
+        body: dict[str, Any] = {
+            "name": request.name,
+            "organization_slug": self._settings.organization,
+            "db_pass": request.database_password,
+            "region_selection": select_region(request.region or self._settings.default_region),
+        }
+        size = instance_size(request.plan or self._settings.default_plan)
+        if size is not None:
+            body["desired_instance_size"] = size
+        return body
+
+    async def _plan(self) -> str | None:
+        """Return the organisation's plan, for the record only: a failure isn't worth a job's."""
+        if not self._is_plan_read:
+            try:
+                self._organization_plan = (await self.check_access()).plan
+                self._is_plan_read = True
+            except JobError as error:
+                _log.debug("organization_plan_not_read", error=str(error))
+        return self._organization_plan
+
+    # -- observe ------------------------------------------------------------------------------
+
+    async def observe(self, ref: str) -> Observation:
+        """Look once whether the project and the services we need are up.
+
+        404 is `GONE` here: only the caller knows that a new project may not be visible yet. It also
+        asks for `READY` twice in a row, and limits the time.
+        """
+        try:
+            project = await self._api.get_project(ref)
+        except NotFound:
+            return Observation(TenantState.GONE, "project not found (404)")
+        self._note(project.status)
+        observation = judge_project(project.status)
+        return observation or await self._observe_services(ref)
+
+    async def _observe_services(self, ref: str) -> Observation:
+        try:
+            services = await self._api.get_health(ref, SERVICES)
+        except Permanent as error:
+            # 4xx from a project that has only just come up; the caller's time limit ends it.
+            return Observation(TenantState.COMING_UP, f"services: {error}")
+        return judge_services(services)
+
+    def _note(self, status: str) -> None:
+        known = _UP | _WAIT | _PAUSED | _GONE | _FAILED | self._strange_statuses
+        if status not in known:
+            self._strange_statuses.add(status)
+            _log.warning("unheard_of_project_status_seen", status=status[:40])
+
+    # -- credentials --------------------------------------------------------------------------
+
+    async def credentials(self, ref: str, database_password: str) -> Credentials:
+        """Fetch the keys, create those that are missing for good, and build the DSN.
+
+        Safe to repeat: a key is created only after a look for its name. With `sql='api'` a DSN that
+        can't be had is left out, since nothing of ours needs it.
+
+        Raises:
+            Transient: the keys or the pooler aren't there yet.
+            Permanent: the token may not reveal keys, or the pooler's host isn't allowed.
+        """
+        fields = await self._keys(ref) | {"db_password": database_password}
+        try:
+            poolers = await self._api.list_poolers(ref)
+            fields["dsn"] = build_dsn(
+                poolers,
+                ref=ref,
+                password=database_password,
+                port=self._settings.pooler_port,
+                allowed_hosts=self._settings.pooler_hosts,
+            )
+        except Permanent as error:
+            if self._settings.sql == "postgres":
+                raise
+            _log.warning("dsn_left_out", project_ref=ref, error=str(error))
+        return Credentials(fields)
+
+    async def _keys(self, ref: str) -> dict[str, str]:
+        listed = await self._api.list_api_keys(ref)
+        chosen = choose_keys(listed)
+        if chosen.rests_on_legacy and not await self._api.are_legacy_keys_enabled(ref):
+            listed = [key for key in listed if key.type not in {None, "legacy"}]
+            chosen = choose_keys(listed)
+        if not chosen.missing:
+            self._keys_missed_at.pop(ref, None)
+            return chosen.fields
+        missed_at = self._keys_missed_at.setdefault(ref, self._clock())
+        if self._clock() - missed_at < self._settings.key_grace.total_seconds():
+            # They come by themselves, as a rule, soon after the project is up.
+            raise Transient(_lacking(ref, chosen.missing))
+        created = [await self._create_key(ref, kind, listed) for kind in chosen.missing]
+        chosen = choose_keys([*listed, *created])
+        if chosen.missing:
+            raise Transient(_lacking(ref, chosen.missing))
+        self._keys_missed_at.pop(ref, None)
+        return chosen.fields
+
+    async def _create_key(self, ref: str, kind: str, listed: Iterable[ApiKey]) -> ApiKey:
+        name = CREATED_NAMES[kind]
+        if any(key.name == name for key in listed):
+            raise Permanent(
+                f"the key {name!r} of project {ref} comes masked or without its role: "
+                "the token may lack the permission to reveal keys"
+            )
+        body: dict[str, Any] = {"type": kind, "name": name}
+        if kind == "secret":
+            body["secret_jwt_template"] = {"role": "service_role"}
+        key = await self._api.create_api_key(ref, body)
+        _log.info("api_key_created", project_ref=ref, name=name)
+        return key
+
+    # -- use ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def connect(self, ref: str, credentials: Credentials) -> AsyncIterator[TenantConnection]:
+        """Open the way that SQL takes: the API's `database/query`, or the session pooler.
+
+        Raises:
+            Transient: the pooler doesn't know the project yet.
+            Permanent: the way is PostgreSQL and no DSN is stored.
+        """
+        if self._settings.sql == "api":
+            yield ManagementConnection(self._api, checked_ref(ref))
+            return
+        dsn = credentials.fields.get("dsn")
+        if dsn is None:
+            raise Permanent(
+                f"no DSN is stored for project {ref}: retry the phase await_project, "
+                "or set PGWORKER_SUPABASE_SQL=api"
+            )
+        async with connect_postgres(dsn) as connection:
+            yield connection
+
+    async def check_services(self, ref: str, credentials: Credentials) -> None:
+        """Read through the Data API with both keys, and ask the auth service.
+
+        What the keys may read is compared with what the GRANTs say.
+
+        Raises:
+            SmokeCheckFailed: an answer is wrong and waiting won't change it.
+            Transient: a service doesn't answer yet.
+        """
+        services = ProjectServices.of(self._url(ref), credentials.fields, self._client)
+        try:
+            async with self.connect(ref, credentials) as connection:
+                tables = await connection.fetch(SUPABASE_QUERIES.readable_tables)
+        except StatementError as error:
+            raise SmokeCheckFailed(
+                f"data api: the tables of schema public can't be listed: {error} [{error.sqlstate}]"
+            ) from error
+        except OutcomeUnknown as error:
+            # It only read: nothing can have happened.
+            raise Transient(str(error)) from error
+        await services.check(plan_reads(tables))
+
+    async def reset_password(self, ref: str, password: str) -> None:
+        """Give the database a new password; repeating it with the same one is safe."""
+        await self._api.set_password(ref, password)
+
+    async def delete(self, ref: str) -> None:
+        """Delete the project for good; fine when it is gone already.
+
+        Raises:
+            Transient: it is still starting, which the API doesn't interrupt.
+        """
+        try:
+            await self._api.delete_project(ref)
+        except NotFound:
+            _log.info("project_was_gone", project_ref=ref)
+
+    def _url(self, ref: str) -> str:
+        return self._settings.project_url_template.replace("{ref}", checked_ref(ref))
+
+
+# -- pure decisions ---------------------------------------------------------------------------
+
+
+def select_region(code: str) -> dict[str, str]:
+    """Return `region_selection` for a region or a group of regions.
+
+    Raises:
+        Permanent: the API has no such region; names all.
+    """
+    if code in REGION_GROUPS:
+        return {"type": "smartGroup", "code": code}
+    if code in REGIONS:
+        return {"type": "specific", "code": code}
+    known = ", ".join((*REGIONS, *REGION_GROUPS))
+    raise Permanent(f"unknown region {code[:40]!r}: choose one of {known}")
+
+
+def instance_size(plan: str | None) -> str | None:
+    """Return the instance size that a plan asks for, or None when it is the organisation's matter.
+
+    Raises:
+        Permanent: it is neither.
+    """
+    if plan is None or plan in ORGANIZATION_PLANS:
+        return None
+    if plan in INSTANCE_SIZES:
+        return plan
+    known = ", ".join((*INSTANCE_SIZES, *ORGANIZATION_PLANS))
+    raise Permanent(f"unknown plan {plan[:40]!r}: choose one of {known}")
+
+
+def judge_project(status: str) -> Observation | None:
+    """Return what a project's status means, or None when its services decide.
+
+    An unheard-of status means waiting: it is likelier to be new than to be final.
+    """
+    answer = f"project {status[:40]}"
+    if status in _UP:
+        return None
+    if status in _PAUSED:
+        return Observation(TenantState.BROKEN, f"{answer}: it is paused; restore it, then retry")
+    if status in _GONE:
+        return Observation(TenantState.GONE, f"{answer}: it is being deleted or was")
+    if status in _FAILED:
+        return Observation(TenantState.BROKEN, f"{answer}: it won't come up by itself")
+    return Observation(TenantState.COMING_UP, answer)
+
+
+def judge_services(services: Iterable[ServiceHealth]) -> Observation:
+    """Return `READY` when each service that we asked for is there and healthy."""
+    status_of = {service.name: service.status[:40] for service in services}
+    told = {name: status_of.get(name, "not listed") for name in SERVICES}
+    is_ready = all(status == "ACTIVE_HEALTHY" for status in told.values())
+    answer = "services: " + ", ".join(f"{name} {status}" for name, status in told.items())
+    return Observation(TenantState.READY if is_ready else TenantState.COMING_UP, answer)
+
+
+def _is_ours(project: ListedProject, name: str) -> bool:
+    # `search` is a substring match at best, and a branch carries a name like a project's.
+    return project.name == name and not project.is_branch and project.status != "REMOVED"
+
+
+def _lacking(ref: str, kinds: Iterable[str]) -> str:
+    return f"project {ref} has no usable {' and no '.join(kinds)} key yet"

@@ -1,0 +1,181 @@
+"""Encrypts and decrypts what is secret of tenants, and keeps it in `pgworker.tenant_secrets`.
+
+AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce for each value. Client and field are
+associated data: a row that is copied to another client or field doesn't decrypt.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from pgworker.db.queries import load
+from pgworker.db.sqlstate import translated
+from pgworker.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from pgworker.db.pool import Connection, Pool
+
+NONCE_BYTES = 12
+DATABASE_PASSWORD = "db_password"  # noqa: S105  # the name of a field
+
+
+class SecretQueries(NamedTuple):
+    """The statements of `sql/queries/secrets.sql`."""
+
+    put: str
+    put_once: str
+    of_client: str
+    not_under_key: str
+    by_key: str
+    audit: str
+
+
+SECRET_QUERIES = load(SecretQueries, "queries/secrets.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An encrypted value, as it is stored."""
+
+    key_id: str
+    nonce: bytes = field(repr=False)
+    ciphertext: bytes = field(repr=False)
+
+
+class Vault:
+    """Seals and opens values. Pure: it reads and writes nothing."""
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        """Take the keys, 32 bytes each by id; the first one seals, all of them open.
+
+        Raises:
+            BadConfiguration: there is none.
+        """
+        if not keys:
+            raise BadConfiguration(
+                "PGWORKER_ENCRYPTION_KEYS is not set: tenants' keys are only ever stored "
+                "encrypted (pgworker keys generate makes one)"
+            )
+        self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self.key_id = next(iter(keys))
+
+    def seal(self, client_id: UUID, name: str, value: str) -> Sealed:
+        """Encrypt the field `name` of a client."""
+        nonce = os.urandom(NONCE_BYTES)
+        cipher = self._ciphers[self.key_id]
+        return Sealed(
+            self.key_id, nonce, cipher.encrypt(nonce, value.encode(), _bound_to(client_id, name))
+        )
+
+    def open(self, client_id: UUID, name: str, sealed: Sealed) -> str:
+        """Decrypt the field `name` of a client.
+
+        Raises:
+            BadConfiguration: its key is missing, or isn't the one that sealed it.
+        """
+        cipher = self._ciphers.get(sealed.key_id)
+        if cipher is None:
+            raise BadConfiguration(
+                f"PGWORKER_ENCRYPTION_KEYS: the key {sealed.key_id} is missing; "
+                f"it encrypts {name} of client {client_id}"
+            )
+        try:
+            plain = cipher.decrypt(sealed.nonce, sealed.ciphertext, _bound_to(client_id, name))
+        except (InvalidTag, ValueError):
+            # ValueError: a nonce of a length that GCM doesn't take.
+            raise BadConfiguration(
+                f"PGWORKER_ENCRYPTION_KEYS: the key {sealed.key_id} does not decrypt {name} of "
+                f"client {client_id}: another key goes by that id, or the row was tampered with"
+            ) from None
+        return plain.decode()
+
+
+class TenantSecrets:
+    """The secrets of tenants, by field: `db_password`, `dsn`, `anon_key` and so on."""
+
+    def __init__(self, pool: Pool, vault: Vault) -> None:
+        self._pool = pool
+        self._vault = vault
+
+    async def put(self, connection: Connection, client_id: UUID, fields: Mapping[str, str]) -> None:
+        """Store fields in the caller's transaction; a repeat overwrites."""
+        # In the order in which `rotate` locks them, so that the two never deadlock.
+        for name, value in sorted(fields.items()):
+            await self._write(connection, SECRET_QUERIES.put, client_id, name, value)
+
+    async def put_once(
+        self, connection: Connection, client_id: UUID, name: str, value: str
+    ) -> None:
+        """Store a field in the caller's transaction unless it is there already."""
+        await self._write(connection, SECRET_QUERIES.put_once, client_id, name, value)
+
+    async def of_client(self, client_id: UUID) -> dict[str, str]:
+        """Return all fields of a client, in clear."""
+        with translated():
+            rows = await self._pool.fetch(SECRET_QUERIES.of_client, client_id)
+        return {
+            row["field"]: self._vault.open(
+                client_id, row["field"], Sealed(row["key_id"], row["nonce"], row["ciphertext"])
+            )
+            for row in rows
+        }
+
+    async def rotate(self) -> int:
+        """Encrypt again, with the first key, what another one encrypts; return how many.
+
+        Safe to repeat and to interrupt; runs in transactions of up to 500 values. Waits for
+        values that are just being written, so that none is left under an older key.
+        """
+        count = 0
+        while True:
+            with translated():
+                async with self._pool.acquire() as connection, connection.transaction():
+                    rows = await connection.fetch(SECRET_QUERIES.not_under_key, self._vault.key_id)
+                    for row in rows:
+                        client_id, name = row["client_id"], row["field"]
+                        sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
+                        value = self._vault.open(client_id, name, sealed)
+                        await self._write(connection, SECRET_QUERIES.put, client_id, name, value)
+                    if rows:
+                        await connection.execute(
+                            SECRET_QUERIES.audit,
+                            "keys_rotated",
+                            None,
+                            {"secrets": len(rows), "key_id": self._vault.key_id},
+                        )
+            if not rows:
+                return count
+            count += len(rows)
+
+    async def by_key(self) -> dict[str, int]:
+        """Return how many values each key encrypts."""
+        with translated():
+            rows = await self._pool.fetch(SECRET_QUERIES.by_key)
+        return {row["key_id"]: row["secrets"] for row in rows}
+
+    async def reveal(self, client_id: UUID) -> dict[str, str]:
+        """Return all fields in clear, for a person; recorded in the audit trail first."""
+        with translated():
+            await self._pool.execute(SECRET_QUERIES.audit, "secrets_shown", client_id, {})
+        return await self.of_client(client_id)
+
+    async def _write(
+        self, connection: Connection, query: str, client_id: UUID, name: str, value: str
+    ) -> None:
+        sealed = self._vault.seal(client_id, name, value)
+        with translated():
+            await connection.execute(
+                query, client_id, name, sealed.key_id, sealed.nonce, sealed.ciphertext
+            )
+
+
+def _bound_to(client_id: UUID, name: str) -> bytes:
+    return f"{client_id}/{name}".encode()

@@ -1,0 +1,166 @@
+-- claim: queued, waiting or left behind -> running, for up to p_limit due jobs of the
+-- workflows that the caller knows. skip locked: claimers never wait for each other. The
+-- token grows with every claim, so whoever held the job before can no longer write to it.
+-- Due is one of three things, each with an index of its own: queued; waiting past its
+-- run_at; running past its lease (a rescue: the holder fell silent). Queued ones come by
+-- priority and age; of the waiting ones the earliest thousand due are looked at.
+-- A job whose holders fell silent p_max_crashes times in one phase fails instead.
+create or replace function pgworker.claim(
+    p_worker text,
+    p_limit integer,
+    p_lease interval,
+    p_workflows text[] default '{provision}',
+    p_max_crashes integer default 5
+)
+returns setof public.client_provisioning_jobs
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    v_workflows text[];
+begin
+    select array_agg(known.workflow)
+    into v_workflows
+    from unnest(p_workflows) as known (workflow)
+    where
+        not exists (
+            select 1
+            from pgworker.pauses as pause
+            where pause.scope in ('all', known.workflow)
+        );
+
+    if v_workflows is null then
+        return;
+    end if;
+
+    perform pgworker.fail_poisonous(p_worker, p_max_crashes);
+
+    return query
+    with queued as (
+        select job.id, job.priority, job.created_at
+        from public.client_provisioning_jobs as job
+        where
+            job.status = 'queued'
+            and job.run_at <= now()
+            and job.workflow = any(v_workflows)
+        order by job.priority desc, job.created_at, job.id
+        limit p_limit
+        for update skip locked
+    ),
+
+    rested as (
+        select job.id, job.priority, job.created_at
+        from public.client_provisioning_jobs as job
+        where
+            job.id = any(array(
+                select due.id
+                from public.client_provisioning_jobs as due
+                where
+                    due.status = 'waiting'
+                    and due.run_at <= now()
+                    and due.workflow = any(v_workflows)
+                order by due.run_at
+                limit greatest(p_limit, 1000)
+            ))
+            and job.status = 'waiting'
+            and job.run_at <= now()
+        order by job.priority desc, job.created_at, job.id
+        limit p_limit
+        for update skip locked
+    ),
+
+    silent as (
+        select job.id, job.priority, job.created_at
+        from public.client_provisioning_jobs as job
+        where
+            job.status = 'running'
+            and job.lease_expires_at <= now()
+            -- Those beyond are fail_poisonous's, even if it had to skip them just now.
+            and job.crashes + 1 < p_max_crashes
+            and job.workflow = any(v_workflows)
+        order by job.lease_expires_at
+        limit p_limit
+        for update skip locked
+    ),
+
+    due as (
+        select candidate.id
+        from (
+            select queued.id, queued.priority, queued.created_at
+            from queued
+            union all
+            select rested.id, rested.priority, rested.created_at
+            from rested
+            union all
+            select silent.id, silent.priority, silent.created_at
+            from silent
+        ) as candidate
+        order by candidate.priority desc, candidate.created_at, candidate.id
+        limit p_limit
+    ),
+
+    before as (
+        select job.id, job.status, job.claimed_by
+        from public.client_provisioning_jobs as job
+        where job.id in (select due.id from due)
+    ),
+
+    claimed as (
+        update public.client_provisioning_jobs as job
+        set
+            status = 'running',
+            claim_token = job.claim_token + 1,
+            crashes = job.crashes + (before.status = 'running')::integer,
+            claimed_at = now(),
+            claimed_by = p_worker,
+            lease_expires_at = now() + p_lease,
+            waiting_for = null,
+            updated_at = now()
+        from before
+        where job.id = before.id
+        returning job.*
+    ),
+
+    logged as (
+        insert into pgworker.event_log (
+            event, actor, client_id, job_id, workflow, claim_token,
+            from_status, to_status, from_phase, to_phase, detail
+        )
+        select
+            case before.status when 'running' then 'rescued' else 'claimed' end,
+            p_worker,
+            claimed.client_id,
+            claimed.id,
+            claimed.workflow,
+            claimed.claim_token,
+            before.status,
+            'running',
+            claimed.job_type,
+            claimed.job_type,
+            case before.status
+                when 'running' then jsonb_build_object('silent_worker', before.claimed_by)
+            end
+        from claimed
+        inner join before on claimed.id = before.id
+    ),
+
+    shown as (
+        update public.clients as client
+        set
+            provisioning_status = phase.client_status,
+            provisioning_started_at = coalesce(client.provisioning_started_at, now()),
+            updated_at = now()
+        from claimed
+        inner join pgworker.phases as phase
+            on claimed.workflow = phase.workflow and claimed.job_type = phase.job_type
+        where
+            client.id = claimed.client_id
+            and client.provisioning_status is distinct from phase.client_status
+            and phase.client_status is not null
+    )
+
+    select claimed.*
+    from claimed;
+end
+$$;

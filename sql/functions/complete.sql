@@ -1,0 +1,91 @@
+-- complete: running -> succeeded, for jobs held by their callers; a client whose
+-- workflow is provision is ready, its error forgotten. Arrays are parallel. Returns the
+-- ids that were refused (stale claim token): their callers must stop without writing
+-- anything. A lease that ran out but was taken by nobody is still good: the work is
+-- done, keep it.
+create or replace function pgworker.complete(
+    p_job_ids bigint[],
+    p_claim_tokens bigint[],
+    p_patches jsonb[],
+    p_learnt jsonb[]
+)
+returns setof bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    with input as (
+        select *
+        from unnest(p_job_ids, p_claim_tokens, p_patches, p_learnt)
+            as input (job_id, claim_token, patch, learnt)
+    ),
+
+    held as (
+        select job.id, job.claimed_by, input.patch, input.learnt
+        from public.client_provisioning_jobs as job
+        inner join input on job.id = input.job_id and job.claim_token = input.claim_token
+        where job.status = 'running'
+        order by job.id
+        for update of job
+    ),
+
+    completed as (
+        update public.client_provisioning_jobs as job
+        set
+            status = 'succeeded',
+            checkpoint = job.checkpoint || held.learnt,
+            last_error = null,
+            error_kind = null,
+            claimed_at = null,
+            claimed_by = null,
+            lease_expires_at = null,
+            finished_at = now(),
+            updated_at = now()
+        from held
+        where job.id = held.id
+        returning job.*, held.claimed_by as actor, held.patch
+    ),
+
+    logged as (
+        insert into pgworker.event_log (
+            event, actor, client_id, job_id, workflow, claim_token,
+            from_status, to_status, from_phase, to_phase
+        )
+        select
+            'succeeded', actor, client_id, id, workflow, claim_token,
+            'running', 'succeeded', job_type, job_type
+        from completed
+    ),
+
+    shown as (
+        update public.clients as client
+        set
+            provisioning_status = case
+                when completed.workflow = 'provision' then 'ready'
+                else client.provisioning_status
+            end,
+            -- Another workflow that ended well takes back its own complaint about a client
+            -- that is ready; the reason why one is not ready isn't its to forget.
+            provisioning_error = case
+                when completed.workflow = 'provision' or client.provisioning_status = 'ready'
+                    then null
+                else client.provisioning_error
+            end,
+            provisioning_completed_at = case
+                when completed.workflow = 'provision' then now()
+                else client.provisioning_completed_at
+            end,
+            schema_version = coalesce(completed.patch ->> 'schema_version', client.schema_version),
+            project_ref = coalesce(completed.patch ->> 'project_ref', client.project_ref),
+            project_url = coalesce(completed.patch ->> 'project_url', client.project_url),
+            additional_settings = pgworker.with_provisioning(
+                client.additional_settings, completed.patch -> 'provisioning'
+            ),
+            updated_at = now()
+        from completed
+        where client.id = completed.client_id
+    )
+
+    select input.job_id
+    from input
+    where input.job_id not in (select completed.id from completed);
+$$;

@@ -1,0 +1,43 @@
+-- heartbeat: the worker is alive, and so are the leases of the jobs that it names.
+-- Returns the ids that it no longer holds: their phases must stop and write nothing.
+-- A lease that ran out but was taken by nobody is renewed: the holder is back in time.
+create or replace function pgworker.heartbeat(
+    p_worker text,
+    p_lease interval,
+    p_job_ids bigint[],
+    p_claim_tokens bigint[]
+)
+returns setof bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    with seen as (
+        update pgworker.workers
+        set last_seen_at = now()
+        where id = p_worker
+    ),
+
+    -- Locked in the order of ids, as every statement over several jobs does, so that
+    -- two of one worker's statements cannot wait for each other in a circle.
+    held as (
+        select job.id
+        from public.client_provisioning_jobs as job
+        inner join unnest(p_job_ids, p_claim_tokens) as named (job_id, claim_token)
+            on job.id = named.job_id and job.claim_token = named.claim_token
+        where job.status = 'running'
+        order by job.id
+        for update of job
+    ),
+
+    renewed as (
+        update public.client_provisioning_jobs as job
+        set lease_expires_at = now() + p_lease
+        from held
+        where job.id = held.id
+        returning job.id
+    )
+
+    select named.job_id
+    from unnest(p_job_ids) as named (job_id)
+    where named.job_id not in (select renewed.id from renewed);
+$$;

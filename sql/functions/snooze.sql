@@ -1,0 +1,92 @@
+-- snooze: running -> waiting until p_delays from now, for jobs held by their callers. A
+-- wait is not an attempt. p_reasons says in words what is waited for; an error (kind and
+-- message, or null) is one that nobody has to act on yet: throttled, or a credential that
+-- is refused. Arrays are parallel. Returns the ids that were refused (stale claim token).
+create or replace function pgworker.snooze(
+    p_job_ids bigint[],
+    p_claim_tokens bigint[],
+    p_delays interval[],
+    p_reasons text[],
+    p_learnt jsonb[],
+    p_error_kinds text[],
+    p_errors text[]
+)
+returns setof bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+    with input as (
+        select *
+        from
+            unnest(
+                p_job_ids, p_claim_tokens, p_delays, p_reasons, p_learnt, p_error_kinds, p_errors
+            )
+            as input (job_id, claim_token, delay, reason, learnt, error_kind, error)
+    ),
+
+    held as (
+        select
+            job.id,
+            job.claimed_by,
+            input.delay,
+            input.reason,
+            input.learnt,
+            input.error_kind,
+            input.error
+        from public.client_provisioning_jobs as job
+        inner join input on job.id = input.job_id and job.claim_token = input.claim_token
+        where job.status = 'running'
+        order by job.id
+        for update of job
+    ),
+
+    snoozed as (
+        update public.client_provisioning_jobs as job
+        set
+            status = 'waiting',
+            -- Who was told to come back at the same time doesn't come back in one instant.
+            run_at = now() + held.delay * case held.error_kind
+                when 'throttled' then 1 + 0.1 * random()
+                else 1
+            end,
+            waiting_for = held.reason,
+            checkpoint = job.checkpoint || held.learnt,
+            error_kind = coalesce(held.error_kind, job.error_kind),
+            last_error = coalesce(held.error, job.last_error),
+            claimed_at = null,
+            claimed_by = null,
+            lease_expires_at = null,
+            updated_at = now()
+        from held
+        where job.id = held.id
+        returning
+            job.*, held.claimed_by as actor, held.error_kind as new_error_kind, held.error as new_error
+    ),
+
+    logged as (
+        insert into pgworker.event_log (
+            event, actor, client_id, job_id, workflow, claim_token,
+            from_status, to_status, from_phase, to_phase, error_kind, error, detail
+        )
+        select
+            'snoozed', actor, client_id, id, workflow, claim_token,
+            'running', 'waiting', job_type, job_type, new_error_kind, new_error,
+            jsonb_build_object('run_at', run_at, 'waiting_for', waiting_for)
+        from snoozed
+    ),
+
+    shown as (
+        update public.clients as client
+        set
+            provisioning_error = snoozed.new_error,
+            updated_at = now()
+        from snoozed
+        where
+            client.id = snoozed.client_id
+            and snoozed.new_error is not null
+    )
+
+    select input.job_id
+    from input
+    where input.job_id not in (select snoozed.id from snoozed);
+$$;

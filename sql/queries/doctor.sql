@@ -1,0 +1,31 @@
+-- name: ping
+-- To the session's own ears, on a channel of its own: wakes no worker.
+notify pgworker_doctor;
+
+-- name: sealed_samples
+-- One value for each key, to try whether it opens.
+select distinct on (key_id)
+    client_id,
+    field,
+    key_id,
+    nonce,
+    ciphertext
+from pgworker.tenant_secrets
+order by key_id, updated_at desc;
+
+-- name: tenant_maker_rights
+-- What the role may do that makes tenants.
+select
+    rolname as role,
+    rolsuper or rolcreatedb as may_create_databases,
+    rolsuper or rolcreaterole as may_create_roles
+from pg_catalog.pg_roles
+where rolname = current_user;
+
+-- name: overdue
+-- Unfinished jobs that are older than anything should get.
+select count(*)
+from public.client_provisioning_jobs
+where
+    status in ('queued', 'running', 'waiting')
+    and created_at < now() - $1::interval;

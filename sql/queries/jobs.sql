@@ -1,0 +1,90 @@
+-- name: claim
+-- Rows of client_provisioning_jobs, claimed by the caller.
+select
+    id,
+    client_id,
+    workflow,
+    job_type,
+    attempts,
+    max_attempts,
+    claim_token,
+    checkpoint,
+    trace_context,
+    created_at
+from pgworker.claim($1, $2, $3, $4);
+
+-- name: heartbeat
+-- The ids that the worker no longer holds.
+select lost from pgworker.heartbeat($1, $2, $3, $4) as lost;
+
+-- name: hold
+select pgworker.hold($1, $2);
+
+-- name: advance
+-- The ids that were refused: somebody else holds them.
+select refused from pgworker.advance($1, $2, $3, $4, $5, $6) as refused;
+
+-- name: complete
+-- The ids that were refused: somebody else holds them.
+select refused from pgworker.complete($1, $2, $3, $4) as refused;
+
+-- name: snooze
+-- The ids that were refused: somebody else holds them.
+select refused from pgworker.snooze($1, $2, $3, $4, $5, $6, $7) as refused;
+
+-- name: fail
+-- The status that the job is in now: waiting or failed.
+select pgworker.fail($1, $2, $3, $4, $5, $6, $7);
+
+-- name: release
+-- The ids that were refused: somebody else holds them.
+select refused from pgworker.release($1, $2) as refused;
+
+-- name: seconds_until_due
+-- Seconds until something falls due: a wait ends, or a lease runs out. Null when nothing
+-- will; not above zero when something is due already.
+select
+    extract(epoch from least(
+        (
+            select min(run_at)
+            from public.client_provisioning_jobs
+            where status = 'waiting'
+        ),
+        (
+            select min(lease_expires_at)
+            from public.client_provisioning_jobs
+            where status = 'running'
+        ),
+        -- The first in line stands for all of them: queued means due.
+        (
+            select run_at
+            from public.client_provisioning_jobs
+            where status = 'queued'
+            order by priority desc, created_at, id
+            limit 1
+        )
+    ) - now())::double precision;
+
+-- name: outstanding
+-- Jobs queued, running or waiting, for workers that leave when there is nothing left;
+-- and how many need a person. A count for each status, because each has an index that
+-- finished jobs are not in.
+select
+    (
+        select count(*)
+        from public.client_provisioning_jobs
+        where status = 'queued'
+    ) + (
+        select count(*)
+        from public.client_provisioning_jobs
+        where status = 'running'
+    ) + (
+        select count(*)
+        from public.client_provisioning_jobs
+        where status = 'waiting'
+    ) as live,
+    (
+        select count(*)
+        from public.client_provisioning_jobs
+        where status = 'failed'
+    ) as failed;

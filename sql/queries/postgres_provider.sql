@@ -1,0 +1,68 @@
+-- name: find_database
+-- A database of that name: whose it is, and whether it is closed to everybody else, which
+-- is the last step of making it.
+select
+    pg_catalog.pg_get_userbyid(database.datdba) as owner,
+    not exists (
+        select 1
+        from
+            pg_catalog.aclexplode(
+                coalesce(database.datacl, pg_catalog.acldefault('d', database.datdba))
+            ) as granted
+        where granted.grantee = 0
+    ) as is_closed
+from pg_catalog.pg_database as database
+where database.datname = {name}; -- noqa: PRS
+
+-- name: create_roles
+-- The owner, with a password verifier, and the roles that canonical migrations grant to
+-- (as a Supabase project has them). Roles belong to the whole server, and another worker
+-- may be making them at this moment.
+do $create_roles$
+declare
+    v_role text;
+begin
+    foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
+        if not exists (select 1 from pg_catalog.pg_roles where rolname = v_role) then
+            begin
+                execute pg_catalog.format('create role %I nologin', v_role);
+            exception
+                when duplicate_object or unique_violation then null;
+            end;
+        end if;
+    end loop;
+
+    if not exists (select 1 from pg_catalog.pg_roles where rolname = {name}) then
+        execute pg_catalog.format('create role %I', {name});
+    end if;
+
+    -- nosuperuser and the like are what a new role is; to name them needs a superuser.
+    execute pg_catalog.format('alter role %I with login password %L', {name}, {verifier});
+
+    -- To give a database to a role, and to close it for others, one must be able to become the
+    -- role and have its rights. Superusers do; since PostgreSQL 16 creating a role gives neither,
+    -- only the right to grant both to oneself.
+    if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
+        execute pg_catalog.format('grant %I to %I', {name}, current_user)
+            || case
+                when current_setting('server_version_num')::integer >= 160000
+                    then ' with inherit true, set true'
+                else ''
+            end;
+    end if;
+end
+$create_roles$;
+
+-- name: create_database
+-- template0: nobody is ever connected to it, so it can always be copied.
+create database {database} with owner {database} template template0 encoding 'UTF8'; -- noqa: PRS
+
+-- name: close_database
+-- Tenants don't see into each other's databases.
+revoke all on database {database} from public;
+
+-- name: drop_database
+drop database if exists {database} with (force);
+
+-- name: drop_role
+drop role if exists {database};

@@ -1,0 +1,55 @@
+-- name: put
+-- Overwrites: a repeated phase leaves one value, the newest.
+insert into pgworker.tenant_secrets as secret (client_id, field, key_id, nonce, ciphertext)
+values ($1, $2, $3, $4, $5)
+on conflict (client_id, field) do update
+    set
+        key_id = excluded.key_id,
+        nonce = excluded.nonce,
+        ciphertext = excluded.ciphertext,
+        updated_at = now();
+
+-- name: put_once
+-- The first one wins: a password that a create may have carried is never replaced.
+insert into pgworker.tenant_secrets (client_id, field, key_id, nonce, ciphertext)
+values ($1, $2, $3, $4, $5)
+on conflict (client_id, field) do nothing;
+
+-- name: of_client
+select
+    field,
+    key_id,
+    nonce,
+    ciphertext
+from pgworker.tenant_secrets
+where client_id = $1;
+
+-- name: not_under_key
+-- Rows to encrypt again, locked so that a phase which writes them meanwhile isn't undone. One
+-- that is just being written is waited for: left out, it would stay under a key that the
+-- operator is about to throw away.
+select
+    client_id,
+    field,
+    key_id,
+    nonce,
+    ciphertext
+from pgworker.tenant_secrets
+where key_id <> $1
+order by client_id, field collate "C"
+limit 500
+for update;
+
+-- name: by_key
+-- How many values each key encrypts.
+select
+    key_id,
+    count(*) as secrets
+from pgworker.tenant_secrets
+group by key_id
+order by key_id;
+
+-- name: audit
+-- Somebody looked, or keys were rotated: who, when, what; never the values.
+insert into pgworker.event_log (event, actor, client_id, detail)
+values ($1, 'cli:' || session_user, $2, $3);

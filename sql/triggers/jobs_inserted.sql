@@ -1,0 +1,93 @@
+-- New jobs, by whatever way they came: their clients show queued, the audit trail tells
+-- of them, sleeping workers wake. One notification per statement (NOTIFY takes a lock on
+-- the whole cluster at commit). security definer: the inserting role needs rights on
+-- the jobs table only.
+create or replace function pgworker.jobs_inserted()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not exists (select 1 from inserted where inserted.status = 'queued') then
+        return null;
+    end if;
+
+    -- A new job takes the place of the failed one: they never stand side by side, so a
+    -- later retry cannot collide with it.
+    with superseded as (
+        update public.client_provisioning_jobs as job
+        set
+            status = 'cancelled',
+            updated_at = now()
+        from inserted
+        where
+            job.client_id = inserted.client_id
+            and job.workflow = inserted.workflow
+            and job.status = 'failed'
+            and job.id <> inserted.id
+        returning job.*, inserted.id as successor
+    )
+
+    insert into pgworker.event_log (
+        event, actor, client_id, job_id, workflow, claim_token,
+        from_status, to_status, from_phase, to_phase, detail
+    )
+    select
+        'cancelled', 'sql:' || session_user, client_id, id, workflow, claim_token,
+        'failed', 'cancelled', job_type, job_type,
+        jsonb_build_object('superseded_by', successor)
+    from superseded;
+
+    -- Queued means due: what shall not start yet waits.
+    update public.client_provisioning_jobs as job
+    set
+        status = 'waiting',
+        waiting_for = 'its start time'
+    from inserted
+    where
+        job.id = inserted.id
+        and inserted.status = 'queued'
+        and inserted.run_at > now();
+
+    insert into pgworker.event_log (
+        event, actor, client_id, job_id, workflow, claim_token, to_status, to_phase
+    )
+    select
+        'enqueued',
+        'sql:' || session_user,
+        inserted.client_id,
+        inserted.id,
+        inserted.workflow,
+        inserted.claim_token,
+        case when inserted.run_at > now() then 'waiting' else 'queued' end,
+        inserted.job_type
+    from inserted
+    where inserted.status = 'queued';
+
+    update public.clients as client
+    set
+        provisioning_status = 'queued',
+        provisioning_error = null,
+        provisioning_started_at = null,
+        provisioning_completed_at = null,
+        updated_at = now()
+    from inserted
+    where
+        client.id = inserted.client_id
+        and inserted.workflow = 'provision'
+        and inserted.status = 'queued';
+
+    perform pg_notify('pgworker', 'enqueued');
+
+    return null;
+end
+$$;
+
+drop trigger if exists pgworker_jobs_inserted on public.client_provisioning_jobs;
+
+create trigger pgworker_jobs_inserted
+after insert on public.client_provisioning_jobs
+referencing new table as inserted
+for each statement
+execute function pgworker.jobs_inserted();
