@@ -1,0 +1,204 @@
+"""`pgworker run` as a supervisor sees it: exit codes and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
+Start = Callable[..., "subprocess.Popen[str]"]
+Sql = Callable[..., Any]
+
+
+@pytest.fixture
+async def tenants(sql: Sql, database: str) -> AsyncIterator[None]:
+    """Drops the databases of the tenants afterwards: they outlive the platform's."""
+    yield
+    for row in await sql(
+        database, "select 'pgw_' || replace(id::text, '-', '') as name from clients"
+    ):
+        await sql(database, f'drop database if exists "{row["name"]}" with (force)')
+        await sql(database, f'drop role if exists "{row["name"]}"')
+
+
+@pytest.fixture
+def hanging(tmp_path: Path) -> str:
+    """A directory with a migration that never ends by itself."""
+    directory = tmp_path / "migrations"
+    directory.mkdir()
+    (directory / "20260101000000_hangs.sql").write_text("select pg_sleep(600);\n")
+    return str(directory)
+
+
+async def until(sql: Sql, dsn: str, condition: str) -> None:
+    """Wait until a query says true."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with asyncio.timeout(30):
+            # Another process: no event reaches us.
+            while not await connection.fetchval(condition):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
+
+
+async def test_drain_leaves_with_0_when_everything_is_ready(
+    pgworker: Pgworker, sql: Sql, database: str, tenants: None
+) -> None:
+    await sql(
+        database,
+        "insert into clients (name, auto_provision) select 'Client ' || n, true "
+        "from generate_series(1, 3) as n",
+    )
+    result = pgworker("run", "--drain", DATABASE_URL=database)
+    assert result.returncode == 0, result.stderr
+    rows = await sql(database, "select distinct provisioning_status as status from clients")
+    assert [row["status"] for row in rows] == ["ready"]
+
+
+async def test_drain_leaves_with_1_when_a_job_failed_and_a_retry_resumes_at_its_phase(
+    pgworker: Pgworker, sql: Sql, database: str, tenants: None, tmp_path: Path
+) -> None:
+    file = tmp_path / "migrations" / "20260101000000_broken.sql"
+    file.parent.mkdir()
+    file.write_text("create table t (id int);\nalter table t enable row level security;\nnonsense;")
+    await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
+    directory = str(file.parent)
+    failed = pgworker("run", "--drain", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=directory)
+    assert failed.returncode == 1
+    told = pgworker("why", "Acme", DATABASE_URL=database).stdout
+    assert "20260101000000_broken.sql:3" in told
+    assert "pgworker retry" in told
+
+    file.write_text(file.read_text().replace("nonsense;", ""))
+    assert pgworker("retry", "Acme", DATABASE_URL=database).returncode == 0
+    done = pgworker("run", "--drain", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=directory)
+    assert done.returncode == 0, done.stderr
+    (intent,) = await sql(database, "select creates from pgworker.intents")
+    assert intent["creates"] == 1
+
+
+async def test_sigterm_gives_an_idle_worker_leave_with_0(
+    start: Start, sql: Sql, database: str
+) -> None:
+    worker = start("run", DATABASE_URL=database)
+    await until(sql, database, "select count(*) = 1 from pgworker.worker_status where alive")
+    worker.send_signal(signal.SIGTERM)
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=20)
+    assert worker.returncode == 0, logged
+    events = [json.loads(line)["event"] for line in logged.splitlines()]
+    assert events[-1] == "worker_stopped"
+    (row,) = await sql(database, "select state from pgworker.workers")
+    assert row["state"] == "stopped"
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_leaves_at_once_and_gives_the_job_back_unburnt(
+    start: Start, sql: Sql, database: str, tenants: None, hanging: str, first: signal.Signals
+) -> None:
+    await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
+    worker = start("run", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=hanging)
+    await until(
+        sql,
+        database,
+        "select exists (select from pg_stat_activity "
+        "where query like '%pg_sleep(600)%' and pid <> pg_backend_pid() and datname = "
+        "(select 'pgw_' || replace(id::text, '-', '') from clients))",
+    )
+    worker.send_signal(first)
+    await until(
+        sql,
+        database,
+        "select count(*) = 1 from client_provisioning_jobs where status = 'running'",
+    )
+    worker.send_signal(signal.SIGTERM)
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=15)
+    assert worker.returncode == 0, logged
+    assert "Traceback" not in logged
+    (job,) = await sql(
+        database, "select status, job_type, attempts, crashes from client_provisioning_jobs"
+    )
+    assert dict(job) == {
+        "status": "queued", "job_type": "schema_sync", "attempts": 0, "crashes": 0
+    }  # fmt: skip
+
+
+async def test_drain_that_was_told_to_leave_before_the_end_exits_1(
+    start: Start, sql: Sql, database: str, tenants: None, hanging: str
+) -> None:
+    await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
+    worker = start("run", "--drain", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=hanging)
+    await until(
+        sql,
+        database,
+        "select count(*) = 1 from client_provisioning_jobs where job_type = 'schema_sync'",
+    )
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGINT)
+    await asyncio.to_thread(worker.communicate, timeout=20)
+    assert worker.returncode == 1
+
+
+async def test_migrate_prepares_an_empty_database(pgworker: Pgworker, empty_database: str) -> None:
+    result = pgworker("run", "--migrate", "--drain", DATABASE_URL=empty_database)
+    assert result.returncode == 0, result.stderr
+    assert pgworker("db", "status", DATABASE_URL=empty_database).returncode == 0
+
+
+def test_a_worker_without_any_migrations_does_not_start(pgworker: Pgworker, database: str) -> None:
+    result = pgworker("run", "--drain", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=None)
+    assert result.returncode == 78
+    (line,) = result.stderr.splitlines()
+    assert "supabase/migrations" in line
+    assert "PGWORKER_MIGRATIONS_DIR" in line
+
+
+async def test_sigterm_ends_any_command_and_stops_the_embedded_server(
+    start: Start, tmp_path: Path
+) -> None:
+    # Nobody works here: it waits.
+    adding = start("clients", "add", "New", "--wait")
+    assert adding.stdout is not None
+    await asyncio.to_thread(adding.stdout.readline)
+    adding.send_signal(signal.SIGTERM)
+    _, told = await asyncio.to_thread(adding.communicate, timeout=30)
+    assert adding.returncode == 143
+    assert "Traceback" not in told
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+async def test_ctrl_c_exits_130_without_a_traceback(start: Start, database: str) -> None:
+    adding = start("clients", "add", "New", "--wait", DATABASE_URL=database)
+    assert adding.stdout is not None
+    await asyncio.to_thread(adding.stdout.readline)
+    adding.send_signal(signal.SIGINT)
+    _, told = await asyncio.to_thread(adding.communicate, timeout=30)
+    assert adding.returncode == 130
+    assert "Traceback" not in told
+
+
+def test_a_reader_that_has_left_is_no_reason_to_complain(start: Start, database: str) -> None:
+    listing = start("jobs", "--json", DATABASE_URL=database)
+    assert listing.stdout is not None
+    listing.stdout.close()
+    listing.stdout = None
+    _, told = listing.communicate(timeout=30)
+    assert told == ""
+
+
+def test_without_a_database_url_the_embedded_server_is_used_and_named(
+    pgworker: Pgworker, tmp_path: Path
+) -> None:
+    result = pgworker("run", "--drain", PGWORKER_ENCRYPTION_KEYS=None)
+    assert result.returncode == 0, result.stderr
+    assert f'"data_dir": "{tmp_path / "data"}"' in result.stderr
+    assert (tmp_path / "data" / "encryption.key").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()

@@ -1,0 +1,85 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.server import (
+    RunServer,
+    create_database,
+    drop_database,
+    make_template,
+    run_server,
+    version_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SERVER = pytest.StashKey[RunServer]()
+
+# -- one PostgreSQL for the run ---------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server before pytest-xdist starts its workers; they are told of it."""
+    config = session.config
+    told = getattr(config, "workerinput", None)
+    if told is not None:
+        config.stash[SERVER] = RunServer(**told["server"])
+    elif not config.option.collectonly:
+        stack = ExitStack()
+        config.add_cleanup(stack.close)  # runs after Ctrl-C too
+        config.stash[SERVER] = stack.enter_context(run_server())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the server to a worker of pytest-xdist."""
+    server = node.config.stash[SERVER]
+    node.workerinput["server"] = {
+        "kind": server.kind,
+        "run_id": server.run_id,
+        "dsn": server.dsn,
+    }
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which PostgreSQL the tests talk to."""
+    if SERVER not in config.stash:
+        return None
+    server = config.stash[SERVER]
+    return f"postgresql: {asyncio.run(version_of(server.dsn))} ({server.kind})"
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> RunServer:
+    return pytestconfig.stash[SERVER]
+
+
+@pytest.fixture(scope="session")
+def server_dsn(server: RunServer) -> str:
+    """The superuser's DSN of the run's server."""
+    return server.dsn
+
+
+@pytest.fixture
+async def empty_database(server: RunServer) -> AsyncIterator[str]:
+    """The superuser's DSN of a fresh, empty database."""
+    name = await create_database(server)
+    yield server.dsn_of(name)
+    await drop_database(server, name)
+
+
+@pytest.fixture
+async def database(server: RunServer) -> AsyncIterator[str]:
+    """The superuser's DSN of a fresh database with pgworker's own schema."""
+    await make_template(server)
+    name = await create_database(server, template=server.template)
+    yield server.dsn_of(name)
+    await drop_database(server, name)

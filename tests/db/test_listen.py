@@ -1,0 +1,135 @@
+"""The one LISTEN connection: it wakes, and it comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from pgworker.db.listen import CHANNEL, Listener
+from tests.support.proxy import proxy_to
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+NEVER = timedelta(hours=1)
+OFTEN = timedelta(milliseconds=50)
+
+
+class Wakes:
+    """Counts wake-ups, and lets a test await the next one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._event = asyncio.Event()
+
+    def __call__(self) -> None:
+        self.count += 1
+        self._event.set()
+
+    async def next(self) -> None:
+        """Return once there has been a wake-up since the last call."""
+        await asyncio.wait_for(self._event.wait(), 20)
+        self._event.clear()
+
+
+@asynccontextmanager
+async def listening(
+    dsn: str, *, ping_every: timedelta = NEVER, ping_timeout: timedelta = timedelta(seconds=5)
+) -> AsyncIterator[tuple[Listener, Wakes]]:
+    """Run a listener that has connected."""
+    wakes = Wakes()
+    listener = Listener(dsn, wakes, ping_every=ping_every, ping_timeout=ping_timeout)
+    task = asyncio.create_task(listener.run())
+    try:
+        await wakes.next()
+        yield listener, wakes
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=20)
+
+
+@pytest.fixture
+async def connection(empty_database: str) -> AsyncIterator[asyncpg.Connection]:
+    opened = await asyncpg.connect(empty_database)
+    yield opened
+    await opened.close()
+
+
+async def test_a_notification_wakes(empty_database: str, connection: asyncpg.Connection) -> None:
+    async with listening(empty_database) as (listener, wakes):
+        assert listener.is_connected
+        await connection.execute(f"notify {CHANNEL}")
+        await wakes.next()
+
+
+async def test_connecting_wakes_because_something_may_have_been_missed(
+    empty_database: str,
+) -> None:
+    async with listening(empty_database) as (_, wakes):
+        assert wakes.count == 1
+
+
+async def test_a_lost_connection_comes_back_and_wakes(
+    empty_database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(empty_database) as (_, wakes):
+        await connection.fetchval(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and application_name = 'pgworker listen'"
+        )
+        await wakes.next()
+        await connection.execute(f"notify {CHANNEL}")
+        await wakes.next()
+
+
+async def test_a_half_open_connection_is_noticed_by_the_ping(
+    empty_database: str, connection: asyncpg.Connection
+) -> None:
+    with capture_logs() as logs:
+        async with (
+            proxy_to(empty_database) as (proxy, through),
+            listening(through, ping_every=OFTEN, ping_timeout=timedelta(seconds=0.5)) as (_, wakes),
+        ):
+            proxy.freeze()
+            proxy.accepted.clear()
+            await asyncio.wait_for(proxy.accepted.wait(), 20)
+            proxy.close()
+            await wakes.next()
+            await connection.execute(f"notify {CHANNEL}")
+            await wakes.next()
+
+    (lost,) = [log for log in logs if log["event"] == "listener_lost"][:1]
+    assert lost["error"] == "the server was silent for 0.5 s"
+
+
+async def test_pings_wake_nobody(empty_database: str, connection: asyncpg.Connection) -> None:
+    own: asyncio.Queue[str] = asyncio.Queue()
+    async with listening(empty_database, ping_every=OFTEN) as (_, wakes):
+        pid = await connection.fetchval(
+            "select pid from pg_stat_activity"
+            " where datname = current_database() and application_name = 'pgworker listen'"
+        )
+        await connection.add_listener(f"{CHANNEL}_ping_{pid}", lambda *_: own.put_nowait("pinged"))
+        for _ in range(3):
+            await asyncio.wait_for(own.get(), 20)
+        assert wakes.count == 1
+
+
+async def test_its_log_never_holds_the_password(empty_database: str) -> None:
+    with capture_logs() as logs:
+        async with (
+            proxy_to(empty_database) as (proxy, through),
+            listening(through) as (_, wakes),
+        ):
+            proxy.close()
+            await wakes.next()
+
+    password = through.partition("://")[2].partition("@")[0].partition(":")[2]
+    assert {log["event"] for log in logs} == {"listening", "listener_lost"}
+    assert not password or password not in str(logs)

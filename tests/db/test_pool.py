@@ -1,0 +1,141 @@
+"""What an operator reads when the database can't be opened."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from pgworker.db.pool import connect, open_pool, place
+from pgworker.db.sqlstate import translate
+from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
+
+PASSWORD = "hunter2"
+
+
+def one_line_without_the_password(error: BaseException) -> str:
+    text = str(error)
+    assert "\n" not in text
+    assert PASSWORD not in text
+    assert text[0].islower() or text.startswith(("DATABASE_URL", "PostgreSQL"))
+    return text
+
+
+async def test_a_server_that_nobody_runs_is_unreachable_and_named() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        with pytest.raises(DatabaseUnreachable) as refusal:
+            await connect(f"postgresql://me:{PASSWORD}@127.0.0.1:{port}/app")
+
+    assert f"127.0.0.1:{port}/app" in one_line_without_the_password(refusal.value)
+
+
+async def test_a_wrong_password_is_bad_configuration_and_names_the_user(server_dsn: str) -> None:
+    parts = urlsplit(server_dsn)
+    host = parts.netloc.rpartition("@")[2]
+
+    with pytest.raises(BadConfiguration) as refusal:
+        await connect(f"postgresql://{parts.username}:{PASSWORD}@{host}{parts.path}")
+
+    text = one_line_without_the_password(refusal.value)
+    assert str(parts.username) in text
+    assert host in text
+
+
+async def test_a_missing_database_is_bad_configuration(server_dsn: str) -> None:
+    with pytest.raises(BadConfiguration, match="no such database") as refusal:
+        await connect(urlsplit(server_dsn)._replace(path="/nowhere").geturl())
+
+    assert str(urlsplit(server_dsn).password) not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://me:{PASSWORD}#more@localhost/app",
+        f"postgresql://me:{PASSWORD}/more@localhost/app",
+        f"postgresql://me:{PASSWORD}?more@localhost/app",
+        f"postgresql://me:more/{PASSWORD}@localhost/app",
+        f"postgresql://me:more#{PASSWORD}@localhost/app",
+        f"postgresql://me:{PASSWORD}@localhost:port/app",
+        f"mysql://me:{PASSWORD}@localhost/app",
+    ],
+)
+async def test_a_url_that_cannot_be_read_is_bad_configuration(dsn: str) -> None:
+    with pytest.raises(PgworkerError) as refusal:
+        await connect(dsn)
+
+    assert isinstance(refusal.value, BadConfiguration)
+    one_line_without_the_password(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql://me:hunter2@db.example:5433/app", "db.example:5433/app"),
+        ("postgresql://me:hunt@er2@db.example/app", "db.example/app"),
+        ("postgresql:///app", "the local socket/app"),
+        ("postgresql://me:hunter2@db/app?password=hunter2", "db/app"),
+        ("postgresql://me:hunter2#x@db/app", "the given address"),
+        ("postgresql://me:hunter2/x@db/app", "the given address"),
+        ("postgresql://me:hun@ter2/x@db/app", "the given address"),
+    ],
+)
+def test_a_place_never_shows_a_password(dsn: str, shown: str) -> None:
+    assert place(dsn) == shown
+
+
+async def test_a_pool_says_at_once_that_the_database_is_unreachable() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dsn = f"postgresql://me:{PASSWORD}@127.0.0.1:{free.getsockname()[1]}/app"
+        with pytest.raises(DatabaseUnreachable):
+            async with open_pool(dsn):
+                pytest.fail("it opened")
+
+
+async def test_a_pool_opens_no_more_connections_than_it_may(empty_database: str) -> None:
+    async with open_pool(empty_database, max_size=3, application_name="small") as pool:
+        counts = await asyncio.gather(
+            *(
+                pool.fetchval(
+                    "select count(*) from pg_stat_activity"
+                    " where application_name = 'small' and datname = current_database()"
+                )
+                for _ in range(20)
+            )
+        )
+
+    assert max(counts) <= 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.ConnectionDoesNotExistError("gone"),
+        asyncpg.AdminShutdownError("going"),
+        asyncpg.CannotConnectNowError("starting"),
+        asyncpg.TooManyConnectionsError("full"),
+        asyncpg.DeadlockDetectedError("deadlock"),
+        asyncpg.ReadOnlySQLTransactionError("a standby now"),
+        asyncpg.InterfaceError("closed"),
+        ConnectionResetError("reset"),
+        TimeoutError(),
+    ],
+)
+def test_what_passes_is_an_unreachable_database(error: Exception) -> None:
+    assert isinstance(translate(error), DatabaseUnreachable)
+
+
+async def test_a_value_that_cannot_be_sent_is_our_mistake_and_not_an_outage(
+    empty_database: str,
+) -> None:
+    async with open_pool(empty_database) as pool:
+        with pytest.raises(asyncpg.DataError, match="invalid input") as mistake:
+            await pool.fetchval("select $1::integer", "seven")
+
+    assert translate(mistake.value) is None

@@ -1,0 +1,674 @@
+"""Plain SQL is a first-class interface (design, sections 3 and 4)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from pgworker.db.listen import CHANNEL
+from pgworker.errors import LeaseLost, NotRetryable, UnknownClient
+from pgworker.models import JobStatus
+from tests.support.jobs import PHASES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from tests.support.jobs import JobsInTest
+
+RESET = "update client_provisioning_jobs set attempts = 0, claimed_at = null where client_id = $1"
+BULK = "insert into client_provisioning_jobs (client_id) select id from clients"
+
+
+@asynccontextmanager
+async def heard(dsn: str) -> AsyncIterator[list[str]]:
+    """Collect the payloads that are sent meanwhile; complete once the block has ended."""
+    connection = await asyncpg.connect(dsn)
+    payloads: list[str] = []
+    done = asyncio.Event()
+
+    def on_notify(_: object, _pid: int, _channel: str, payload: object) -> None:
+        if payload == "the end":
+            done.set()
+        else:
+            payloads.append(str(payload))
+
+    await connection.add_listener(CHANNEL, on_notify)
+    try:
+        yield payloads
+        # Notifications arrive in the order of the commits: behind this one comes none.
+        await connection.execute(f"notify {CHANNEL}, 'the end'")
+        await asyncio.wait_for(done.wait(), 10)
+    finally:
+        await connection.close()
+
+
+# -- inserting --------------------------------------------------------------------------------
+
+
+async def test_a_client_inserted_with_auto_provision_has_its_job_in_the_same_transaction(
+    jobs: JobsInTest,
+) -> None:
+    async with jobs.pool.acquire() as connection, connection.transaction():
+        client_id = await connection.fetchval(
+            "insert into clients (name, auto_provision) values ('Acme', true) returning id"
+        )
+        row = await connection.fetchrow(
+            "select * from client_provisioning_jobs where client_id = $1", client_id
+        )
+        assert row is not None
+        assert (row["status"], row["job_type"], row["attempts"]) == ("queued", PHASES[0], 0)
+        assert await connection.fetchval("select provisioning_status from clients") == "queued"
+
+
+async def test_a_rolled_back_client_leaves_no_job_and_no_event(jobs: JobsInTest) -> None:
+    async with jobs.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("insert into clients (name, auto_provision) values ('A', true)")
+        await transaction.rollback()
+
+    assert await jobs.pool.fetchval("select count(*) from client_provisioning_jobs") == 0
+    assert await jobs.pool.fetchval("select count(*) from pgworker.events") == 0
+
+
+async def test_a_client_inserted_without_auto_provision_has_no_job(jobs: JobsInTest) -> None:
+    await jobs.add_client()
+
+    assert await jobs.pool.fetchval("select count(*) from client_provisioning_jobs") == 0
+    assert await jobs.pool.fetchval("select provisioning_status from clients") == "not_provisioned"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "insert into clients (name, auto_provision) select 'A', true from generate_series(1, 50)",
+        BULK,
+    ],
+)
+async def test_a_bulk_insert_enqueues_all_and_notifies_once(
+    jobs: JobsInTest, database: str, statement: str
+) -> None:
+    if statement == BULK:
+        for _ in range(50):
+            await jobs.add_client()
+
+    async with heard(database) as payloads:
+        await jobs.pool.execute(statement)
+
+    assert payloads == ["enqueued"]
+    assert len(await jobs.claim(100)) == 50
+
+
+async def test_each_statement_notifies(jobs: JobsInTest, database: str) -> None:
+    async with heard(database) as payloads:
+        await jobs.add()
+        await jobs.add()
+
+    assert payloads == ["enqueued", "enqueued"]
+
+
+async def test_an_insert_of_nothing_notifies_nobody(jobs: JobsInTest, database: str) -> None:
+    async with heard(database) as payloads:
+        await jobs.pool.execute(BULK)
+
+    assert payloads == []
+
+
+async def test_a_job_inserted_for_later_waits_until_then(jobs: JobsInTest) -> None:
+    client_id = await jobs.add_client()
+    job_id = await jobs.pool.fetchval(
+        "insert into client_provisioning_jobs (client_id, run_at)"
+        " values ($1, now() + interval '1 hour') returning id",
+        client_id,
+    )
+
+    assert await jobs.status_of(job_id) is JobStatus.WAITING
+    assert await jobs.claim() == []
+    await jobs.let_wait_end(job_id)
+    assert (await jobs.claim_one()).id == job_id
+
+
+async def test_a_client_has_one_live_job_at_most(jobs: JobsInTest) -> None:
+    for status in (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING):
+        job_id = await jobs.to_status(status)
+        client_id = (await jobs.row(job_id))["client_id"]
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await jobs.pool.execute(
+                "insert into client_provisioning_jobs (client_id) values ($1)", client_id
+            )
+        await jobs.operations.cancel(client_id)
+
+
+async def test_a_new_job_supersedes_the_failed_one(jobs: JobsInTest) -> None:
+    failed = await jobs.to_status(JobStatus.FAILED)
+    client_id = (await jobs.row(failed))["client_id"]
+
+    new = await jobs.pool.fetchval(
+        "insert into client_provisioning_jobs (client_id) values ($1) returning id", client_id
+    )
+
+    assert await jobs.status_of(failed) is JobStatus.CANCELLED
+    last = (await jobs.events_of(failed))[-1]
+    assert (last["event"], last["from_status"], last["to_status"]) == (
+        "cancelled",
+        "failed",
+        "cancelled",
+    )
+    assert (await jobs.client_of(new))["provisioning_error"] is None
+    # A reset that comes late can't bring it back beside the new one.
+    await jobs.reset(failed)
+    assert await jobs.status_of(failed) is JobStatus.CANCELLED
+
+
+async def test_a_client_with_jobs_cannot_be_deleted(jobs: JobsInTest) -> None:
+    await jobs.add()
+
+    # RestrictViolation since PostgreSQL 18, a subclass of neither.
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await jobs.pool.execute("delete from clients")
+
+
+# -- the reset that people type ---------------------------------------------------------------
+
+
+async def test_a_reset_puts_a_failed_job_back_in_line_at_its_phase(
+    jobs: JobsInTest, database: str
+) -> None:
+    job = await jobs.claimed()
+    await jobs.advance(job, "schema_sync")
+    await jobs.fail(job, retry=False)
+
+    async with heard(database) as payloads:
+        await jobs.pool.execute(RESET, job.client_id)
+
+    row = await jobs.row(job.id)
+    assert (row["status"], row["job_type"], row["attempts"]) == ("queued", "schema_sync", 0)
+    assert row["finished_at"] is None
+    assert (await jobs.client_of(job.id))["provisioning_status"] == "queued"
+    assert payloads == ["retried"]
+    assert (await jobs.names_of_events(job.id))[-1] == "retried"
+    assert (await jobs.claim_one()).job_type == "schema_sync"
+
+
+async def test_the_holder_of_a_job_that_was_reset_loses_the_fence(jobs: JobsInTest) -> None:
+    job = await jobs.claimed()
+
+    await jobs.pool.execute(RESET, job.client_id)
+
+    assert await jobs.status_of(job.id) is JobStatus.QUEUED
+    assert await jobs.heartbeat(job) == {job.id}
+    assert await jobs.complete(job) == {job.id}
+    with pytest.raises(LeaseLost):
+        await jobs.fail(job)
+    assert (await jobs.claim_one()).claim_token > job.claim_token
+
+
+async def test_a_reset_makes_a_waiting_job_due_now(jobs: JobsInTest) -> None:
+    job_id = await jobs.to_status(JobStatus.WAITING)
+
+    await jobs.reset(job_id)
+
+    assert (await jobs.claim_one()).id == job_id
+
+
+@pytest.mark.parametrize("status", [JobStatus.SUCCEEDED, JobStatus.CANCELLED])
+async def test_a_reset_does_not_wake_what_is_over(jobs: JobsInTest, status: JobStatus) -> None:
+    job_id = await jobs.to_status(status)
+
+    await jobs.reset(job_id)
+
+    assert await jobs.status_of(job_id) is status
+
+
+# -- functions for people ---------------------------------------------------------------------
+
+
+async def test_enqueue_returns_the_live_job_if_there_is_one(jobs: JobsInTest) -> None:
+    client_id = await jobs.add_client()
+
+    first = await jobs.pool.fetchval("select pgworker.enqueue($1)", client_id)
+    second = await jobs.pool.fetchval("select pgworker.enqueue($1)", client_id)
+
+    assert first == second
+    assert await jobs.pool.fetchval("select count(*) from client_provisioning_jobs") == 1
+
+
+async def test_two_who_enqueue_at_once_get_one_job(jobs: JobsInTest) -> None:
+    client_id = await jobs.add_client()
+
+    ids = await asyncio.gather(
+        *(jobs.pool.fetchval("select pgworker.enqueue($1)", client_id) for _ in range(6))
+    )
+
+    assert len(set(ids)) == 1
+
+
+async def test_enqueue_takes_every_argument_by_name(jobs: JobsInTest) -> None:
+    client_id = await jobs.add_client()
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    job_id = await jobs.pool.fetchval(
+        "select pgworker.enqueue(p_client_id => $1, p_workflow => 'provision',"
+        " p_priority => 7::smallint, p_run_at => now() + interval '1 hour',"
+        " p_max_attempts => 3, p_trace_context => $2)",
+        client_id,
+        traceparent,
+    )
+
+    row = await jobs.row(job_id)
+    assert (row["priority"], row["max_attempts"], row["trace_context"], row["status"]) == (
+        7,
+        3,
+        traceparent,
+        "waiting",
+    )
+
+
+async def test_retry_resumes_a_failed_job_at_its_phase(jobs: JobsInTest) -> None:
+    job = await jobs.claimed()
+    await jobs.advance(job, "schema_sync")
+    await jobs.fail(job, retry=False)
+
+    assert await jobs.operations.retry(job.client_id) == job.id
+
+    row = await jobs.row(job.id)
+    assert (row["status"], row["job_type"], row["attempts"]) == ("queued", "schema_sync", 0)
+
+
+async def test_retry_of_a_cancelled_client_makes_a_new_job(jobs: JobsInTest) -> None:
+    job_id = await jobs.to_status(JobStatus.CANCELLED)
+    client_id = (await jobs.row(job_id))["client_id"]
+
+    assert await jobs.operations.retry(client_id) > job_id
+
+
+@pytest.mark.parametrize(
+    "status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SUCCEEDED]
+)
+async def test_retry_refuses_a_client_without_a_failed_job(
+    jobs: JobsInTest, status: JobStatus
+) -> None:
+    job_id = await jobs.to_status(status)
+
+    with pytest.raises(NotRetryable, match=status):
+        await jobs.operations.retry((await jobs.row(job_id))["client_id"])
+
+
+@pytest.mark.parametrize(
+    "status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.FAILED]
+)
+async def test_cancel_ends_what_is_not_over(jobs: JobsInTest, status: JobStatus) -> None:
+    job_id = await jobs.to_status(status)
+    before = await jobs.row(job_id)
+
+    assert await jobs.operations.cancel(before["client_id"]) == 1
+
+    after = await jobs.row(job_id)
+    assert after["status"] == "cancelled"
+    assert after["claim_token"] > before["claim_token"]
+    assert (await jobs.client_of(job_id))["provisioning_status"] == "cancelled"
+
+
+async def test_cancel_leaves_what_is_over_alone(jobs: JobsInTest) -> None:
+    job_id = await jobs.to_status(JobStatus.SUCCEEDED)
+
+    assert await jobs.operations.cancel((await jobs.row(job_id))["client_id"]) == 0
+    assert (await jobs.client_of(job_id))["provisioning_status"] == "ready"
+
+
+@pytest.mark.parametrize("scope", ["all", "provision"])
+async def test_nothing_is_claimed_while_paused(jobs: JobsInTest, database: str, scope: str) -> None:
+    await jobs.add()
+
+    assert await jobs.operations.pause(scope)
+    assert not await jobs.operations.pause(scope)
+    assert await jobs.claim() == []
+    async with heard(database) as payloads:
+        assert await jobs.operations.resume(scope)
+    assert not await jobs.operations.resume(scope)
+
+    assert payloads == ["resumed"]
+    assert len(await jobs.claim()) == 1
+
+
+async def test_a_pause_of_another_workflow_stops_nobody_here(jobs: JobsInTest) -> None:
+    await jobs.add()
+    await jobs.pool.execute("select pgworker.pause('seed')")
+
+    assert len(await jobs.claim()) == 1
+
+
+# -- SQLSTATEs (sql/README.md) ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "sqlstate"),
+    [
+        ("select pgworker.hold(1, 1)", "PW001"),
+        ("select pgworker.fail(1, 1, 'transient', '', true, '1 s', '1 s')", "PW001"),
+        ("select pgworker.retry(id) from clients", "PW002"),
+        ("select pgworker.retry(gen_random_uuid())", "PW003"),
+        ("select pgworker.cancel(gen_random_uuid())", "PW003"),
+        ("select pgworker.enqueue(gen_random_uuid())", "PW003"),
+        ("select pgworker.enqueue(id, 'dance') from clients", "PW004"),
+        ("update pgworker.event_log set actor = 'nobody'", "PW005"),
+        ("delete from pgworker.event_log", "PW005"),
+        ("truncate pgworker.event_log", "PW005"),
+    ],
+)
+async def test_every_refusal_has_its_own_sqlstate(
+    jobs: JobsInTest, statement: str, sqlstate: str
+) -> None:
+    await jobs.add_client()
+
+    with pytest.raises(asyncpg.PostgresError) as refusal:
+        await jobs.pool.execute(statement)
+
+    assert refusal.value.sqlstate == sqlstate
+    assert "\n" not in str(refusal.value)
+
+
+async def test_an_unknown_client_is_named(jobs: JobsInTest) -> None:
+    nobody = uuid4()
+
+    with pytest.raises(UnknownClient, match=str(nobody)):
+        await jobs.operations.retry(nobody)
+
+
+# -- security ---------------------------------------------------------------------------------
+
+
+async def test_every_table_of_ours_has_row_level_security_without_policies(
+    jobs: JobsInTest,
+) -> None:
+    open_tables = await jobs.pool.fetch(
+        "select relname from pg_class where relkind in ('r', 'p') and not relrowsecurity"
+        " and relnamespace in ('pgworker'::regnamespace, 'public'::regnamespace)"
+    )
+
+    assert open_tables == []
+    assert await jobs.pool.fetchval("select count(*) from pg_policies") == 0
+
+
+async def test_every_function_pins_its_search_path(jobs: JobsInTest) -> None:
+    unpinned = await jobs.pool.fetch(
+        "select proname from pg_proc where pronamespace = 'pgworker'::regnamespace"
+        " and proconfig is distinct from array['search_path=pg_catalog, pg_temp']"
+    )
+
+    assert unpinned == []
+
+
+async def test_only_trigger_functions_run_with_the_rights_of_their_owner(
+    jobs: JobsInTest,
+) -> None:
+    definers = await jobs.pool.fetch(
+        "select proname, prorettype::regtype::text as returns from pg_proc"
+        " where pronamespace = 'pgworker'::regnamespace and prosecdef order by proname"
+    )
+
+    assert {row["proname"]: row["returns"] for row in definers} == {
+        "clients_inserted": "trigger",
+        "job_reset": "trigger",
+        "jobs_inserted": "trigger",
+    }
+
+
+@pytest.fixture
+async def service_role(jobs: JobsInTest) -> AsyncIterator[str]:
+    """A role as Supabase's service_role: rights on the two tables, none on our schema."""
+    role = f"service_role_{uuid4().hex[:8]}"
+    await jobs.pool.execute(f"create role {role} nologin bypassrls")
+    await jobs.pool.execute(
+        f"grant select, insert, update on public.clients, public.client_provisioning_jobs to {role}"
+    )
+    yield role
+    await jobs.pool.execute(f"drop owned by {role}")
+    await jobs.pool.execute(f"drop role {role}")
+
+
+async def test_a_role_with_rights_on_the_two_tables_only_can_do_all_of_it(
+    jobs: JobsInTest, service_role: str, database: str
+) -> None:
+    async def as_service_role(statement: str, *arguments: object) -> Any:
+        async with jobs.pool.acquire() as connection, connection.transaction():
+            await connection.execute(f"set local role {service_role}")
+            return await connection.fetchval(statement, *arguments)
+
+    async with heard(database) as payloads:
+        first: UUID = await as_service_role(
+            "insert into clients (name, auto_provision) values ('Acme', true) returning id"
+        )
+        second: UUID = await as_service_role(
+            "insert into clients (name) values ('Bolt') returning id"
+        )
+        await as_service_role(f"{BULK} where id = $1", second)
+        for job in await jobs.claim(10):
+            await jobs.fail(job, retry=False)
+        await as_service_role(RESET, first)
+
+    assert payloads == ["enqueued", "enqueued", "retried"]
+    assert [job.client_id for job in await jobs.claim(10)] == [first]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await as_service_role("select count(*) from pgworker.tenant_secrets")
+
+
+async def test_a_role_of_the_data_api_sees_nothing(jobs: JobsInTest) -> None:
+    await jobs.add()
+    role = f"anon_{uuid4().hex[:8]}"
+    async with jobs.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(f"create role {role} nologin")
+        # As the default privileges of a Supabase project grant.
+        await connection.execute(f"grant all on all tables in schema public to {role}")
+        await connection.execute(f"set local role {role}")
+        assert await connection.fetchval("select count(*) from clients") == 0
+        assert await connection.fetchval("select count(*) from client_provisioning_jobs") == 0
+        await transaction.rollback()
+
+
+# -- views ------------------------------------------------------------------------------------
+
+
+async def test_client_status_tells_the_whole_story(jobs: JobsInTest) -> None:
+    job = await jobs.claimed(worker="host:1")
+    await jobs.fail(job)
+
+    (row,) = await jobs.operations.clients()
+
+    assert row["status"] == "creating_project"
+    assert row["phase"] == "create_project"
+    assert row["job_status"] == "waiting"
+    assert row["attempts"] == 1
+    assert row["last_error"] == "it did not work"
+    assert row["next_try_at"] is not None
+    assert row["claimed_by"] is None
+
+
+async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -> None:
+    async def because(client_id: UUID) -> Any:
+        (row,) = await jobs.operations.clients(client_id=client_id)
+        return row["blocked_because"]
+
+    idle = await jobs.add_client()
+    assert "nobody has asked" in await because(idle)
+    job_id = await jobs.add()
+    client_id = (await jobs.row(job_id))["client_id"]
+    assert "no worker is alive" in await because(client_id)
+    await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
+    assert "free worker" in await because(client_id)
+    await jobs.operations.pause("all")
+    assert "paused" in await because(client_id)
+    await jobs.operations.resume("all")
+    job = await jobs.claim_one(worker="w")
+    assert await because(client_id) is None
+    await jobs.let_lease_expire(job_id)
+    assert "w fell silent" in await because(client_id)
+    await jobs.snooze(job)
+    assert await because(client_id) == "the project"
+    await jobs.reset(job_id)
+    await jobs.fail(await jobs.claim_one(), retry=False)
+    assert "needs a person" in await because(client_id)
+
+
+async def test_failed_jobs_come_newest_first_with_what_would_help(jobs: JobsInTest) -> None:
+    first = await jobs.to_status(JobStatus.FAILED)
+    second = await jobs.to_status(JobStatus.FAILED)
+
+    rows = await jobs.pool.fetch("select * from pgworker.failed_jobs")
+
+    assert [row["id"] for row in rows] == [second, first]
+    assert rows[0]["error_kind"] == "permanent"
+    assert f"pgworker retry {rows[0]['client_id']}" in rows[0]["what_helps"]
+
+
+async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
+    (empty,) = await jobs.pool.fetch("select * from pgworker.queue_health")
+    assert (empty["queued"], empty["due_now"], empty["oldest_due_age"]) == (0, 0, None)
+    assert empty["oldest_due_seconds"] == 0
+    for status in ("succeeded", "failed", "waiting", "running", "queued"):
+        await jobs.to_status(status)
+    queued = await jobs.add()
+    await jobs.set(queued, run_at=await jobs.pool.fetchval("select now() - interval '90 s'"))
+    await jobs.operations.pause("provision")
+    await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
+
+    health = await jobs.operations.health()
+
+    assert health == health | {
+        "queued": 2,
+        "running": 1,
+        "waiting": 1,
+        "failed": 1,
+        "due_now": 2,
+        "lease_expired": 0,
+        "workers_alive": 1,
+        "paused": True,
+        "breakers_open": 0,
+    }
+    assert 90 <= health["oldest_due_seconds"] < 150
+
+
+async def test_phase_latency_is_of_the_last_day(jobs: JobsInTest) -> None:
+    await jobs.to_status(JobStatus.SUCCEEDED)
+
+    (row,) = await jobs.operations.latency()
+
+    assert (row["workflow"], row["phase"], row["count"]) == ("provision", PHASES[0], 1)
+    assert 0 <= row["p50_seconds"] <= row["p95_seconds"] <= row["max_seconds"] < 60
+
+
+async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
+    for worker in ("alive", "silent"):
+        await jobs.pool.execute(
+            "select pgworker.register_worker($1, 'host', 1, '0', 20, '30 s')", worker
+        )
+    await jobs.pool.execute(
+        "update pgworker.workers set last_seen_at = now() - interval '1 minute' where id = 'silent'"
+    )
+    await jobs.claimed(worker="alive")
+
+    rows = {row["id"]: row for row in await jobs.operations.workers()}
+
+    assert (rows["alive"]["alive"], rows["alive"]["jobs"]) == (True, 1)
+    assert not rows["silent"]["alive"]
+
+
+async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
+    ids = {await jobs.to_status(status) for status in ("succeeded", "failed", "queued")}
+
+    rows = await jobs.operations.jobs()
+
+    assert {row["id"] for row in rows} == ids
+    assert {row["phase_number"] for row in rows} == {1}
+    assert {row["phase_count"] for row in rows} == {4}
+
+
+# -- the audit trail --------------------------------------------------------------------------
+
+
+async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: JobsInTest) -> None:
+    job = await jobs.claimed(worker="host:1")
+    await jobs.snooze(job)
+    await jobs.let_wait_end(job.id)
+    job = await jobs.claim_one(worker="host:2")
+    await jobs.advance(job)
+    await jobs.fail(job, retry=False)
+    await jobs.operations.retry(job.client_id)
+    await jobs.release(await jobs.claim_one(worker="host:3"))
+    await jobs.operations.cancel(job.client_id)
+
+    events = await jobs.events_of(job.id)
+
+    told = [(each["event"], each["from_status"], each["to_status"]) for each in events]
+    assert told == [
+        ("enqueued", None, "queued"),
+        ("claimed", "queued", "running"),
+        ("snoozed", "running", "waiting"),
+        ("claimed", "waiting", "running"),
+        ("advanced", "running", "running"),
+        ("failed", "running", "failed"),
+        ("retried", "failed", "queued"),
+        ("claimed", "queued", "running"),
+        ("released", "running", "queued"),
+        ("cancelled", "queued", "cancelled"),
+    ]
+    assert [each["actor"] for each in events[1:6]] == ["host:1"] * 2 + ["host:2"] * 3
+    assert all(each["actor"].startswith("sql:") for each in (events[0], events[6], events[9]))
+    assert (events[5]["error"], events[5]["error_kind"]) == ("it did not work", "transient")
+    assert (events[4]["from_phase"], events[4]["to_phase"]) == PHASES[:2]
+
+
+async def test_a_rolled_back_transition_leaves_no_event(jobs: JobsInTest) -> None:
+    job = await jobs.claimed()
+    before = await jobs.names_of_events(job.id)
+
+    async with jobs.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(RESET, job.client_id)
+        await transaction.rollback()
+
+    assert await jobs.names_of_events(job.id) == before
+    assert await jobs.status_of(job.id) is JobStatus.RUNNING
+    assert await jobs.heartbeat(job) == set()
+
+
+async def test_what_the_worker_really_got_is_merged_into_the_settings(jobs: JobsInTest) -> None:
+    client_id = await jobs.pool.fetchval(
+        "insert into clients (name, auto_provision, additional_settings)"
+        """ values ('A', true, '{"region": "x", "theme": "dark", "provisioning": {"a": 1}}')"""
+        " returning id"
+    )
+    job = await jobs.claim_one()
+    await jobs.pool.execute(
+        "select pgworker.advance(array[$1::bigint], array[$2::bigint], '{await_project}',"
+        """ array['{"provisioning": {"b": 2}}'::jsonb], array['{}'::jsonb], '30 s')""",
+        job.id,
+        job.claim_token,
+    )
+
+    client = await jobs.operations.client(client_id)
+
+    assert client.settings == {"region": "x", "theme": "dark", "provisioning": {"a": 1, "b": 2}}
+
+
+async def test_the_wait_for_a_start_time_shows_in_the_views(jobs: JobsInTest) -> None:
+    client_id = await jobs.add_client()
+    await jobs.pool.fetchval(
+        "select pgworker.enqueue($1, p_run_at => now() + $2)", client_id, timedelta(hours=1)
+    )
+    await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
+
+    (row,) = await jobs.operations.clients()
+
+    assert row["blocked_because"] == "its start time"
+    assert row["status"] == "queued"

@@ -1,0 +1,103 @@
+"""Workers in tests: with phases made by hand, and with logs and spans that can be looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from pgworker.db.listen import Listener
+from pgworker.models import Complete, Done
+from pgworker.queue.jobs import Jobs
+from pgworker.queue.worker import Worker, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from pgworker.db.pool import Pool
+    from pgworker.models import Job, Transition
+
+    RunPhase = Callable[[Job], Awaitable[Transition]]
+
+T = TypeVar("T")
+
+# Long enough that a test which passes didn't wait for it.
+NEVER = timedelta(hours=1)
+PATIENCE = timedelta(seconds=20)
+
+
+class PhaseInTest:
+    """A phase that stays in its place until the test lets it go on."""
+
+    def __init__(self, outcome: Transition | Exception | None = None) -> None:
+        self.outcome = outcome or Complete(Done())
+        self.started: asyncio.Queue[Job] = asyncio.Queue()
+        self.may_end = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.ended: list[int] = []
+
+    async def __call__(self, job: Job) -> Transition:
+        self.started.put_nowait(job)
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        self.ended.append(job.id)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    async def next_job(self) -> Job:
+        """Return the next job whose phase has started."""
+        return await within(self.started.get())
+
+
+@asynccontextmanager
+async def working(
+    pool: Pool,
+    run_phase: RunPhase,
+    *,
+    listen: str | None = None,
+    worker_id: str = "worker",
+    workflows: tuple[str, ...] = ("provision",),
+    concurrency: int = 20,
+    lease: timedelta = timedelta(seconds=30),
+    poll: timedelta = NEVER,
+    grace: timedelta = NEVER,
+    backoff: timedelta = timedelta(milliseconds=1),
+    until_empty: bool = False,
+) -> AsyncIterator[Worker]:
+    """Run a worker while the block runs; afterwards it is told to leave at once, and awaited.
+
+    With `until_empty`, it is awaited without being told.
+    """
+    worker = Worker(
+        Jobs(pool, worker=worker_id, lease=lease),
+        run_phase,
+        settings=WorkerSettings(
+            workflows=workflows,
+            concurrency=concurrency,
+            lease=lease,
+            poll=poll,
+            backoff=backoff,
+            grace=grace,
+            until_empty=until_empty,
+        ),
+    )
+    listener = None if listen is None else Listener(listen, worker.wake)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(worker.run(listener))
+        try:
+            yield worker
+        finally:
+            if not until_empty:
+                worker.drain()
+                worker.drain()
+        await within(asyncio.wait([running]))
+
+
+async def within(awaitable: Awaitable[T]) -> T:
+    """Await with patience, but not for ever."""
+    return await asyncio.wait_for(awaitable, PATIENCE.total_seconds())

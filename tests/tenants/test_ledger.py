@@ -1,0 +1,259 @@
+"""The ledger: committed before anything leaves, and only by who holds the job."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from pgworker.db.pool import open_pool
+from pgworker.errors import LeaseLost
+from pgworker.models import Job
+from pgworker.queue.jobs import Jobs
+from pgworker.tenants.ledger import Intent, Ledger, generate_password
+from pgworker.tenants.providers.base import Tenant
+from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets, Vault
+
+if TYPE_CHECKING:
+    from pgworker.db.pool import Pool
+
+LEASE = timedelta(seconds=30)
+TENANT = Tenant(ref="abc", url="https://abc.test", name="pgworker-abc")
+TABLES = (
+    "pgworker.intents",
+    "pgworker.tenant_secrets",
+    "public.clients",
+    "public.client_provisioning_jobs",
+)
+
+
+@dataclass
+class LedgerInTest:
+    """A ledger, and a client whose job is claimed."""
+
+    pool: Pool
+    ledger: Ledger
+    secrets: TenantSecrets
+    client_id: UUID
+    job: Job
+
+    async def commit(self, job: Job | None = None, *, region: str | None = None) -> Intent:
+        return await self.ledger.commit(
+            job or self.job, provider="supabase", name="pgworker-abc", region=region, plan=None
+        )
+
+    async def lose_the_job(self) -> None:
+        """Let another worker take the job over."""
+        await self.pool.execute(
+            "update client_provisioning_jobs set lease_expires_at = now() - interval '1 s'"
+        )
+        (taken,) = await Jobs(self.pool, worker="fast", lease=LEASE).claim(1, ["provision"])
+        assert taken.claim_token == self.job.claim_token + 1
+
+    async def intent(self) -> dict[str, object]:
+        row = await self.pool.fetchrow("select * from pgworker.intents")
+        assert row is not None
+        return dict(row)
+
+    async def everything(self) -> list[str]:
+        return [
+            row["text"]
+            for table in TABLES
+            for row in await self.pool.fetch(f"select t::text as text from {table} t order by 1")
+        ]
+
+
+@pytest.fixture
+async def held(database: str) -> AsyncIterator[LedgerInTest]:
+    async with open_pool(database, max_size=4) as pool:
+        tenant_secrets = TenantSecrets(pool, Vault({"k": bytes(32)}))
+        client_id = await pool.fetchval(
+            "insert into clients (name, auto_provision) values ('Acme', true) returning id"
+        )
+        (job,) = await Jobs(pool, worker="slow", lease=LEASE).claim(1, ["provision"])
+        ledger = Ledger(pool, tenant_secrets)
+        yield LedgerInTest(pool, ledger, tenant_secrets, client_id, job)
+
+
+WRITES: dict[str, Callable[[LedgerInTest], Awaitable[object]]] = {
+    "commit": lambda held: held.commit(),
+    "mark_creating": lambda held: held.ledger.mark_creating(held.job, hold_for=LEASE),
+    "mark_refused": lambda held: held.ledger.mark_refused(held.job),
+    "fulfil": lambda held: held.ledger.fulfil(held.job, TENANT, provisioning={"region": "x"}),
+    "store_secrets": lambda held: held.ledger.store_secrets(held.job, {"dsn": "x"}),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_who_lost_the_job_writes_nothing_and_is_told(held: LedgerInTest, write: str) -> None:
+    await held.commit()
+    await held.lose_the_job()
+    before = await held.everything()
+
+    with pytest.raises(LeaseLost):
+        await WRITES[write](held)
+
+    assert await held.everything() == before
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_after_a_reset_by_plain_sql_the_holder_writes_nothing(
+    held: LedgerInTest, write: str
+) -> None:
+    await held.commit()
+    await held.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
+    before = await held.everything()
+
+    with pytest.raises(LeaseLost):
+        await WRITES[write](held)
+
+    assert await held.everything() == before
+
+
+async def test_a_first_commit_by_who_lost_the_job_leaves_no_intent(held: LedgerInTest) -> None:
+    await held.lose_the_job()
+
+    with pytest.raises(LeaseLost):
+        await held.commit()
+
+    assert await held.pool.fetchval("select count(*) from pgworker.intents") == 0
+    assert await held.pool.fetchval("select count(*) from pgworker.tenant_secrets") == 0
+
+
+def test_every_writing_method_is_tried_above() -> None:
+    reading = {"made_for", "time_in_phase"}
+    public = {name for name in vars(Ledger) if not name.startswith("_")}
+
+    assert public - reading == WRITES.keys()
+
+
+async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
+    held: LedgerInTest,
+) -> None:
+    intent = await held.commit(region="eu-central-1")
+
+    assert (intent.state, intent.creates, intent.ref, intent.since_create) == (
+        "intent",
+        0,
+        None,
+        None,
+    )
+    assert intent.region == "eu-central-1"
+    stored = await held.secrets.of_client(held.client_id)
+    assert stored == {DATABASE_PASSWORD: intent.database_password}
+    assert intent.database_password not in repr(intent)
+
+
+async def test_what_was_meant_first_stands_when_the_clients_wishes_change(
+    held: LedgerInTest,
+) -> None:
+    first = await held.commit(region="eu-central-1")
+    await held.ledger.mark_creating(held.job, hold_for=LEASE)
+
+    again = await held.ledger.commit(
+        held.job, provider="postgres", name="another-name", region="us-east-1", plan="large"
+    )
+
+    assert again.since_create is not None
+    assert again == replace(first, state="creating", creates=1, since_create=again.since_create)
+
+
+async def test_the_password_of_an_intent_is_never_replaced(held: LedgerInTest) -> None:
+    passwords = {(await held.commit()).database_password for _ in range(3)}
+
+    assert len(passwords) == 1
+
+
+async def test_the_lease_is_long_enough_for_the_create(held: LedgerInTest) -> None:
+    await held.commit()
+    await held.ledger.mark_creating(held.job, hold_for=timedelta(seconds=75))
+
+    left = await held.pool.fetchval("select lease_expires_at - now() from client_provisioning_jobs")
+    assert timedelta(seconds=70) < left <= timedelta(seconds=75)
+
+
+async def test_a_refused_create_does_not_count_as_one_without_an_answer(
+    held: LedgerInTest,
+) -> None:
+    await held.commit()
+    for _ in range(3):
+        await held.ledger.mark_creating(held.job, hold_for=LEASE)
+        await held.ledger.mark_refused(held.job)
+    await held.ledger.mark_creating(held.job, hold_for=LEASE)
+
+    intent = await held.commit()
+    assert (intent.state, intent.creates) == ("creating", 1)
+
+
+async def test_a_person_who_retries_allows_further_creates(held: LedgerInTest) -> None:
+    await held.commit()
+    for _ in range(3):
+        await held.ledger.mark_creating(held.job, hold_for=LEASE)
+    assert (await held.commit()).creates == 3
+
+    await held.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
+    (again,) = await Jobs(held.pool, worker="next", lease=LEASE).claim(1, ["provision"])
+
+    intent = await held.commit(again)
+    assert (intent.state, intent.creates) == ("creating", 0)
+    await held.ledger.mark_creating(again, hold_for=LEASE)
+    assert (await held.commit(again)).creates == 1
+
+
+async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
+    held: LedgerInTest,
+) -> None:
+    await held.pool.execute(
+        "update clients set additional_settings = $1", {"region": "eu-west-1", "mine": [1]}
+    )
+    await held.commit()
+    await held.ledger.fulfil(held.job, TENANT, provisioning={"region": "eu-west-1"})
+
+    client = await held.pool.fetchrow("select * from clients")
+    assert client is not None
+    assert (client["project_ref"], client["project_url"]) == (TENANT.ref, TENANT.url)
+    assert client["additional_settings"] == {
+        "region": "eu-west-1",
+        "mine": [1],
+        "provisioning": {"region": "eu-west-1"},
+    }
+    made = await held.ledger.made_for(held.client_id)
+    assert made is not None
+    assert (made.provider, made.ref) == ("supabase", TENANT.ref)
+    assert (await held.intent())["state"] == "created"
+
+
+async def test_time_in_a_phase_counts_from_the_last_time_a_person_put_the_job_there(
+    held: LedgerInTest,
+) -> None:
+    await _let_an_hour_pass(held.pool)
+    assert timedelta(minutes=59) < await held.ledger.time_in_phase(held.job) < timedelta(minutes=61)
+
+    await held.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
+    (again,) = await Jobs(held.pool, worker="next", lease=LEASE).claim(1, ["provision"])
+    assert await held.ledger.time_in_phase(again) < timedelta(minutes=1)
+
+
+async def _let_an_hour_pass(pool: Pool) -> None:
+    """Move the audit trail's timestamps, past the trigger that keeps it as it was."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("alter table pgworker.event_log disable trigger user")
+        await connection.execute("update pgworker.event_log set at = at - interval '1 hour'")
+        await connection.execute("alter table pgworker.event_log enable trigger user")
+
+
+async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:
+    assert await held.ledger.made_for(held.client_id) is None
+
+
+def test_a_password_needs_no_escaping_and_never_comes_twice() -> None:
+    made = {generate_password() for _ in range(50)}
+
+    assert len(made) == 50
+    assert all(
+        len(password) == 40 and password.isascii() and password.isalnum() for password in made
+    )

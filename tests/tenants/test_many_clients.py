@@ -1,0 +1,253 @@
+"""Many clients, two real worker processes, and a proxy that checks every request and answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pgworker.settings import Settings
+from pgworker.simulator import SimulatorSettings, running_simulator
+from pgworker.tenants.platform import open_platform
+from tests.simulator.contract import ContractChecker
+from tests.tenants.house import CANONICAL, KEY, environment_of
+
+PGWORKER = Path(sys.executable).with_name("pgworker")
+VERSIONS = sorted(file.name.partition("_")[0] for file in CANONICAL.glob("*.sql"))
+OURS = ("PGWORKER_", "SUPABASE_", "DATABASE_URL", "OTEL_")
+HISTORY = "select array_agg(version order by version) from supabase_migrations.schema_migrations"
+
+
+# -- processes --------------------------------------------------------------------------------
+
+
+async def pgworker(folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """Run the command; return its output, or fail with what it said."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(OURS)}
+    process = await asyncio.create_subprocess_exec(
+        str(PGWORKER),
+        *arguments,
+        env=clean | environment,
+        cwd=folder,  # away from a developer's .env
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 170)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, f"pgworker {arguments}: {err.decode()[-2000:]}"
+    assert "Traceback" not in err.decode()
+    return out.decode()
+
+
+async def drain_with_two_workers(folder: Path, environment: dict[str, str]) -> None:
+    await asyncio.gather(*(pgworker(folder, environment, "run", "--drain") for _ in range(2)))
+
+
+async def insert_clients(dsn: str, count: int) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "insert into clients (name, auto_provision)"
+        f" select 'client ' || n, true from generate_series(1, {count}) n"
+    )
+    await connection.close()
+
+
+async def fetch(dsn: str, query: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return list(await connection.fetch(query))
+    finally:
+        await connection.close()
+
+
+async def assert_all_are_ready(dsn: str, count: int) -> None:
+    rows = await fetch(
+        dsn, "select provisioning_status, schema_version, count(*) from clients group by 1, 2"
+    )
+    assert [tuple(row) for row in rows] == [("ready", VERSIONS[-1], count)]
+    # Both took part; neither lost a job or burnt an attempt on the way.
+    actors = await fetch(
+        dsn, "select count(distinct actor) from pgworker.event_log where event = 'claimed'"
+    )
+    assert actors[0][0] == 2
+    events = await fetch(
+        dsn,
+        "select event, error from pgworker.event_log"
+        " where event in ('rescued', 'backed_off', 'failed')",
+    )
+    assert events == []
+
+
+# -- the proxy --------------------------------------------------------------------------------
+
+
+class Server(uvicorn.Server):
+    """A uvicorn beside the test: it leaves signals alone and tells when it accepts."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False
+            )
+        )
+        self.accepting = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
+
+
+@asynccontextmanager
+async def a_proxy(target: str, checker: ContractChecker) -> AsyncIterator[str]:
+    """Forward everything to the target, and check it against the OpenAPI extract."""
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=target, timeout=60, limits=limits) as client:
+
+        async def forward(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive)
+            answer = await client.request(
+                request.method,
+                str(request.url.replace(scheme="", netloc="")),
+                content=await request.body(),
+                headers=[
+                    (name, text)
+                    for name, text in request.headers.items()
+                    if name not in {"host", "connection", "accept-encoding", "content-length"}
+                ],
+            )
+            headers = {
+                name: text
+                for name, text in answer.headers.items()
+                if name not in {"connection", "transfer-encoding", "content-length", "server"}
+            }
+            await Response(answer.content, answer.status_code, headers)(scope, receive, send)
+
+        server = Server(checker.middleware(forward))
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(1024)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            await asyncio.wait_for(server.accepting.wait(), 10)
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = server.force_exit = True
+                await serving
+
+
+# -- the tests --------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(240)
+async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_violation(
+    empty_database: str, tmp_path: Path
+) -> None:
+    checker = ContractChecker()
+    how = SimulatorSettings(admin_dsn=empty_database, rate_limit=100_000, coming_up_seconds=0.5)
+    async with running_simulator(how) as simulator, a_proxy(simulator.url, checker) as url:
+        environment = {
+            name: str(value)
+            for name, value in {
+                **environment_of(simulator),
+                "SUPABASE_API_URL": url,
+                "PGWORKER_SUPABASE_PROJECT_URL": url + "/projects/{ref}",
+                "DATABASE_URL": empty_database,
+                "PGWORKER_ENCRYPTION_KEYS": KEY,
+                "PGWORKER_MIGRATIONS_DIR": CANONICAL,
+                "PGWORKER_PROJECT_POLL_SECONDS": 1,
+            }.items()
+        }
+        await pgworker(tmp_path, environment, "db", "migrate")
+        await insert_clients(empty_database, 200)
+
+        await drain_with_two_workers(tmp_path, environment)
+
+        await assert_all_are_ready(empty_database, 200)
+        assert len(simulator.ledger.created) == 200
+        assert set(simulator.ledger.creates_by_name.values()) == {1}
+        shown = await fetch(empty_database, "select project_ref from clients")
+        assert {row[0] for row in shown} == {each.ref for each in simulator.ledger.created}
+        histories = [
+            await fetch(dsn_of(empty_database, f"simulator_{row[0]}"), HISTORY) for row in shown
+        ]
+        assert all(rows[0][0] == VERSIONS for rows in histories)
+        assert [str(each) for each in (*checker.requests, *checker.answers)] == []
+        assert sum(map(len, checker.seen.values())) > 5, checker.seen
+
+
+def dsn_of(dsn: str, database: str) -> str:
+    from tests.support.server import dsn_of as other_database
+
+    return other_database(dsn, database)
+
+
+@pytest.mark.timeout(240)
+async def test_fifty_databases_each_with_the_canonical_schema_and_a_login_that_works(
+    empty_database: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "DATABASE_URL": empty_database,
+        "PGWORKER_PROVIDER": "postgres",
+        "PGWORKER_ENCRYPTION_KEYS": KEY,
+        "PGWORKER_MIGRATIONS_DIR": str(CANONICAL),
+    }
+    await pgworker(tmp_path, settings, "db", "migrate")
+    await insert_clients(empty_database, 50)
+    async with open_platform(Settings(_env_file=None, **settings)) as platform:
+        try:
+            await drain_with_two_workers(tmp_path, settings)
+
+            await assert_all_are_ready(empty_database, 50)
+            clients = await fetch(
+                empty_database, "select id, project_ref from clients order by name"
+            )
+            assert len({client["project_ref"] for client in clients}) == 50
+            for client in clients:
+                stored = await platform.secrets().of_client(client["id"])
+                assert (await fetch(stored["dsn"], HISTORY))[0][0] == VERSIONS
+            # A process each, which costs more than what it does: a few stand for all.
+            shown = await asyncio.gather(
+                *(
+                    pgworker(
+                        tmp_path, settings, "secrets", "show", str(client["id"]), "--yes", "--json"
+                    )
+                    for client in clients[:4]
+                )
+            )
+            for client, text in zip(clients, shown, strict=False):
+                fields = json.loads(text)
+                assert fields["project_ref"] == client["project_ref"]
+                (row,) = await fetch(
+                    fields["dsn"], "select current_user::text, current_database()::text"
+                )
+                assert tuple(row) == (client["project_ref"], client["project_ref"])
+                shown_url = await asyncpg.connect(
+                    fields["project_url"], password=fields["db_password"]
+                )
+                await shown_url.close()
+        finally:
+            provider = platform.providers.default
+            for row in await fetch(empty_database, "select id from clients"):
+                await provider.delete(provider.tenant_name(row["id"]))
