@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 WHEEL_TESTS ?= tests/db tests/test_packaging.py
 
 VENV := .venv/.complete
-PIP_INSTALL := install --quiet --disable-pip-version-check --no-input
+PIP_INSTALL := install -qq --disable-pip-version-check --no-input
 WHEEL := build/wheel
 export PIP_ROOT_USER_ACTION := ignore
 
