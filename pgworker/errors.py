@@ -75,6 +75,10 @@ class Permanent(JobError):
     kind = ErrorKind.PERMANENT
 
 
+class PasswordRefused(Permanent):
+    """The tenant's server doesn't take the password that we hold (SQLSTATE 28P01)."""
+
+
 class MigrationRefused(Permanent):
     """The canonical migrations can't be used as they are, or don't fit the tenant's history."""
 

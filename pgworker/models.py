@@ -81,6 +81,7 @@ class Client:
     project_ref: str | None
     project_url: str | None
     schema_version: str | None
+    created_at: datetime | None
     settings: dict[str, Any] = field(default_factory=dict)
 
 

@@ -16,6 +16,7 @@ from pgworker.tenants.migrations import load_migrations
 from pgworker.tenants.providers.base import Credentials
 from pgworker.tenants.redaction import scrub
 from pgworker.tenants.schema import SyncReport, apply_migrations
+from pgworker.tenants.step_ledger import StepLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -120,14 +121,18 @@ async def sync_client(
         JobError: of any kind; the message holds no secret of the tenant.
     """
     tenant_secrets = platform.secrets()
-    made = await Ledger(platform.pool, tenant_secrets).made_for(client_id)
-    if made is None or made.ref is None:
+    intent = await Ledger(platform.pool, tenant_secrets).intent_of(client_id)
+    if intent is None or intent.ref is None:
         raise Permanent("it has no tenant yet: provision it first")
-    provider = platform.providers.named(made.provider)
+    provider = platform.providers.named(intent.provider)
+    steps = StepLedger(platform.pool, client_id, None)
     credentials = Credentials(await tenant_secrets.of_client(client_id))
     try:
-        async with provider.connect(made.ref, credentials) as connection:
-            report = await apply_migrations(connection, canonical, include_all=include_all)
+        async with provider.connect(intent.ref, credentials) as connection:
+            report = await apply_migrations(
+                connection, canonical, include_all=include_all, steps=steps
+            )
+        await steps.flush()
     except JobError as error:
         error.args = (scrub(str(error), credentials.fields.values()),)
         raise

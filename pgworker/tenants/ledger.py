@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import string
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,12 +33,12 @@ class TenantQueries(NamedTuple):
     """The statements of `sql/queries/tenants.sql`."""
 
     commit_intent: str
-    mark_creating: str
-    mark_refused: str
-    fulfil: str
-    renew_lease: str
-    show_project: str
     intent_of: str
+    begin_step: str
+    end_step: str
+    find_steps: str
+    fulfil: str
+    show_project: str
     phase_seconds: str
     admit: str
     open_breaker: str
@@ -55,35 +55,25 @@ class Intent:
     """What we mean to make for a client.
 
     Attributes:
-        state: `intent` (nothing sent), `creating` (a create was sent, its outcome is unknown),
-            `created` (`ref` is known).
+        ref: of what was made; None until it is known.
         creates: creates sent without a definite no, since a person last retried.
-        since_create: how long ago the newest create was sent; None when none was.
+        since_create: how long ago the newest of all creates was sent; None when none was: a
+            tenant that is there all the same was made by somebody else, with another password.
+        password_was_set: our password was given to the tenant afterwards.
     """
 
     provider: str
     name: str
-    state: str
-    creates: int
     ref: str | None
+    creates: int
     since_create: timedelta | None
-    database_password: str = field(repr=False)
+    password_was_set: bool
     region: str | None = None
     plan: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """Which provider made a client's tenant, and its ref (None until it is known)."""
-
-    provider: str
-    name: str
-    ref: str | None
-    request: dict[str, Any]
-
-
 class Ledger:
-    """Intents, and the secrets of what they made."""
+    """Intents, and what became of them."""
 
     def __init__(self, pool: Pool, tenant_secrets: TenantSecrets) -> None:
         self._pool = pool
@@ -92,49 +82,25 @@ class Ledger:
     async def commit(
         self, job: Job, *, provider: str, name: str, region: str | None, plan: str | None
     ) -> Intent:
-        """Commit the intent, with a new database password, or return the one that is there.
+        """Commit the intent and a new database password, or return the one that is there.
 
         What was committed first stands: a client's later wishes don't change what a create may
         have carried already.
         """
         async with self._fenced(job) as connection:
-            row = await connection.fetchrow(
+            await connection.execute(
                 TENANT_QUERIES.commit_intent,
                 job.client_id,
                 provider,
                 name,
                 {"region": region, "plan": plan},
-                job.id,
-                job.claim_token,
             )
             await self._secrets.put_once(
                 connection, job.client_id, DATABASE_PASSWORD, generate_password()
             )
-        assert row is not None
-        password = (await self._secrets.of_client(job.client_id))[DATABASE_PASSWORD]
-        seconds = row["seconds_since_create"]
-        return Intent(
-            provider=row["provider"],
-            name=row["name"],
-            state=row["state"],
-            creates=row["creates"],
-            ref=row["ref"],
-            since_create=None if seconds is None else timedelta(seconds=seconds),
-            database_password=password,
-            region=row["request"].get("region"),
-            plan=row["request"].get("plan"),
-        )
-
-    async def mark_creating(self, job: Job, *, hold_for: timedelta) -> None:
-        """Commit that a create is about to be sent; the lease lasts `hold_for` from now."""
-        async with self._fenced(job) as connection:
-            await connection.execute(TENANT_QUERIES.mark_creating, job.client_id)
-            await connection.execute(TENANT_QUERIES.renew_lease, job.id, hold_for)
-
-    async def mark_refused(self, job: Job) -> None:
-        """Commit that the provider said a definite no to the newest create."""
-        async with self._fenced(job) as connection:
-            await connection.execute(TENANT_QUERIES.mark_refused, job.client_id)
+            intent = await _read_intent(connection, job.client_id)
+        assert intent is not None
+        return intent
 
     async def fulfil(self, job: Job, tenant: Tenant, *, provisioning: dict[str, Any]) -> None:
         """Commit the ref at once, on the intent and on the client.
@@ -156,11 +122,10 @@ class Ledger:
         async with self._fenced(job) as connection:
             await self._secrets.put(connection, job.client_id, fields)
 
-    async def made_for(self, client_id: UUID) -> Made | None:
-        """Return what was made for the client, or None when nothing was meant yet."""
+    async def intent_of(self, client_id: UUID) -> Intent | None:
+        """Return what is meant or made for the client; None when nothing was meant yet."""
         with translated():
-            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id)
-        return None if row is None else Made(**dict(row))
+            return await _read_intent(self._pool, client_id)
 
     async def time_in_phase(self, job: Job) -> timedelta:
         """Return how long the job has been in its phase, since a person last put it there."""
@@ -176,6 +141,23 @@ class Ledger:
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(JOB_QUERIES.hold, job.id, job.claim_token)
                 yield connection
+
+
+async def _read_intent(connection: Connection | Pool, client_id: UUID) -> Intent | None:
+    row = await connection.fetchrow(TENANT_QUERIES.intent_of, client_id)
+    if row is None:
+        return None
+    seconds = row["seconds_since_create"]
+    return Intent(
+        provider=row["provider"],
+        name=row["name"],
+        ref=row["ref"],
+        creates=row["creates"],
+        since_create=None if seconds is None else timedelta(seconds=seconds),
+        password_was_set=row["password_was_set"],
+        region=row["request"].get("region"),
+        plan=row["request"].get("plan"),
+    )
 
 
 def generate_password() -> str:

@@ -7,16 +7,18 @@ be is for the caller to decide, by the kind of the error.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from pgworker.errors import OutcomeUnknown, Permanent, Throttled
+from pgworker.errors import LeaseLost, OutcomeUnknown, Permanent, Throttled
 from pgworker.tenants.management_errors import (
     Answer,
     Call,
@@ -47,6 +49,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 5.0
+# Well below what servers keep idle connections for (often 5 s): a request that meets the close of
+# its connection is lost, and of a create nobody could tell whether it was.
+LIMITS: Final = httpx.Limits(
+    max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0
+)
 # Longest page that the API grants.
 PAGE_SIZE: Final = 100
 USER_AGENT: Final = f"pgworker/{version('pgworker')}"
@@ -156,6 +163,7 @@ class ManagementApi:
                 "Accept": "application/json",
                 "User-Agent": USER_AGENT,
             },
+            limits=LIMITS,
             transport=transport,
             follow_redirects=False,
         )
@@ -187,13 +195,17 @@ class ManagementApi:
         params = {"search": search, "limit": str(PAGE_SIZE), "offset": str(offset)}
         return await self._read(LIST_PROJECTS, slug, _PROJECT_PAGE, params=params)
 
-    async def create_project(self, body: dict[str, Any]) -> Project:
+    async def create_project(
+        self, body: dict[str, Any], *, must_leave_before: float = math.inf
+    ) -> Project:
         """Create a project. Not idempotent.
 
         Args:
             body: `V1CreateProjectBody`, with `organization_slug` and `db_pass`.
+            must_leave_before: on `time.monotonic`.
 
         Raises:
+            LeaseLost: it is too late: nothing was sent.
             NameTaken: there is one of that name: look it up.
             OutcomeUnknown: it may have been created.
         """
@@ -203,6 +215,7 @@ class ManagementApi:
             _PROJECT,
             json=body,
             secrets=(body["db_pass"],),
+            must_leave_before=must_leave_before,
         )
 
     async def get_project(self, ref: str) -> Project:
@@ -298,6 +311,7 @@ class ManagementApi:
         json: Any = None,
         secrets: tuple[str, ...] = (),
         read_refusal: Callable[[Answer], StatementError | None] | None = None,
+        must_leave_before: float = math.inf,
     ) -> tuple[Call, httpx.Response]:
         """Send one request, once; return the 2xx answer."""
         call = Call(endpoint, scope, self.credential, (self._token, *secrets))
@@ -309,6 +323,7 @@ class ManagementApi:
                 params=params,
                 json=json,
                 timeout=httpx.Timeout(endpoint.read_seconds, connect=CONNECT_SECONDS),
+                extensions={"trace": partial(_hold_back_after, must_leave_before)},
             )
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Permanent(f"SUPABASE_API_URL can't be used: {error}") from error
@@ -354,6 +369,15 @@ class ManagementApi:
                 reset=rate_limit_reset(response.headers),
             )
         )
+
+
+async def _hold_back_after(deadline: float, event: str, _: dict[str, Any]) -> None:
+    """Stop a request that would leave too late: its process may have been frozen for long.
+
+    The last moment before its first byte is sent is httpcore's event for the headers.
+    """
+    if event.endswith("send_request_headers.started") and time.monotonic() > deadline:
+        raise LeaseLost("this process stood still for too long to send the request safely")
 
 
 def checked_ref(ref: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from pgworker.errors import JobError, OutcomeUnknown, Permanent, Transient
+from pgworker.errors import JobError, OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.tenants.connection import StatementError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _connection_refused(error: BaseException, dsn: str) -> JobError:
     """Return our word for a connection that didn't come about. Never holds the DSN."""
     host = _host(dsn)
     if isinstance(error, asyncpg.InvalidPasswordError):
-        return Permanent(f"{host} refuses the tenant's password [28P01]: reset or rotate it")
+        return PasswordRefused(f"{host} refuses the tenant's password [28P01]: reset it")
     if isinstance(error, asyncpg.PostgresError):
         message = f"{host} refuses the connection: {error.message} [{error.sqlstate}]"
         # Out of connections, starting up, cut off; or a pooler that doesn't know the tenant yet.

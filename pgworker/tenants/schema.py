@@ -22,12 +22,14 @@ from pgworker.tenants.classifying import concurrent_index
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.migration_scripts import Place
 from pgworker.tenants.migrations import AppliedMigration, plan
+from pgworker.tenants.steps import NoSteps, Step
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.migrations import CanonicalSet, Migration
+    from pgworker.tenants.steps import Steps
 
 _UNDEFINED_SCHEMA_OR_TABLE = frozenset({"3F000", "42P01"})
 _UNIQUE_VIOLATION = "23505"
@@ -70,6 +72,7 @@ async def apply_migrations(
     canonical: CanonicalSet,
     *,
     include_all: bool = False,
+    steps: Steps | None = None,
     on_applied: Callable[[Migration], Awaitable[None]] | None = None,
 ) -> SyncReport:
     """Apply what the tenant lacks. Safe to repeat, and to run twice at once.
@@ -78,6 +81,7 @@ async def apply_migrations(
         connection: the way to the tenant.
         canonical: what it should have.
         include_all: also apply a file that is older than the newest applied one.
+        steps: the ledger that is told of each file, before and after.
         on_applied: awaited after each file that this call has applied.
 
     Raises:
@@ -86,13 +90,16 @@ async def apply_migrations(
             next sync begins with it.
         Transient: the tenant was busy or couldn't be reached; likewise.
     """
-    pending = plan(canonical, await read_history(connection), include_all=include_all)
+    steps = steps or NoSteps()
+    history = await read_history(connection)
+    pending = plan(canonical, history, include_all=include_all)
+    await steps.found(Step.APPLY_MIGRATION, [row.version for row in history])
     applied: list[str] = []
     if pending:
         await _run(connection, scripts.CREATE_HISTORY, "the migration history can't be created")
     while pending:
         migration = pending[0]
-        if await _apply(connection, migration):
+        if await _apply(connection, migration, steps):
             applied.append(migration.version)
             if on_applied is not None:
                 await on_applied(migration)
@@ -103,13 +110,14 @@ async def apply_migrations(
     return SyncReport(applied=tuple(applied), head=canonical.head)
 
 
-async def _apply(connection: TenantConnection, migration: Migration) -> bool:
+async def _apply(connection: TenantConnection, migration: Migration, steps: Steps) -> bool:
     """Apply one file; False when its row was there already and nothing was run."""
     try:
-        if migration.transactional:
-            await connection.execute(scripts.transaction(migration))
-        else:
-            await _apply_alone(connection, migration)
+        async with steps.taking(Step.APPLY_MIGRATION, migration.version):
+            if migration.transactional:
+                await connection.execute(scripts.transaction(migration))
+            else:
+                await _apply_alone(connection, migration)
     except StatementError as error:
         if error.sqlstate == _UNIQUE_VIOLATION and await _is_recorded(connection, migration):
             return False
@@ -128,6 +136,7 @@ async def _apply(connection: TenantConnection, migration: Migration) -> bool:
         # is still running holds the lock and the key, so that even a repetition is safe.
         if not await _is_recorded(connection, migration):
             raise Transient(f"{migration.file} may not have been applied: {error}") from error
+        await steps.found(Step.APPLY_MIGRATION, [migration.version])
     return True
 
 
@@ -138,11 +147,8 @@ async def _apply_alone(connection: TenantConnection, migration: Migration) -> No
     """
     await connection.execute(scripts.RESET_SESSION)
     await _drop_invalid_index(connection, migration)
-    try:
-        # Nothing may stand beside it: several statements in one call are one transaction.
-        await connection.execute(migration.text)
-    except OutcomeUnknown as error:
-        raise Transient(f"{migration.file} may not have been applied: {error}") from error
+    # Nothing may stand beside it: several statements in one call are one transaction.
+    await connection.execute(migration.text)
     await connection.execute(scripts.RESET_SESSION)
     await connection.execute(scripts.record(migration))
 

@@ -26,6 +26,7 @@ from pgworker.tenants.phases.create_project import CreateProject
 from pgworker.tenants.phases.schema_sync import SchemaSync
 from pgworker.tenants.phases.smoke_checks import SmokeChecks
 from pgworker.tenants.redaction import scrub
+from pgworker.tenants.step_ledger import StepLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +151,7 @@ class PhaseRunner:
         admission = await self._breakers.admit(provider.credential)
         if admission.wait is not None:
             return admission.wait
+        steps = StepLedger(self._pool, client.id, job)
         context = PhaseContext(
             job=job,
             client=client,
@@ -157,10 +159,12 @@ class PhaseRunner:
             ledger=self._ledger,
             secrets=self._secrets,
             settings=self._settings,
+            steps=steps,
             log=get_logger(),
         )
         try:
             outcome = await _run(workflow.phases[position], context)
+            await steps.flush()
         except CredentialRefused as error:
             await self._breakers.open(error.credential, str(error))
             raise
@@ -176,9 +180,9 @@ class PhaseRunner:
 
     async def _provider_of(self, client: Client) -> Provider:
         """Return who made the tenant, else whom the client asks for, else the default."""
-        made = await self._ledger.made_for(client.id)
-        if made is not None:
-            return self._provider_named(made.provider)
+        intent = await self._ledger.intent_of(client.id)
+        if intent is not None:
+            return self._provider_named(intent.provider)
         wish = client.settings.get("provider")
         return self._provider_named(None if wish is None else str(wish))
 

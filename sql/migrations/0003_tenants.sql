@@ -1,23 +1,15 @@
 -- What pgworker knows of the outside: what it meant to make, what it made, the secrets
 -- of tenants (encrypted before they come here), and which credentials are refused.
 
--- One row per client and thing to make, committed before the first request leaves.
--- state: intent (nothing sent), creating (a create was sent or is about to be),
--- created (ref known), refused (the provider said a definite no).
+-- One row per client and thing to make, committed before the first request leaves: what it is
+-- called, what was asked for, and its ref once that is known.
 create table pgworker.intents (
     client_id uuid not null references public.clients (id) on delete restrict,
     kind text not null default 'tenant',
     provider text not null,
     name text not null,
-    state text not null default 'intent' check (
-        state in ('intent', 'creating', 'created', 'refused')
-    ),
     request jsonb not null default '{}',
-    creates integer not null default 0,
-    create_sent_at timestamptz,
     ref text,
-    job_id bigint not null,
-    claim_token bigint not null,
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     primary key (client_id, kind)
@@ -27,6 +19,31 @@ alter table pgworker.intents enable row level security;
 
 create unique index intents_by_name
 on pgworker.intents (provider, name);
+
+-- Every effect outside, recorded before it is sent and after its answer has come.
+-- intended: sent, or about to be; nobody has told how it ended. done: it happened. refused: it
+-- did not happen, for certain. unknown: its answer got lost. repeated: a look found nothing of
+-- it, and it was begun again. An outcome that is intended or unknown is looked up before the
+-- same step is begun again.
+create table pgworker.steps (
+    id bigint generated always as identity primary key,
+    client_id uuid not null references public.clients (id) on delete restrict,
+    -- Null where a person did it, who holds no job.
+    job_id bigint,
+    claim_token bigint,
+    step text not null,
+    target text not null,
+    state text not null default 'intended' check (
+        state in ('intended', 'done', 'refused', 'unknown', 'repeated')
+    ),
+    intended_at timestamptz not null default now(),
+    ended_at timestamptz
+);
+
+alter table pgworker.steps enable row level security;
+
+create index steps_of_client
+on pgworker.steps (client_id, step, id);
 
 -- AES-256-GCM by the worker, with client and field as associated data: a row copied to
 -- another client or field does not decrypt.

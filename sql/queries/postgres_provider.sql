@@ -61,6 +61,9 @@ create database {database} with owner {database} template template0 encoding 'UT
 -- Tenants don't see into each other's databases.
 revoke all on database {database} from public;
 
+-- name: set_password
+alter role {database} with login password {verifier}; -- noqa: PRS
+
 -- name: drop_database
 drop database if exists {database} with (force);
 

@@ -1,70 +1,65 @@
 -- name: commit_intent
--- The client's intent: made now, or as an earlier try left it. A person who put the job back
--- in line since the newest create has looked, and allows further creates.
-insert into pgworker.intents as intent (
-    client_id, kind, provider, name, request, job_id, claim_token
+-- The client's intent: made now, or as an earlier try left it.
+insert into pgworker.intents (client_id, kind, provider, name, request)
+values ($1, 'tenant', $2, $3, $4)
+on conflict (client_id, kind) do nothing;
+
+-- name: intent_of
+-- What was meant for the client, and what became of it. Creates count from the last time that a
+-- person put the job in line: who did so has looked, and allows further ones. A refused one made
+-- nothing.
+with taken as (
+    select
+        max(step.intended_at) filter (where step.step = 'create_project') as created_at,
+        count(*) filter (
+            where
+            step.step = 'create_project'
+            and step.intended_at >= (
+                select max(event.at)
+                from pgworker.event_log as event
+                where
+                    event.client_id = $1
+                    and event.event in ('enqueued', 'retried')
+            )
+        ) as creates,
+        coalesce(
+            bool_or(step.step = 'set_password' and step.state = 'done'), false
+        ) as password_was_set
+    from pgworker.steps as step
+    where
+        step.client_id = $1
+        and step.step in ('create_project', 'set_password')
+        and step.state <> 'refused'
 )
-values ($1, 'tenant', $2, $3, $4, $5, $6)
-on conflict (client_id, kind) do update
-    set
-        job_id = excluded.job_id,
-        claim_token = excluded.claim_token,
-        creates = case
-            when
-                exists (
-                    select 1
-                    from pgworker.event_log as event
-                    where
-                        event.client_id = excluded.client_id -- noqa: RF01
-                        and event.event in ('enqueued', 'retried')
-                        and event.at > intent.create_sent_at -- noqa: RF01
-                )
-                then 0
-            else intent.creates
-        end
-returning
+
+select
     intent.provider,
     intent.name,
     intent.request,
-    intent.state,
-    intent.creates,
     intent.ref,
-    extract(epoch from now() - intent.create_sent_at)::double precision as seconds_since_create;
+    extract(epoch from now() - taken.created_at)::double precision as seconds_since_create,
+    taken.creates,
+    taken.password_was_set
+from pgworker.intents as intent
+cross join taken
+where intent.client_id = $1 and intent.kind = 'tenant';
 
--- name: mark_creating
--- Right before a create is sent; the answer may get lost from here on.
-update pgworker.intents
-set
-    state = 'creating',
-    creates = creates + 1,
-    create_sent_at = now(),
-    updated_at = now()
-where client_id = $1 and kind = 'tenant';
+-- name: begin_step
+select pgworker.begin_step($1, $2, $3, $4, $5, $6, $7);
 
--- name: mark_refused
--- The provider said a definite no: nothing was created by that request, and it isn't one of
--- those without an answer.
-update pgworker.intents
-set
-    state = 'intent',
-    creates = greatest(creates - 1, 0),
-    updated_at = now()
-where client_id = $1 and kind = 'tenant';
+-- name: end_step
+select pgworker.end_step($1, $2, $3, $4, $5);
+
+-- name: find_steps
+select pgworker.find_steps($1, $2, $3, $4, $5);
 
 -- name: fulfil
 -- What the intent was for exists. Its ref is never taken back.
 update pgworker.intents
 set
-    state = 'created',
     ref = $2,
     updated_at = now()
 where client_id = $1 and kind = 'tenant';
-
--- name: renew_lease
--- The whole lease lies before a request that must not outlive it.
-update public.client_provisioning_jobs
-set lease_expires_at = greatest(lease_expires_at, now() + $2)
-where id = $1;
 
 -- name: show_project
 -- The ref, and what was really got, are on the client at once, whatever becomes of the phase.
@@ -75,16 +70,6 @@ set
     additional_settings = pgworker.with_provisioning(additional_settings, $4),
     updated_at = now()
 where id = $1;
-
--- name: intent_of
--- Which provider made the client's tenant, and its ref.
-select
-    provider,
-    name,
-    ref,
-    request
-from pgworker.intents
-where client_id = $1 and kind = 'tenant';
 
 -- name: phase_seconds
 -- Seconds since the job came into its phase, or was put back into it by a person.

@@ -155,7 +155,7 @@ class House:
                     " where status = 'waiting'"
                 ),
                 "update pgworker.breakers set probe_at = probe_at - $1 * interval '1 s'",
-                "update pgworker.intents set create_sent_at = create_sent_at - $1 * interval '1 s'",
+                "update pgworker.steps set intended_at = intended_at - $1 * interval '1 s'",
             ):
                 await connection.execute(statement, seconds)
             await connection.execute("alter table pgworker.event_log disable trigger user")
@@ -199,6 +199,7 @@ class House:
             "public.client_provisioning_jobs",
             "pgworker.event_log",
             "pgworker.intents",
+            "pgworker.steps",
             "pgworker.tenant_secrets",
             "pgworker.breakers",
             "pgworker.workers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -11,12 +11,14 @@ from uuid import UUID
 import pytest
 
 from pgworker.db.pool import open_pool
-from pgworker.errors import LeaseLost
+from pgworker.errors import LeaseLost, OutcomeUnknown
 from pgworker.models import Job
 from pgworker.queue.jobs import Jobs
 from pgworker.tenants.ledger import Intent, Ledger, generate_password
 from pgworker.tenants.providers.base import Tenant
 from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets, Vault
+from pgworker.tenants.step_ledger import StepLedger
+from pgworker.tenants.steps import Step
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -54,10 +56,11 @@ class LedgerInTest:
         (taken,) = await Jobs(self.pool, worker="fast", lease=LEASE).claim(1, ["provision"])
         assert taken.claim_token == self.job.claim_token + 1
 
-    async def intent(self) -> dict[str, object]:
-        row = await self.pool.fetchrow("select * from pgworker.intents")
-        assert row is not None
-        return dict(row)
+    async def create_without_an_answer(self, job: Job) -> None:
+        steps = StepLedger(self.pool, self.client_id, job)
+        with pytest.raises(OutcomeUnknown):
+            async with steps.taking(Step.CREATE_PROJECT, "pgworker-abc"):
+                raise OutcomeUnknown("timed out")
 
     async def everything(self) -> list[str]:
         return [
@@ -81,8 +84,6 @@ async def held(database: str) -> AsyncIterator[LedgerInTest]:
 
 WRITES: dict[str, Callable[[LedgerInTest], Awaitable[object]]] = {
     "commit": lambda held: held.commit(),
-    "mark_creating": lambda held: held.ledger.mark_creating(held.job, hold_for=LEASE),
-    "mark_refused": lambda held: held.ledger.mark_refused(held.job),
     "fulfil": lambda held: held.ledger.fulfil(held.job, TENANT, provisioning={"region": "x"}),
     "store_secrets": lambda held: held.ledger.store_secrets(held.job, {"dsn": "x"}),
 }
@@ -125,7 +126,7 @@ async def test_a_first_commit_by_who_lost_the_job_leaves_no_intent(held: LedgerI
 
 
 def test_every_writing_method_is_tried_above() -> None:
-    reading = {"made_for", "time_in_phase"}
+    reading = {"intent_of", "time_in_phase"}
     public = {name for name in vars(Ledger) if not name.startswith("_")}
 
     assert public - reading == WRITES.keys()
@@ -136,71 +137,45 @@ async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
 ) -> None:
     intent = await held.commit(region="eu-central-1")
 
-    assert (intent.state, intent.creates, intent.ref, intent.since_create) == (
-        "intent",
-        0,
-        None,
-        None,
-    )
+    assert (intent.creates, intent.ref, intent.since_create) == (0, None, None)
     assert intent.region == "eu-central-1"
     stored = await held.secrets.of_client(held.client_id)
-    assert stored == {DATABASE_PASSWORD: intent.database_password}
-    assert intent.database_password not in repr(intent)
+    assert stored.keys() == {DATABASE_PASSWORD}
 
 
 async def test_what_was_meant_first_stands_when_the_clients_wishes_change(
     held: LedgerInTest,
 ) -> None:
     first = await held.commit(region="eu-central-1")
-    await held.ledger.mark_creating(held.job, hold_for=LEASE)
 
     again = await held.ledger.commit(
         held.job, provider="postgres", name="another-name", region="us-east-1", plan="large"
     )
 
-    assert again.since_create is not None
-    assert again == replace(first, state="creating", creates=1, since_create=again.since_create)
+    assert again == first
 
 
 async def test_the_password_of_an_intent_is_never_replaced(held: LedgerInTest) -> None:
-    passwords = {(await held.commit()).database_password for _ in range(3)}
-
-    assert len(passwords) == 1
-
-
-async def test_the_lease_is_long_enough_for_the_create(held: LedgerInTest) -> None:
     await held.commit()
-    await held.ledger.mark_creating(held.job, hold_for=timedelta(seconds=75))
-
-    left = await held.pool.fetchval("select lease_expires_at - now() from client_provisioning_jobs")
-    assert timedelta(seconds=70) < left <= timedelta(seconds=75)
-
-
-async def test_a_refused_create_does_not_count_as_one_without_an_answer(
-    held: LedgerInTest,
-) -> None:
+    stored = await held.secrets.of_client(held.client_id)
     await held.commit()
-    for _ in range(3):
-        await held.ledger.mark_creating(held.job, hold_for=LEASE)
-        await held.ledger.mark_refused(held.job)
-    await held.ledger.mark_creating(held.job, hold_for=LEASE)
 
-    intent = await held.commit()
-    assert (intent.state, intent.creates) == ("creating", 1)
+    assert await held.secrets.of_client(held.client_id) == stored
 
 
 async def test_a_person_who_retries_allows_further_creates(held: LedgerInTest) -> None:
     await held.commit()
     for _ in range(3):
-        await held.ledger.mark_creating(held.job, hold_for=LEASE)
+        await held.create_without_an_answer(held.job)
     assert (await held.commit()).creates == 3
 
     await held.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
     (again,) = await Jobs(held.pool, worker="next", lease=LEASE).claim(1, ["provision"])
 
     intent = await held.commit(again)
-    assert (intent.state, intent.creates) == ("creating", 0)
-    await held.ledger.mark_creating(again, hold_for=LEASE)
+    assert intent.creates == 0
+    assert intent.since_create is not None
+    await held.create_without_an_answer(again)
     assert (await held.commit(again)).creates == 1
 
 
@@ -221,10 +196,9 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
         "mine": [1],
         "provisioning": {"region": "eu-west-1"},
     }
-    made = await held.ledger.made_for(held.client_id)
-    assert made is not None
-    assert (made.provider, made.ref) == ("supabase", TENANT.ref)
-    assert (await held.intent())["state"] == "created"
+    intent = await held.ledger.intent_of(held.client_id)
+    assert intent is not None
+    assert (intent.provider, intent.ref) == ("supabase", TENANT.ref)
 
 
 async def test_time_in_a_phase_counts_from_the_last_time_a_person_put_the_job_there(
@@ -247,7 +221,7 @@ async def _let_an_hour_pass(pool: Pool) -> None:
 
 
 async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:
-    assert await held.ledger.made_for(held.client_id) is None
+    assert await held.ledger.intent_of(held.client_id) is None
 
 
 def test_a_password_needs_no_escaping_and_never_comes_twice() -> None:

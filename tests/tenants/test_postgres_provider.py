@@ -17,6 +17,7 @@ from pgworker.errors import CredentialRefused, Permanent, Transient
 from pgworker.tenants.providers.base import Provider, Tenant, TenantRequest, TenantState
 from pgworker.tenants.providers.postgres import QUERIES, PostgresProvider
 from pgworker.tenants.scram import scram_verifier
+from pgworker.tenants.steps import NoSteps
 from tests.support.server import dsn_of
 
 PASSWORD = "Kq7Zp2Wm9Xr4Tb6Vn8Lc3Hd5Jf1Gs0Ay"
@@ -103,7 +104,7 @@ async def test_a_tenant_is_a_database_owned_by_a_role_of_its_name(server: Server
 async def test_the_stored_dsn_logs_in_and_the_shown_one_has_no_password(server: Server) -> None:
     tenant = await server.provider.create(server.request())
 
-    fields = (await server.provider.credentials(tenant.ref, PASSWORD)).fields
+    fields = (await server.provider.credentials(tenant.ref, PASSWORD, NoSteps())).fields
     connection = await asyncpg.connect(fields["dsn"])
     assert await connection.fetchval("select current_user") == tenant.ref
     await connection.close()
@@ -288,7 +289,7 @@ async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: A
     assert await provider.create(request) == tenant
     assert await provider.find(request.name) == tenant
 
-    fields = (await provider.credentials(tenant.ref, PASSWORD)).fields
+    fields = (await provider.credentials(tenant.ref, PASSWORD, NoSteps())).fields
     await (await asyncpg.connect(fields["dsn"])).close()
     await provider.delete(tenant.ref)
     assert await provider.find(request.name) is None
@@ -296,7 +297,7 @@ async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: A
 
 async def test_a_login_that_may_not_create_is_told_what_it_needs(server: Server) -> None:
     weak = await server.provider.create(server.request())
-    dsn = (await server.provider.credentials(weak.ref, PASSWORD)).fields["dsn"]
+    dsn = (await server.provider.credentials(weak.ref, PASSWORD, NoSteps())).fields["dsn"]
 
     with pytest.raises(CredentialRefused, match="needs createdb and createrole"):
         await PostgresProvider(dsn).create(server.request())
@@ -352,7 +353,7 @@ async def test_a_tenants_dsn_keeps_hosts_and_options_and_nothing_of_the_admins_l
 ) -> None:
     provider = PostgresProvider(admin)
 
-    fields = (await provider.credentials("pgw_1", PASSWORD)).fields
+    fields = (await provider.credentials("pgw_1", PASSWORD, NoSteps())).fields
 
     assert fields["dsn"] == expected.format(f"pgw_1:{PASSWORD}", "pgw_1")
 

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,97 @@ async def test_two_projects_of_the_name_are_for_a_person_and_both_are_named(
         error = await assert_failed(house, client_id, "permanent", "2 projects are called")
         assert all(ref in error for ref in refs)
         assert house.the.ledger.of("create_project") == []
+
+
+# -- a project that was there already ---------------------------------------------------------
+
+
+async def steps_of(house: House, client_id: Any) -> list[tuple[str, str]]:
+    rows = await house.platform.pool.fetch(
+        "select step, state from pgworker.steps"
+        " where client_id = $1 and step <> 'apply_migration' order by id",
+        client_id,
+    )
+    return [tuple(row) for row in rows]
+
+
+async def assert_stored_dsn_logs_in(house: House, client_id: Any) -> None:
+    stored = await house.platform.secrets().of_client(client_id)
+    connection = await asyncpg.connect(stored["dsn"])
+    await connection.close()
+
+
+@pytest.mark.parametrize("sql", ["api", "postgres"])
+async def test_a_project_that_no_create_of_ours_made_is_adopted_and_given_our_password(
+    supabase: Open, sql: str
+) -> None:
+    """The platform was restored from a backup that is older than the project, for one."""
+    async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as house:
+        client_id = await house.add()
+        house.the.projects.plant(f"pgworker-{client_id}")
+        await house.work()
+
+        assert (await house.client(client_id))["provisioning_status"] == "ready"
+        assert house.creates() == 0
+        assert await steps_of(house, client_id) == [("set_password", "done")]
+        assert len(house.the.ledger.of("update_password")) == 1
+        await assert_stored_dsn_logs_in(house, client_id)
+
+
+async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase: Open) -> None:
+    settings = {"PGWORKER_SUPABASE_SQL": "postgres"}
+    async with supabase(settings=settings) as house:
+        looking = house.the.faults.order(operation="get_health", fault=Hang(after_effect=False))
+        client_id = await house.add()
+        async with house.working() as working:
+            await looking.reached.wait()
+            (project,) = house.the.projects.all()
+            async with httpx.AsyncClient(base_url=house.the.url) as somebody_else:
+                answer = await somebody_else.patch(
+                    f"/v1/projects/{project.ref}/database/password",
+                    headers={"Authorization": f"Bearer {house.the.token}"},
+                    json={"password": "somebody else's choice"},
+                )
+                assert answer.status_code == 200, answer.text
+            looking.release()
+            await working
+
+        client = await house.client(client_id)
+        assert client["provisioning_status"] == "ready", client["provisioning_error"]
+        assert await steps_of(house, client_id) == [
+            ("create_project", "done"),
+            ("set_password", "done"),
+        ]
+        await assert_stored_dsn_logs_in(house, client_id)
+
+
+async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_stays_as_it_is(
+    supabase: Open,
+) -> None:
+    async with supabase() as house:
+        client_id = await house.add()
+        project = house.the.projects.plant(f"pgworker-{client_id}")
+        project.inserted_at -= timedelta(days=3)
+        await house.work()
+
+        error = await assert_failed(house, client_id, "permanent", "belongs to somebody else")
+        assert project.ref in error
+        assert house.the.ledger.of("create_project") == []
+        assert house.the.ledger.of("update_password") == []
+
+
+async def test_every_step_outside_is_recorded_as_done(supabase: Open) -> None:
+    async with supabase() as house:
+        client_id = await house.add()
+        await house.work()
+
+        assert (await house.client(client_id))["provisioning_status"] == "ready"
+        rows = await house.platform.pool.fetch("select step, target, state from pgworker.steps")
+        assert {row["state"] for row in rows} == {"done"}
+        assert [row["step"] for row in rows].count("create_project") == 1
+        assert {row["target"] for row in rows if row["step"] == "apply_migration"} == {
+            path.name.partition("_")[0] for path in CANONICAL.glob("*.sql")
+        }
 
 
 # -- projects that don't come up --------------------------------------------------------------
@@ -565,7 +657,7 @@ async def test_a_worker_stopped_around_any_request_leaves_one_project_and_the_ne
         assert client["additional_settings"]["provisioning"]["region"]
 
 
-METHODS = ("commit", "mark_creating", "fulfil", "store_secrets")
+METHODS = ("commit", "fulfil", "store_secrets")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

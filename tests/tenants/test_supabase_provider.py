@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from pgworker.errors import (
     BadConfiguration,
     CredentialRefused,
     JobError,
+    LeaseLost,
     OutcomeUnknown,
     Permanent,
     QuotaExceeded,
@@ -44,6 +46,7 @@ from pgworker.tenants.providers.supabase import (
 )
 from pgworker.tenants.providers.supabase_keys import build_dsn, choose_keys, is_allowed_host
 from pgworker.tenants.providers.supabase_services import Read, plan_reads
+from pgworker.tenants.steps import NoSteps
 
 TOKEN = "sbp_0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "Kq7Zp2Wm9Xr4Tb6Vn8Lc3Hd5Jf1Gs0Ay"
@@ -469,7 +472,7 @@ async def test_a_project_goes_from_nothing_to_a_checked_backend_and_away(
         observation = await provider.observe(tenant.ref)
         assert observation.state is TenantState.READY, observation.answer
 
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         assert credentials.fields.keys() == {
             *("publishable_key", "secret_key", "anon_key", "service_role_key"),
             *("db_password", "dsn"),
@@ -495,7 +498,7 @@ async def test_a_project_is_ready_only_once_its_services_are(server_dsn: str) ->
         tenant = await provider.create(REQUEST)
         first = await provider.observe(tenant.ref)
         with pytest.raises(Transient):
-            await provider.credentials(tenant.ref, PASSWORD)
+            await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         with pytest.raises(Transient):
             await provider.delete(tenant.ref)
         stage.clock.now += 61
@@ -565,7 +568,7 @@ async def test_either_kind_of_keys_is_enough(server_dsn: str, kinds: str) -> Non
     async with staged(server_dsn, key_kinds=kinds) as stage:
         provider = stage.provider()
         tenant = await provider.create(REQUEST)
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         await provider.check_services(tenant.ref, credentials)
 
         names = {"publishable_key", "secret_key"}
@@ -576,13 +579,25 @@ async def test_either_kind_of_keys_is_enough(server_dsn: str, kinds: str) -> Non
         assert not stage.simulator.ledger.of("create_api_key")
 
 
+async def test_a_create_that_would_leave_too_late_does_not_leave(server_dsn: str) -> None:
+    """Its process was frozen: its job may be another worker's by now."""
+    async with staged(server_dsn) as stage:
+        provider = stage.provider()
+        with pytest.raises(LeaseLost):
+            await provider.create(replace(REQUEST, must_leave_before=time.monotonic() - 0.001))
+        assert stage.simulator.ledger.of("create_project") == []
+
+        await provider.create(replace(REQUEST, must_leave_before=time.monotonic() + 30))
+        assert len(stage.simulator.ledger.of("create_project")) == 1
+
+
 async def test_missing_keys_are_created_once_and_only_after_a_while(server_dsn: str) -> None:
     async with staged(server_dsn) as stage:
         provider = stage.provider()
         tenant = await provider.create(REQUEST)
         stage.simulator.projects.get(tenant.ref).keys.clear()
         with pytest.raises(Transient, match="publishable"):
-            await provider.credentials(tenant.ref, PASSWORD)
+            await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         assert not stage.simulator.ledger.of("create_api_key")
 
         stage.clock.now += 31
@@ -591,9 +606,9 @@ async def test_missing_keys_are_created_once_and_only_after_a_while(server_dsn: 
             operation="create_api_key", fault=Answer(502, after_effect=True)
         )
         with pytest.raises(Transient):
-            await provider.credentials(tenant.ref, PASSWORD)
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
-        again = await provider.credentials(tenant.ref, PASSWORD)
+            await provider.credentials(tenant.ref, PASSWORD, NoSteps())
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
+        again = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         await provider.check_services(tenant.ref, credentials)
 
         assert again == credentials
@@ -608,7 +623,7 @@ async def test_a_key_of_our_name_that_stays_masked_is_not_made_again(server_dsn:
         masked = {"name": "pgworker_secret", "type": "secret", "api_key": "sb_secret_abc··"}
         stage.simulator.faults.order(operation="list_api_keys", fault=Answer(200, [masked]))
         with pytest.raises(Permanent, match="pgworker_secret"):
-            await provider.credentials(tenant.ref, PASSWORD)
+            await provider.credentials(tenant.ref, PASSWORD, NoSteps())
 
         assert "pgworker_secret" not in {
             key.name for key in stage.simulator.projects.get(tenant.ref).keys
@@ -622,7 +637,7 @@ async def test_disabled_legacy_keys_are_not_relied_on(server_dsn: str) -> None:
         stage.simulator.faults.order(
             operation="get_legacy_api_keys", fault=Answer(200, {"enabled": False})
         )
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
 
     assert credentials.fields.keys() - {"dsn", "db_password"} == {"publishable_key", "secret_key"}
 
@@ -633,7 +648,7 @@ async def test_a_token_that_may_not_reveal_keys_is_a_persons_matter(server_dsn: 
         tenant = await provider.create(REQUEST)
         stage.simulator.faults.order(operation="list_api_keys", fault=Answer(403), times=None)
         with pytest.raises(Permanent, match="secrets:read"):
-            await provider.credentials(tenant.ref, PASSWORD)
+            await provider.credentials(tenant.ref, PASSWORD, NoSteps())
 
 
 async def test_a_forbidden_pooler_host_stops_only_who_would_connect_to_it(
@@ -643,8 +658,12 @@ async def test_a_forbidden_pooler_host_stops_only_who_would_connect_to_it(
         tenant = await stage.provider().create(REQUEST)
         strict = {"pooler_hosts": (".supabase.com",)}
         with pytest.raises(Permanent, match=r"127\.0\.0\.1"):
-            await stage.provider(sql="postgres", **strict).credentials(tenant.ref, PASSWORD)
-        credentials = await stage.provider(sql="api", **strict).credentials(tenant.ref, PASSWORD)
+            await stage.provider(sql="postgres", **strict).credentials(
+                tenant.ref, PASSWORD, NoSteps()
+            )
+        credentials = await stage.provider(sql="api", **strict).credentials(
+            tenant.ref, PASSWORD, NoSteps()
+        )
 
     assert "dsn" not in credentials.fields
 
@@ -653,7 +672,7 @@ async def test_a_pooler_that_doesnt_know_the_project_yet_is_waited_for(server_ds
     async with staged(server_dsn, pooler_lag_seconds=30) as stage:
         provider = stage.provider(sql="postgres")
         tenant = await provider.create(REQUEST)
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         with pytest.raises(Transient, match="not found"):
             async with provider.connect(tenant.ref, credentials):
                 pytest.fail("connected")
@@ -682,7 +701,7 @@ async def test_a_service_that_answers_wrongly_is_named(
     async with staged(server_dsn) as stage:
         provider = stage.provider()
         tenant = await provider.create(REQUEST)
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         async with provider.connect(tenant.ref, credentials) as connection:
             await connection.execute(GRANTED)
         stage.simulator.faults.order(operation=operation, fault=fault)
@@ -699,7 +718,7 @@ async def test_a_table_that_anon_reads_without_a_grant_fails_the_check(server_ds
     async with staged(server_dsn) as stage:
         provider = stage.provider()
         tenant = await provider.create(REQUEST)
-        credentials = await provider.credentials(tenant.ref, PASSWORD)
+        credentials = await provider.credentials(tenant.ref, PASSWORD, NoSteps())
         async with provider.connect(tenant.ref, credentials) as connection:
             await connection.execute(only_private)
         await provider.check_services(tenant.ref, credentials)

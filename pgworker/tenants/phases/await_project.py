@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 
-from pgworker.errors import OutcomeUnknown, Permanent, Transient
+from pgworker.errors import OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.models import ClientStatus, Done, Outcome, Snooze
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.phases.base import PhaseContext
 from pgworker.tenants.providers.base import TenantState
 from pgworker.tenants.secrets import DATABASE_PASSWORD
+from pgworker.tenants.steps import Step
 
 CONFIRM_SOONER = 5
 
@@ -54,17 +55,33 @@ class AwaitProject:
         looks = int(ctx.job.checkpoint.get("ready_looks", 0)) + 1
         if looks < ctx.provider.ready_looks:
             return _look_again(ctx, waited, seen.answer, looks=looks)
+        intent = await ctx.ledger.intent_of(ctx.client.id)
+        assert intent is not None, "create_project comes first"
+        password = (await ctx.credentials()).fields[DATABASE_PASSWORD]
         try:
-            await self._take_over(ctx)
+            if intent.since_create is None and not intent.password_was_set:
+                # Made by somebody else (a platform restored from a backup, for one): no create of
+                # ours carried the password that we hold.
+                await self._set_password(ctx, password)
+            await self._take_over(ctx, password)
         except (Transient, OutcomeUnknown, StatementError) as error:
             # Healthy by its own word, but keys or pooler lag behind: a wait, not an attempt.
             return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=looks)
+        except PasswordRefused as error:
+            if not intent.password_was_set:
+                await self._set_password(ctx, password)
+            # A pooler takes a new password with some delay, and bans who asks it too often.
+            return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=0)
         return Done(learnt={"last_answer": seen.answer, "was_visible": True})
 
-    async def _take_over(self, ctx: PhaseContext) -> None:
+    async def _set_password(self, ctx: PhaseContext, password: str) -> None:
+        async with ctx.steps.taking(Step.SET_PASSWORD, ctx.ref):
+            await ctx.provider.set_password(ctx.ref, password)
+        ctx.log.info("password_set", project_ref=ctx.ref)
+
+    async def _take_over(self, ctx: PhaseContext, password: str) -> None:
         """Store the tenant's credentials, then use them once."""
-        stored = await ctx.credentials()
-        credentials = await ctx.provider.credentials(ctx.ref, stored.fields[DATABASE_PASSWORD])
+        credentials = await ctx.provider.credentials(ctx.ref, password, ctx.steps)
         await ctx.ledger.store_secrets(ctx.job, credentials.fields)
         async with ctx.connect(credentials) as connection:
             await connection.fetch("select 1 as answered")

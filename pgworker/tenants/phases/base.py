@@ -11,6 +11,7 @@ from pgworker.models import Client, ClientStatus, Job, Outcome
 from pgworker.tenants.ledger import Ledger
 from pgworker.tenants.providers.base import Credentials, Provider
 from pgworker.tenants.secrets import TenantSecrets
+from pgworker.tenants.steps import Steps
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -47,6 +48,7 @@ class PhaseContext:
     ledger: Ledger
     secrets: TenantSecrets
     settings: PhaseSettings
+    steps: Steps
     log: BoundLogger
 
     async def credentials(self) -> Credentials:

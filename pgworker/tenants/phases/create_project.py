@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
-from pgworker.errors import JobError, OutcomeUnknown, Permanent
+from pgworker.errors import LeaseLost, Permanent
 from pgworker.models import ClientStatus, Done, Outcome, Snooze
 from pgworker.tenants.ledger import Intent
 from pgworker.tenants.phases.base import PhaseContext
 from pgworker.tenants.providers.base import Tenant, TenantRequest
+from pgworker.tenants.secrets import DATABASE_PASSWORD
+from pgworker.tenants.steps import Step
 
-# Longer than the read time-out of the create (60 s): who loses the lease while the request
-# is under way would be the classic duplicate.
-CREATE_HOLDS_LEASE = timedelta(seconds=75)
+# The lease outlasts the create: who loses it while the request is under way would be the classic
+# duplicate. So a request that hasn't left in time doesn't leave any more.
+CREATE_MUST_LEAVE_WITHIN = timedelta(seconds=10)
+CREATE_TAKES_AT_MOST = timedelta(seconds=65)
 MAX_CREATES = 3
+# A project can't have been made for a client that came later; clocks differ.
+OLDER_THAN_ITS_CLIENT = timedelta(hours=1)
 
 
 class CreateProject:
@@ -47,36 +53,60 @@ class CreateProject:
             return Done()
         tenant = await ctx.provider.find(intent.name)
         if tenant is not None:
+            _refuse_foreign(ctx, tenant)
+            await ctx.steps.found(Step.CREATE_PROJECT, [intent.name])
             ctx.log.info("project_found", project_ref=tenant.ref)
         else:
             wait = _wait_before_create(intent, ctx)
             if wait is not None:
                 return wait
             tenant = await self._create(ctx, intent)
-        await ctx.ledger.fulfil(ctx.job, tenant, provisioning=_got(ctx, tenant))
+        try:
+            await ctx.ledger.fulfil(ctx.job, tenant, provisioning=_got(ctx, tenant))
+        except LeaseLost:
+            # Whoever holds the job now finds it by its name; this is for the log's reader.
+            ctx.log.warning("project_left_to_the_next_holder", project_ref=tenant.ref)
+            raise
         ctx.log.info("project_recorded", project_ref=tenant.ref)
         return Done()
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
-        await ctx.ledger.mark_creating(ctx.job, hold_for=CREATE_HOLDS_LEASE)
-        # A crash between this line and `fulfil` leaves a tenant that only the intent tells of;
-        # the next try finds it by the name that was committed first.
-        try:
+        stored = await ctx.credentials()
+        asked_at = time.monotonic()
+        # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
+        # try finds it by the name that was committed first.
+        async with ctx.steps.taking(
+            Step.CREATE_PROJECT,
+            intent.name,
+            hold_for=CREATE_MUST_LEAVE_WITHIN + CREATE_TAKES_AT_MOST,
+        ):
             return await ctx.provider.create(
                 TenantRequest(
                     client_id=ctx.client.id,
                     name=intent.name,
-                    database_password=intent.database_password,
+                    database_password=stored.fields[DATABASE_PASSWORD],
+                    must_leave_before=asked_at + CREATE_MUST_LEAVE_WITHIN.total_seconds(),
                     region=intent.region,
                     plan=intent.plan,
                 )
             )
-        except OutcomeUnknown:
-            raise
-        except JobError:
-            # A definite no: nothing was made, so the next try needn't look for it.
-            await ctx.ledger.mark_refused(ctx.job)
-            raise
+
+
+def _refuse_foreign(ctx: PhaseContext, tenant: Tenant) -> None:
+    """Refuse to adopt what can't be this client's.
+
+    Raises:
+        Permanent: it is older than the client.
+    """
+    made_at, wanted_at = tenant.created_at, ctx.client.created_at
+    if made_at is None or wanted_at is None:
+        return
+    if made_at < wanted_at - OLDER_THAN_ITS_CLIENT:
+        raise Permanent(
+            f"project {tenant.ref} is called {tenant.name} but was created at {made_at:%Y-%m-%d}, "
+            f"before its client was (at {wanted_at:%Y-%m-%d}): it belongs to somebody else; "
+            "rename or delete it, then retry"
+        )
 
 
 def _wait_before_create(intent: Intent, ctx: PhaseContext) -> Snooze | None:
@@ -85,9 +115,9 @@ def _wait_before_create(intent: Intent, ctx: PhaseContext) -> Snooze | None:
     Raises:
         Permanent: enough were sent without one ever showing up.
     """
-    if intent.state != "creating" or ctx.provider.lookup_is_final:
+    since = intent.since_create
+    if since is None or ctx.provider.lookup_is_final:
         return None
-    since = intent.since_create or timedelta(0)
     remaining = ctx.settings.create_lookup - since
     if remaining > timedelta(0):
         # Growing intervals, and one look after the window has closed.

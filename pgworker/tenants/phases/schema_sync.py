@@ -29,5 +29,5 @@ class SchemaSync:
             ctx.log.info("migration_applied", file=migration.file)
 
         async with ctx.connect(await ctx.credentials()) as connection:
-            report = await apply_migrations(connection, canonical, on_applied=tell)
+            report = await apply_migrations(connection, canonical, steps=ctx.steps, on_applied=tell)
         return Done(patch=ClientPatch(schema_version=report.head))

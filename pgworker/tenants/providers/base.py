@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from uuid import UUID
 
 if TYPE_CHECKING:
     from pgworker.tenants.connection import TenantConnection
+    from pgworker.tenants.steps import Steps
 
 
 class TenantState(StrEnum):
@@ -30,6 +32,8 @@ class TenantRequest:
         region: what the client asked for, or None for the default.
         plan: likewise.
         database_password: committed (encrypted) before the first create.
+        must_leave_before: on `time.monotonic`; a request that isn't idempotent must not leave
+            later, because the caller's lease would not outlast it.
     """
 
     client_id: UUID
@@ -37,6 +41,7 @@ class TenantRequest:
     database_password: str = field(repr=False)
     region: str | None = None
     plan: str | None = None
+    must_leave_before: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class Provider(Protocol):
 
         Raises:
             OutcomeUnknown: it may have been created.
+            LeaseLost: it is too late to send the request.
         """
         ...
 
@@ -119,8 +125,12 @@ class Provider(Protocol):
         """Look once whether the tenant is up."""
         ...
 
-    async def credentials(self, ref: str, database_password: str) -> Credentials:
-        """Fetch what is needed to use the tenant. Safe to repeat."""
+    async def credentials(self, ref: str, database_password: str, steps: Steps) -> Credentials:
+        """Fetch what is needed to use the tenant, or make what of it is missing. Safe to repeat."""
+        ...
+
+    async def set_password(self, ref: str, database_password: str) -> None:
+        """Give the tenant this password. Repeating it with the same one is safe."""
         ...
 
     def connect(

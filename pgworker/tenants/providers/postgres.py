@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from uuid import UUID
 
+    from pgworker.tenants.steps import Steps
+
 # CREATE DATABASE copies files: more at a time make each of them slower.
 CREATES_AT_ONCE = 4
 
@@ -46,6 +48,7 @@ class PostgresQueries(NamedTuple):
     create_roles: str
     create_database: str
     close_database: str
+    set_password: str
     drop_database: str
     drop_role: str
 
@@ -130,10 +133,23 @@ class PostgresProvider:
             return Observation(TenantState.GONE, "the server has no such database")
         return Observation(TenantState.READY, "the database is there")
 
-    async def credentials(self, ref: str, database_password: str) -> Credentials:
+    async def credentials(
+        self,
+        ref: str,
+        database_password: str,
+        steps: Steps,  # noqa: ARG002
+    ) -> Credentials:
         """Return password and DSN; nothing has to be fetched."""
         dsn = self._dsn(ref, database_password)
         return Credentials({"db_password": database_password, "dsn": dsn})
+
+    async def set_password(self, ref: str, database_password: str) -> None:
+        """Give the owner this password."""
+        verifier = _literal(scram_verifier(database_password))
+        async with self._admin() as admin:
+            await admin.execute(
+                QUERIES.set_password.format(database=_identifier(ref), verifier=verifier)
+            )
 
     @asynccontextmanager
     async def connect(self, ref: str, credentials: Credentials) -> AsyncIterator[TenantConnection]:

@@ -27,6 +27,7 @@ from pgworker.errors import (
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.management_api import (
     CONNECT_SECONDS,
+    LIMITS,
     USER_AGENT,
     ManagementApi,
     RateLimit,
@@ -49,6 +50,7 @@ from pgworker.tenants.providers.supabase_services import (
     ProjectServices,
     plan_reads,
 )
+from pgworker.tenants.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.management_models import ApiKey, Organization, ServiceHealth
+    from pgworker.tenants.steps import Steps
 
 # V1CreateProjectBody: the API refuses a body with any other code or size.
 REGIONS: Final = (
@@ -168,6 +171,7 @@ class SupabaseProvider:
         self._client = httpx.AsyncClient(
             headers={"User-Agent": USER_AGENT},
             timeout=httpx.Timeout(30.0, connect=CONNECT_SECONDS),
+            limits=LIMITS,
             transport=transport,
             follow_redirects=False,
         )
@@ -256,7 +260,7 @@ class SupabaseProvider:
             Permanent: the request can't be made (nothing was sent), or was refused.
         """
         body = self._create_body(request)
-        project = await self._api.create_project(body)
+        project = await self._api.create_project(body, must_leave_before=request.must_leave_before)
         if project.name != request.name:
             raise OutcomeUnknown(
                 f"creating {request.name!r} was answered with the project {project.ref} "
@@ -330,7 +334,7 @@ class SupabaseProvider:
 
     # -- credentials --------------------------------------------------------------------------
 
-    async def credentials(self, ref: str, database_password: str) -> Credentials:
+    async def credentials(self, ref: str, database_password: str, steps: Steps) -> Credentials:
         """Fetch the keys, create those that are missing for good, and build the DSN.
 
         Safe to repeat: a key is created only after a look for its name. With `sql='api'` a DSN that
@@ -340,7 +344,7 @@ class SupabaseProvider:
             Transient: the keys or the pooler aren't there yet.
             Permanent: the token may not reveal keys, or the pooler's host isn't allowed.
         """
-        fields = await self._keys(ref) | {"db_password": database_password}
+        fields = await self._keys(ref, steps) | {"db_password": database_password}
         try:
             poolers = await self._api.list_poolers(ref)
             fields["dsn"] = build_dsn(
@@ -356,8 +360,9 @@ class SupabaseProvider:
             _log.warning("dsn_left_out", project_ref=ref, error=str(error))
         return Credentials(fields)
 
-    async def _keys(self, ref: str) -> dict[str, str]:
+    async def _keys(self, ref: str, steps: Steps) -> dict[str, str]:
         listed = await self._api.list_api_keys(ref)
+        await steps.found(Step.CREATE_API_KEY, [key.name for key in listed])
         chosen = choose_keys(listed)
         if chosen.rests_on_legacy and not await self._api.are_legacy_keys_enabled(ref):
             listed = [key for key in listed if key.type not in {None, "legacy"}]
@@ -369,14 +374,16 @@ class SupabaseProvider:
         if self._clock() - missed_at < self._settings.key_grace.total_seconds():
             # They come by themselves, as a rule, soon after the project is up.
             raise Transient(_lacking(ref, chosen.missing))
-        created = [await self._create_key(ref, kind, listed) for kind in chosen.missing]
+        created = [await self._create_key(ref, kind, listed, steps) for kind in chosen.missing]
         chosen = choose_keys([*listed, *created])
         if chosen.missing:
             raise Transient(_lacking(ref, chosen.missing))
         self._keys_missed_at.pop(ref, None)
         return chosen.fields
 
-    async def _create_key(self, ref: str, kind: str, listed: Iterable[ApiKey]) -> ApiKey:
+    async def _create_key(
+        self, ref: str, kind: str, listed: Iterable[ApiKey], steps: Steps
+    ) -> ApiKey:
         name = CREATED_NAMES[kind]
         if any(key.name == name for key in listed):
             raise Permanent(
@@ -386,7 +393,8 @@ class SupabaseProvider:
         body: dict[str, Any] = {"type": kind, "name": name}
         if kind == "secret":
             body["secret_jwt_template"] = {"role": "service_role"}
-        key = await self._api.create_api_key(ref, body)
+        async with steps.taking(Step.CREATE_API_KEY, name):
+            key = await self._api.create_api_key(ref, body)
         _log.info("api_key_created", project_ref=ref, name=name)
         return key
 
@@ -434,9 +442,9 @@ class SupabaseProvider:
             raise Transient(str(error)) from error
         await services.check(plan_reads(tables))
 
-    async def reset_password(self, ref: str, password: str) -> None:
-        """Give the database a new password; repeating it with the same one is safe."""
-        await self._api.set_password(ref, password)
+    async def set_password(self, ref: str, database_password: str) -> None:
+        """Give the database this password (contract: PATCH …/database/password)."""
+        await self._api.set_password(ref, database_password)
 
     async def delete(self, ref: str) -> None:
         """Delete the project for good; fine when it is gone already.

@@ -1,0 +1,69 @@
+"""The steps of one job, in `pgworker.steps`."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from pgworker.db.sqlstate import translated
+from pgworker.errors import JobError, OutcomeUnknown
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.ledger import TENANT_QUERIES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import timedelta
+    from uuid import UUID
+
+    from pgworker.db.pool import Pool
+    from pgworker.models import Job
+    from pgworker.tenants.steps import Step
+
+
+class StepLedger:
+    """`Steps` in the platform's database. One statement before each step, one after the last.
+
+    That a step has happened is told with the beginning of the next one, or by `flush`: who dies in
+    between leaves it as intended, and the next look finds it.
+    """
+
+    def __init__(self, pool: Pool, client_id: UUID, job: Job | None) -> None:
+        """Take the job that is held; None for what a person does."""
+        self._pool = pool
+        self._who = (client_id, job and job.id, job and job.claim_token)
+        self._done: list[int] = []
+
+    @asynccontextmanager
+    async def taking(
+        self, step: Step, target: str, *, hold_for: timedelta | None = None
+    ) -> AsyncIterator[None]:
+        """As `Steps.taking`."""
+        with translated():
+            step_id: int = await self._pool.fetchval(
+                TENANT_QUERIES.begin_step, *self._who, step, target, hold_for, self._done
+            )
+        self._done = []
+        try:
+            yield
+        except OutcomeUnknown:
+            await self._end([step_id], "unknown")
+            raise
+        except (JobError, StatementError):
+            await self._end([step_id], "refused")
+            raise
+        self._done = [step_id]
+
+    async def found(self, step: Step, targets: Sequence[str]) -> None:
+        """As `Steps.found`."""
+        with translated():
+            await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
+
+    async def flush(self) -> None:
+        """Record what has happened and isn't recorded yet."""
+        if self._done:
+            await self._end(self._done, "done")
+            self._done = []
+
+    async def _end(self, step_ids: Sequence[int], state: str) -> None:
+        with translated():
+            await self._pool.execute(TENANT_QUERIES.end_step, *self._who, list(step_ids), state)
