@@ -233,10 +233,21 @@ class ManagementApi:
         params = {"reveal": "true"}
         return await self._read(LIST_API_KEYS, checked_ref(ref), _API_KEYS, params=params)
 
-    async def create_api_key(self, ref: str, body: dict[str, Any]) -> ApiKey:
-        """Create a key (`CreateApiKeyBody`). Look by name first: it isn't idempotent."""
+    async def create_api_key(
+        self, ref: str, body: dict[str, Any], *, must_leave_before: float = math.inf
+    ) -> ApiKey:
+        """Create a key (`CreateApiKeyBody`). Look by name first: it isn't idempotent.
+
+        Raises:
+            LeaseLost: it is later than `must_leave_before`, on `time.monotonic`: nothing was sent.
+        """
         return await self._read(
-            CREATE_API_KEY, checked_ref(ref), _API_KEY, params={"reveal": "true"}, json=body
+            CREATE_API_KEY,
+            checked_ref(ref),
+            _API_KEY,
+            params={"reveal": "true"},
+            json=body,
+            must_leave_before=must_leave_before,
         )
 
     async def are_legacy_keys_enabled(self, ref: str) -> bool:

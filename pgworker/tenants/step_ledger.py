@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pgworker.db.sqlstate import translated
@@ -12,12 +14,15 @@ from pgworker.tenants.ledger import TENANT_QUERIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from datetime import timedelta
     from uuid import UUID
 
     from pgworker.db.pool import Pool
     from pgworker.models import Job
     from pgworker.tenants.steps import Step
+
+
+# From the moment at which the lease was asked for.
+MUST_LEAVE_WITHIN = timedelta(seconds=10)
 
 
 class StepLedger:
@@ -35,16 +40,18 @@ class StepLedger:
 
     @asynccontextmanager
     async def taking(
-        self, step: Step, target: str, *, hold_for: timedelta | None = None
-    ) -> AsyncIterator[None]:
+        self, step: Step, target: str, *, takes_at_most: timedelta | None = None
+    ) -> AsyncIterator[float]:
         """As `Steps.taking`."""
+        asked_at = time.monotonic()
+        hold_for = None if takes_at_most is None else MUST_LEAVE_WITHIN + takes_at_most
         with translated():
             step_id: int = await self._pool.fetchval(
                 TENANT_QUERIES.begin_step, *self._who, step, target, hold_for, self._done
             )
         self._done = []
         try:
-            yield
+            yield asked_at + MUST_LEAVE_WITHIN.total_seconds()
         except OutcomeUnknown:
             await self._end([step_id], "unknown")
             raise

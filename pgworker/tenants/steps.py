@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
@@ -24,17 +25,21 @@ class Steps(Protocol):
     """The ledger of one job's steps, as who takes them sees it."""
 
     def taking(
-        self, step: Step, target: str, *, hold_for: timedelta | None = None
-    ) -> AbstractAsyncContextManager[None]:
+        self, step: Step, target: str, *, takes_at_most: timedelta | None = None
+    ) -> AbstractAsyncContextManager[float]:
         """Commit that the step is about to be taken, and how it ended.
 
         `OutcomeUnknown` leaves its outcome unknown, any other refusal means that it did not
         happen. Whoever is stopped in between leaves it as intended.
 
+        Yields the moment, on `time.monotonic`, after which a request that isn't idempotent must
+        not leave any more, because the lease might not outlast it: a process may stand still
+        between this line and the next.
+
         Args:
             step: what is done.
             target: to what.
-            hold_for: the lease lasts at least so long from now.
+            takes_at_most: the request's time limit; the lease is made to last longer.
 
         Raises:
             LeaseLost: somebody else holds the job now; the step must not be taken.
@@ -55,10 +60,10 @@ class NoSteps:
         step: Step,  # noqa: ARG002
         target: str,  # noqa: ARG002
         *,
-        hold_for: timedelta | None = None,  # noqa: ARG002
-    ) -> AsyncIterator[None]:
+        takes_at_most: timedelta | None = None,  # noqa: ARG002
+    ) -> AsyncIterator[float]:
         """Do nothing before and after."""
-        yield
+        yield math.inf
 
     async def found(self, step: Step, targets: Sequence[str]) -> None:
         """Do nothing."""

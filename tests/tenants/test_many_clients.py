@@ -47,7 +47,7 @@ async def pgworker(folder: Path, environment: dict[str, str], *arguments: str) -
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 170)
+        out, err = await asyncio.wait_for(process.communicate(), 400)
     finally:
         if process.returncode is None:
             process.kill()
@@ -166,7 +166,7 @@ async def a_proxy(target: str, checker: ContractChecker) -> AsyncIterator[str]:
 # -- the tests --------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_violation(
     empty_database: str, tmp_path: Path
 ) -> None:
@@ -209,7 +209,7 @@ def dsn_of(dsn: str, database: str) -> str:
     return other_database(dsn, database)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 async def test_fifty_databases_each_with_the_canonical_schema_and_a_login_that_works(
     empty_database: str, tmp_path: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 
 from pgworker.errors import LeaseLost, Permanent
@@ -13,9 +12,7 @@ from pgworker.tenants.providers.base import Tenant, TenantRequest
 from pgworker.tenants.secrets import DATABASE_PASSWORD
 from pgworker.tenants.steps import Step
 
-# The lease outlasts the create: who loses it while the request is under way would be the classic
-# duplicate. So a request that hasn't left in time doesn't leave any more.
-CREATE_MUST_LEAVE_WITHIN = timedelta(seconds=10)
+# Who loses the lease while the request is under way would be the classic duplicate.
 CREATE_TAKES_AT_MOST = timedelta(seconds=65)
 MAX_CREATES = 3
 # A project can't have been made for a client that came later; clocks differ.
@@ -72,22 +69,19 @@ class CreateProject:
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
         stored = await ctx.credentials()
-        asked_at = time.monotonic()
         # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
         # try finds it by the name that was committed first.
         async with ctx.steps.taking(
-            Step.CREATE_PROJECT,
-            intent.name,
-            hold_for=CREATE_MUST_LEAVE_WITHIN + CREATE_TAKES_AT_MOST,
-        ):
+            Step.CREATE_PROJECT, intent.name, takes_at_most=CREATE_TAKES_AT_MOST
+        ) as must_leave_before:
             return await ctx.provider.create(
                 TenantRequest(
                     client_id=ctx.client.id,
                     name=intent.name,
                     database_password=stored.fields[DATABASE_PASSWORD],
-                    must_leave_before=asked_at + CREATE_MUST_LEAVE_WITHIN.total_seconds(),
                     region=intent.region,
                     plan=intent.plan,
+                    must_leave_before=must_leave_before,
                 )
             )
 

@@ -81,6 +81,8 @@ ORGANIZATION_PLANS: Final = ("free", "pro", "team", "enterprise", "platform")
 # What our smoke checks and our SQL need; the others may come up later.
 SERVICES: Final = ("db", "auth", "rest", "pooler")
 
+CREATE_KEY_TAKES_AT_MOST: Final = timedelta(seconds=35)
+
 _LONGEST_NAME: Final = 256
 _UP = frozenset({"ACTIVE_HEALTHY", "ACTIVE_UNHEALTHY"})
 _WAIT = frozenset({"UNKNOWN", "COMING_UP", "RESTORING", "UPGRADING", "RESTARTING", "RESIZING"})
@@ -393,8 +395,10 @@ class SupabaseProvider:
         body: dict[str, Any] = {"type": kind, "name": name}
         if kind == "secret":
             body["secret_jwt_template"] = {"role": "service_role"}
-        async with steps.taking(Step.CREATE_API_KEY, name):
-            key = await self._api.create_api_key(ref, body)
+        async with steps.taking(
+            Step.CREATE_API_KEY, name, takes_at_most=CREATE_KEY_TAKES_AT_MOST
+        ) as must_leave_before:
+            key = await self._api.create_api_key(ref, body, must_leave_before=must_leave_before)
         _log.info("api_key_created", project_ref=ref, name=name)
         return key
 
