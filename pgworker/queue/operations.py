@@ -39,6 +39,7 @@ class OperationQueries(NamedTuple):
     health: str
     workers: str
     open_breakers: str
+    used_up_limits: str
     latency: str
     clients_open_to_api_roles: str
     phase_seconds: str
@@ -226,8 +227,12 @@ class Operations:
         return await self._fetch(OPERATION_QUERIES.workers)
 
     async def open_breakers(self) -> list[Row]:
-        """Return the credentials that the provider refuses."""
+        """Return the credentials that the provider refuses, and that somebody still tries."""
         return await self._fetch(OPERATION_QUERIES.open_breakers)
+
+    async def used_up_limits(self) -> list[Row]:
+        """Return the buckets of the provider's rate limit that are empty now."""
+        return await self._fetch(OPERATION_QUERIES.used_up_limits)
 
     async def latency(self) -> list[Row]:
         """Return `phase_latency`."""

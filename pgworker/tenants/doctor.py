@@ -29,6 +29,7 @@ from pgworker.settings import load_settings
 from pgworker.tenants.fleet import canonical_set
 from pgworker.tenants.lint import Severity, lint
 from pgworker.tenants.platform import open_database, open_platform
+from pgworker.tenants.providers.postgres import QUERIES as POSTGRES_QUERIES
 from pgworker.tenants.providers.supabase import SupabaseProvider
 from pgworker.tenants.secrets import Sealed
 from pgworker.tenants.workflow import find_workflows
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pgworker.db.pool import Connection
+    from pgworker.queue.operations import Row
     from pgworker.settings import Settings
     from pgworker.tenants.platform import Platform
 
@@ -56,7 +58,6 @@ class DoctorQueries(NamedTuple):
 
     ping: str
     sealed_samples: str
-    tenant_maker_rights: str
     overdue: str
 
 
@@ -274,7 +275,7 @@ async def _check_tenants_server(platform: Platform, subject: str) -> Check:
         raise BadConfiguration(message) from error
     try:
         with translated():
-            row = await connection.fetchrow(DOCTOR_QUERIES.tenant_maker_rights)
+            row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
     finally:
         await connection.close()
     assert row is not None
@@ -333,6 +334,7 @@ async def _check_queue(platform: Platform) -> AsyncIterator[Check]:
         )
     if not breakers:
         yield Check("credentials", Verdict.OK, "the provider refuses none")
+    yield _judge_limits(await operations.used_up_limits())
     if await operations.clients_are_open():
         yield Check(
             "table clients",
@@ -342,6 +344,21 @@ async def _check_queue(platform: Platform) -> AsyncIterator[Check]:
         )
     else:
         yield Check("table clients", Verdict.OK, "closed to anon and authenticated")
+
+
+def _judge_limits(used_up: list[Row]) -> Check:
+    if not used_up:
+        return Check("rate limits", Verdict.OK, "none of the provider's is used up")
+    shown = ", ".join(
+        f"{row['endpoint']} ({row['scope']}) for {row['seconds']:.0f} s" for row in used_up[:3]
+    )
+    more = f" and {len(used_up) - 3} more" if len(used_up) > 3 else ""
+    return Check(
+        "rate limits",
+        Verdict.WARN,
+        f"used up: {shown}{more}",
+        "nothing: the jobs that need them wait, without an attempt, and go on by themselves",
+    )
 
 
 def _judge_workers(alive: int, due: int) -> Check:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from pgworker.errors import LeaseLost, OutcomeUnknown, Permanent, Throttled
+from pgworker.errors import LeaseLost, OutcomeUnknown, Permanent
 from pgworker.tenants.management_errors import (
     Answer,
     Call,
     Endpoint,
     classify,
     lost,
-    rate_limit_reset,
+    read_rate_limit,
     unreadable,
 )
 from pgworker.tenants.management_models import (
@@ -38,6 +36,7 @@ from pgworker.tenants.management_models import (
     ProjectPage,
     ServiceHealth,
 )
+from pgworker.tenants.rate_limits import OwnLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pgworker.tenants.connection import StatementError
+    from pgworker.tenants.rate_limits import Limiter
 
 T = TypeVar("T")
 
@@ -60,9 +60,19 @@ USER_AGENT: Final = f"pgworker/{version('pgworker')}"
 
 _STARTING = frozenset({400, 404, 409, 422, 423})
 
-GET_ORGANIZATION = Endpoint("GET", "/v1/organizations/{scope}", "organizations:read", is_basic=True)
+GET_ORGANIZATION = Endpoint(
+    "GET",
+    "/v1/organizations/{scope}",
+    "organizations:read",
+    is_basic=True,
+    of_organization=True,
+)
 LIST_PROJECTS = Endpoint(
-    "GET", "/v1/organizations/{scope}/projects", "projects:read", is_basic=True
+    "GET",
+    "/v1/organizations/{scope}/projects",
+    "projects:read",
+    is_basic=True,
+    of_organization=True,
 )
 CREATE_PROJECT = Endpoint(
     "POST",
@@ -70,6 +80,7 @@ CREATE_PROJECT = Endpoint(
     "projects:write",
     is_basic=True,
     unclear=OutcomeUnknown,
+    of_organization=True,
     creates_project=True,
     read_seconds=60.0,
 )
@@ -112,33 +123,14 @@ _POOLERS = TypeAdapter(list[PoolerConfig])
 _ROWS = TypeAdapter(list[dict[str, Any]])
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """What an answer says of its bucket, for metrics and for slowing down.
-
-    Attributes:
-        endpoint: method and path template.
-        scope: project ref or organisation slug the bucket belongs to.
-        limit: requests of a window; `remaining`: what is left of them; None when not told.
-        reset: until the window ends.
-    """
-
-    endpoint: str
-    scope: str
-    status: int
-    limit: int | None
-    remaining: int | None
-    reset: timedelta | None
-
-
 class ManagementApi:
     """Calls the Management API with one access token.
 
-    A bucket (endpoint and scope) that answered 429 stays shut in this process until the time the
-    answer named: whoever asks meanwhile gets `Throttled` without a request, so that many jobs
-    don't hammer the same closed door.
+    Each request asks the limiter first: when its bucket is empty, the caller gets `Throttled` and
+    nothing is sent.
 
-    Every method raises `JobError` of any kind; messages hold no secret.
+    Every method raises `JobError` of any kind, and what the limiter raises; messages hold no
+    secret.
     """
 
     def __init__(
@@ -146,16 +138,14 @@ class ManagementApi:
         base_url: str,
         access_token: str,
         *,
-        observe_answer: Callable[[RateLimit], None] | None = None,
+        limits: Limiter | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Open no connection yet; without `limits`, no other process is reckoned with."""
         fingerprint = hashlib.sha256(access_token.encode()).hexdigest()[:8]
         self.credential = f"supabase:{fingerprint}"
         self._token = access_token
-        self._observe = observe_answer
-        self._clock = clock
-        self._reopens_at: dict[tuple[Endpoint, str], float] = {}
+        self._limits = limits or OwnLimits()
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -326,7 +316,7 @@ class ManagementApi:
     ) -> tuple[Call, httpx.Response]:
         """Send one request, once; return the 2xx answer."""
         call = Call(endpoint, scope, self.credential, (self._token, *secrets))
-        self._refuse_while_shut(call)
+        ticket = await self._limits.take(call.bucket)
         try:
             response = await self._client.request(
                 endpoint.method,
@@ -344,42 +334,14 @@ class ManagementApi:
         except httpx.RequestError as error:
             raise lost(call, _reason(error), sent=True) from error
 
-        self._tell(call, response)
+        answer = Answer(response.status_code, response.headers, response.content)
+        await self._limits.learn(ticket, read_rate_limit(answer))
         if response.is_success:
             return call, response
-        answer = Answer(response.status_code, response.headers, response.content)
         refusal = read_refusal(answer) if read_refusal else None
         if refusal is not None:
             raise refusal
-        failure = classify(call, answer)
-        if isinstance(failure, Throttled):
-            self._shut(call, failure.retry_after)
-        raise failure
-
-    def _refuse_while_shut(self, call: Call) -> None:
-        bucket = (call.endpoint, call.scope)
-        left = self._reopens_at.get(bucket, 0.0) - self._clock()
-        if left > 0:
-            wait = timedelta(seconds=left)
-            raise Throttled(f"the rate limit of {call} is used up for {left:.0f} s", wait)
-        self._reopens_at.pop(bucket, None)
-
-    def _shut(self, call: Call, wait: timedelta) -> None:
-        self._reopens_at[call.endpoint, call.scope] = self._clock() + wait.total_seconds()
-
-    def _tell(self, call: Call, response: httpx.Response) -> None:
-        if self._observe is None:
-            return
-        self._observe(
-            RateLimit(
-                endpoint=str(call.endpoint),
-                scope=call.scope,
-                status=response.status_code,
-                limit=_count(response.headers.get("x-ratelimit-limit")),
-                remaining=_count(response.headers.get("x-ratelimit-remaining")),
-                reset=rate_limit_reset(response.headers),
-            )
-        )
+        raise classify(call, answer)
 
 
 async def _hold_back_after(deadline: float, event: str, _: dict[str, Any]) -> None:
@@ -400,10 +362,6 @@ def checked_ref(ref: str) -> str:
     if REF_PATTERN.fullmatch(ref) is None:
         raise Permanent(f"{ref[:40]!r} is not a project ref (20 lower-case letters)")
     return ref
-
-
-def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 
 def _reason(error: httpx.RequestError) -> str:

@@ -20,6 +20,7 @@ from pgworker.errors import (
     Throttled,
     Transient,
 )
+from pgworker.tenants.rate_limits import Bucket, RateLimit
 from pgworker.tenants.redaction import scrub
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Endpoint:
         unclear: the error for a request that may have taken effect. `Transient` where doing it
             twice does no harm.
         not_ready: the 4xx statuses that a project gives while it is starting.
+        of_organization: its scope is the organisation, so that many jobs share one rate limit.
         creates_project: a refusal may be about the name, or about money.
         quotes_sql: its messages may hold a statement's words, which prove nothing.
         read_seconds: how long to wait for the answer.
@@ -60,6 +62,7 @@ class Endpoint:
     is_basic: bool = False
     unclear: type[Transient] | type[OutcomeUnknown] = Transient
     not_ready: frozenset[int] = frozenset()
+    of_organization: bool = False
     creates_project: bool = False
     quotes_sql: bool = False
     read_seconds: float = 30.0
@@ -85,7 +88,17 @@ class Call:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        return f"{self.endpoint} ({self.scope})"
+        return str(self.bucket)
+
+    @property
+    def bucket(self) -> Bucket:
+        """What the API counts this request by."""
+        return Bucket(
+            self.credential,
+            self.scope,
+            str(self.endpoint),
+            is_crowded=self.endpoint.of_organization,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +189,20 @@ def retry_after(headers: Mapping[str, str]) -> timedelta:
     return min(max(wait, timedelta(seconds=1)), LONGEST_WAIT)
 
 
-def rate_limit_reset(headers: Mapping[str, str]) -> timedelta | None:
-    """Return the time until the bucket is full again, or None when the answer doesn't tell."""
-    return _seconds(headers.get("x-ratelimit-reset"))
+def read_rate_limit(answer: Answer) -> RateLimit:
+    """Return what an answer tells of its bucket; a 429 always tells how long it is empty."""
+    headers, is_refusal = answer.headers, answer.status == 429
+    return RateLimit(
+        limit=_count(headers.get("x-ratelimit-limit")) or None,
+        remaining=_count(headers.get("x-ratelimit-remaining")),
+        reset=retry_after(headers) if is_refusal else _seconds(headers.get("x-ratelimit-reset")),
+        is_refusal=is_refusal,
+    )
+
+
+def _count(text: str | None) -> int | None:
+    # Longer ones are nobody's limit, and don't fit into a column.
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else None
 
 
 def _seconds(text: str | None) -> timedelta | None:

@@ -20,6 +20,7 @@ from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.telemetry import get_logger
 from pgworker.tenants.providers.registry import Providers
 from pgworker.tenants.secrets import TenantSecrets, Vault
+from pgworker.tenants.shared_limits import SharedLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -112,7 +113,7 @@ async def open_platform(
         pool = await stack.enter_async_context(
             open_pool(dsn, max_size=pool_size, through_pooler=settings.listen_url is not None)
         )
-        providers = Providers(settings, platform_dsn=dsn)
+        providers = Providers(settings, platform_dsn=dsn, limits=SharedLimits(pool))
         stack.push_async_callback(providers.aclose)
         yield Platform(settings, dsn, pool, providers, data_dir)
 

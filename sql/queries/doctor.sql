@@ -13,15 +13,6 @@ select distinct on (key_id)
 from pgworker.tenant_secrets
 order by key_id, updated_at desc;
 
--- name: tenant_maker_rights
--- What the role may do that makes tenants.
-select
-    rolname as role,
-    rolsuper or rolcreatedb as may_create_databases,
-    rolsuper or rolcreaterole as may_create_roles
-from pg_catalog.pg_roles
-where rolname = current_user;
-
 -- name: overdue
 -- Unfinished jobs that are older than anything should get.
 select count(*)

@@ -172,7 +172,8 @@ select
     lease_expired,
     workers_alive,
     paused,
-    breakers_open
+    breakers_open,
+    limits_used_up
 from pgworker.queue_health;
 
 -- name: workers
@@ -191,13 +192,28 @@ from pgworker.worker_status
 order by alive desc, last_seen_at desc;
 
 -- name: open_breakers
+-- Those that somebody still tries: nobody asks for a credential that was replaced.
 select
     credential,
     reason,
     opened_at,
     probe_at
 from pgworker.breakers
+where probe_at > now() - interval '10 minutes'
 order by opened_at;
+
+-- name: used_up_limits
+-- Buckets of the provider's rate limit that are empty now, and for how long.
+select
+    endpoint,
+    scope,
+    refused,
+    extract(epoch from resets_at - now())::double precision as seconds
+from pgworker.rate_limits
+where
+    used >= pgworker.ceiling_of(rate_limits)
+    and resets_at > now()
+order by resets_at desc;
 
 -- name: latency
 select

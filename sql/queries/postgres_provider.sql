@@ -1,3 +1,12 @@
+-- name: maker_rights
+-- What the role may do that makes tenants.
+select
+    rolname as role,
+    rolsuper or rolcreatedb as may_create_databases,
+    rolsuper or rolcreaterole as may_create_roles
+from pg_catalog.pg_roles
+where rolname = current_user;
+
 -- name: find_database
 -- A database of that name: whose it is, and whether it is closed to everybody else, which
 -- is the last step of making it.

@@ -21,8 +21,15 @@ select
     (
         select count(*)
         from pgworker.breakers as breaker
-        where breaker.opened_at is not null
-    ) as breakers_open
+        where breaker.probe_at > now() - interval '10 minutes'
+    ) as breakers_open,
+    (
+        select count(*)
+        from pgworker.rate_limits as bucket
+        where
+            bucket.used >= pgworker.ceiling_of(bucket)
+            and bucket.resets_at > now()
+    ) as limits_used_up
 from (
     select
         count(*) as jobs,

@@ -553,6 +553,7 @@ async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
         "workers_alive": 1,
         "paused": True,
         "breakers_open": 0,
+        "limits_used_up": 0,
     }
     assert 90 <= health["oldest_due_seconds"] < 150
 

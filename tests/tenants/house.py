@@ -156,6 +156,10 @@ class House:
                 ),
                 "update pgworker.breakers set probe_at = probe_at - $1 * interval '1 s'",
                 "update pgworker.steps set intended_at = intended_at - $1 * interval '1 s'",
+                (
+                    "update pgworker.rate_limits set opened_at = opened_at - $1 * interval '1 s',"
+                    " resets_at = resets_at - $1 * interval '1 s'"
+                ),
             ):
                 await connection.execute(statement, seconds)
             await connection.execute("alter table pgworker.event_log disable trigger user")

@@ -33,7 +33,6 @@ from pgworker.tenants.management_api import (
     RUN_QUERY,
     SET_PASSWORD,
     ManagementApi,
-    RateLimit,
 )
 from pgworker.tenants.management_connection import ManagementConnection
 from pgworker.tenants.management_errors import (
@@ -45,8 +44,10 @@ from pgworker.tenants.management_errors import (
     NotFound,
     classify,
     read_message,
+    read_rate_limit,
     retry_after,
 )
+from pgworker.tenants.rate_limits import Bucket, OwnLimits, RateLimit, Ticket
 
 TOKEN = "sbp_0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "Kq7Zp2Wm9Xr4Tb6Vn8Lc3Hd5Jf1Gs0Ay"
@@ -313,7 +314,7 @@ async def test_a_bucket_that_answered_429_stays_shut_until_the_time_it_named() -
         paths.append(request.url.path)
         return httpx.Response(statuses.pop(0), json=PROJECT, headers={"X-RateLimit-Reset": "20"})
 
-    async with api_answering(reply, clock=lambda: now) as api:
+    async with api_answering(reply, limits=OwnLimits(lambda: now)) as api:
         with pytest.raises(Throttled):
             await api.get_project(REF)
         now += 5.0
@@ -327,15 +328,68 @@ async def test_a_bucket_that_answered_429_stays_shut_until_the_time_it_named() -
     assert paths == [f"/v1/projects/{ref}" for ref in (REF, REF[::-1], REF)]
 
 
-async def test_each_answer_tells_its_rate_limit() -> None:
-    seen: list[RateLimit] = []
-    headers = {"X-RateLimit-Limit": "120", "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "9"}
-    async with api_answering(always(200, PROJECT, **headers), observe_answer=seen.append) as api:
-        await api.get_project(REF)
+@pytest.mark.parametrize(
+    ("status", "headers", "limit"),
+    [
+        (200, {"limit": "120", "remaining": "7", "reset": "9"}, (120, 7, 9, False)),
+        (500, {"limit": "120", "remaining": "0", "reset": "60"}, (120, 0, 60, False)),
+        (200, {}, (None, None, None, False)),
+        (200, {"limit": "0", "remaining": "-1", "reset": "soon"}, (None, None, None, False)),
+        (200, {"limit": "9" * 30, "remaining": "١", "reset": "nan"}, (None, None, None, False)),
+        (429, {"limit": "120", "remaining": "0", "reset": "9"}, (120, 0, 9, True)),
+        (429, {}, (None, None, 30, True)),
+        (429, {"reset": "86400"}, (None, None, 300, True)),
+    ],
+)
+def test_an_answer_tells_its_rate_limit(
+    status: int, headers: dict[str, str], limit: tuple[Any, ...]
+) -> None:
+    named = {f"x-ratelimit-{name}": text for name, text in headers.items()}
 
-    assert seen == [
-        RateLimit("GET /v1/projects/{scope}", REF, 200, 120, 7, timedelta(seconds=9)),
+    told = read_rate_limit(Answer(status, named, b""))
+
+    seconds = None if told.reset is None else told.reset.total_seconds()
+    assert (told.limit, told.remaining, seconds, told.is_refusal) == limit
+
+
+async def test_no_request_leaves_without_the_limiters_leave_and_each_answer_is_handed_to_it() -> (
+    None
+):
+    class Told:
+        buckets: list[Bucket] = []
+        answers: list[tuple[Ticket, RateLimit]] = []
+
+        async def take(self, bucket: Bucket) -> Ticket:
+            self.buckets.append(bucket)
+            if len(self.buckets) == 3:
+                raise Throttled("used up", timedelta(seconds=8))
+            return Ticket(bucket, 1.0)
+
+        async def learn(self, ticket: Ticket, answer: RateLimit) -> None:
+            self.answers.append((ticket, answer))
+
+    limits = Told()
+    headers = {"X-RateLimit-Limit": "120", "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "9"}
+    sent: list[str] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.path)
+        return httpx.Response(404, json=MESSAGE, headers=headers)
+
+    async with api_answering(reply, limits=limits) as api:
+        for ask in (api.get_project(REF), api.create_project(BODY)):
+            with pytest.raises(NotFound):
+                await ask
+        with pytest.raises(Throttled):
+            await api.get_project(REF)
+
+    assert sent == [f"/v1/projects/{REF}", "/v1/projects"]
+    assert limits.buckets[:2] == [
+        Bucket(api.credential, REF, "GET /v1/projects/{scope}", is_crowded=False),
+        Bucket(api.credential, SLUG, "POST /v1/projects", is_crowded=True),
     ]
+    told = RateLimit(120, 7, timedelta(seconds=9))
+    assert limits.answers == [(Ticket(bucket, 1.0), told) for bucket in limits.buckets[:2]]
 
 
 @pytest.mark.parametrize("ref", ["", "short", REF.upper(), "../v1/organizations/", REF + "a"])

@@ -519,8 +519,8 @@ async def test_a_rate_limit_is_waited_for_without_an_attempt(supabase: Open) -> 
 
 
 def reopen(house: House) -> None:
-    """Let the time pass that a shut bucket waits for in this process."""
-    house.platform.providers.default._api._reopens_at.clear()  # type: ignore[attr-defined]
+    """Let this process forget what it was told of rate limits, as it does when time passes."""
+    house.platform.providers.default._api._limits._own._windows.clear()  # type: ignore[attr-defined]
 
 
 async def test_errors_that_pass_are_tried_again(supabase: Open) -> None:

@@ -100,6 +100,15 @@ class Provider(Protocol):
         """Name the credential in use without revealing it; breakers go by it."""
         ...
 
+    async def prove_access(self) -> None:
+        """Use the credential once, for something cheap that changes nothing.
+
+        Raises:
+            CredentialRefused: it isn't taken.
+            JobError: no answer that says so, or the contrary.
+        """
+        ...
+
     def tenant_name(self, client_id: UUID) -> str:
         """Return the deterministic name of the client's tenant."""
         ...

@@ -44,6 +44,7 @@ _PASSING = ("53", "55", "57", "40", "08", "23505", "XX000")
 class PostgresQueries(NamedTuple):
     """The statements of `sql/queries/postgres_provider.sql`."""
 
+    maker_rights: str
     find_database: str
     create_roles: str
     create_database: str
@@ -81,6 +82,22 @@ class PostgresProvider:
         hosts = parts.netloc.rpartition("@")[2] or options.get("host", "")
         place = f"{user}@{hosts}:{options.get('port', '')}"
         return f"postgres:{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+    async def prove_access(self) -> None:
+        """Log in, and find the right to make tenants.
+
+        Raises:
+            CredentialRefused: the login is refused, or may not make tenants.
+            Transient: the server doesn't say.
+        """
+        async with self._admin() as admin:
+            (rights,) = await admin.fetch(QUERIES.maker_rights)
+        if not (rights["may_create_databases"] and rights["may_create_roles"]):
+            raise CredentialRefused(
+                "the role of PGWORKER_TENANTS_URL may not make tenants (it needs createdb and "
+                "createrole)",
+                credential=self.credential,
+            )
 
     def tenant_name(self, client_id: UUID) -> str:
         """Return the name of the client's database, and of the role that owns it."""

@@ -11,15 +11,23 @@ from pgworker.tenants.providers.supabase import SupabaseProvider, SupabaseSettin
 if TYPE_CHECKING:
     from pgworker.settings import Settings
     from pgworker.tenants.providers.base import Provider
+    from pgworker.tenants.rate_limits import Limiter
 
 
 class Providers:
     """Hands out providers; one of each for the life of the process."""
 
-    def __init__(self, settings: Settings, *, platform_dsn: str) -> None:
-        """Take the settings; tenants live on the platform's own server unless told otherwise."""
+    def __init__(self, settings: Settings, *, platform_dsn: str, limits: Limiter) -> None:
+        """Take the settings; tenants live on the platform's own server unless told otherwise.
+
+        Args:
+            settings: of the process.
+            platform_dsn: of the platform's database.
+            limits: who may send the next request to a provider that counts them.
+        """
         self._settings = settings
         self._platform_dsn = platform_dsn
+        self._limits = limits
         self._made: dict[str, Provider] = {}
 
     @property
@@ -77,5 +85,6 @@ class Providers:
                 sql=settings.supabase_sql,
                 pooler_hosts=settings.supabase_pooler_hosts,
                 pooler_port=settings.supabase_pooler_port,
-            )
+            ),
+            limits=self._limits,
         )

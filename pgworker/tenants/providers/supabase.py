@@ -21,6 +21,7 @@ from pgworker.errors import (
     JobError,
     OutcomeUnknown,
     Permanent,
+    QuotaExceeded,
     SmokeCheckFailed,
     Transient,
 )
@@ -30,7 +31,6 @@ from pgworker.tenants.management_api import (
     LIMITS,
     USER_AGENT,
     ManagementApi,
-    RateLimit,
     checked_ref,
 )
 from pgworker.tenants.management_connection import ManagementConnection
@@ -50,6 +50,7 @@ from pgworker.tenants.providers.supabase_services import (
     ProjectServices,
     plan_reads,
 )
+from pgworker.tenants.rate_limits import OwnLimits
 from pgworker.tenants.steps import Step
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.management_models import ApiKey, Organization, ServiceHealth
+    from pgworker.tenants.rate_limits import Limiter
     from pgworker.tenants.steps import Steps
 
 # V1CreateProjectBody: the API refuses a body with any other code or size.
@@ -136,7 +138,7 @@ class SupabaseProvider:
         self,
         settings: SupabaseSettings,
         *,
-        observe_answer: Callable[[RateLimit], None] | None = None,
+        limits: Limiter | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -144,7 +146,7 @@ class SupabaseProvider:
 
         Args:
             settings: plain values.
-            observe_answer: is told the rate limit of each answer.
+            limits: who may send the next request; None reckons with no other process.
             transport: stands in for the network, in tests.
             clock: seconds, monotonic.
 
@@ -164,9 +166,8 @@ class SupabaseProvider:
         self._api = ManagementApi(
             settings.api_url,
             settings.access_token,
-            observe_answer=observe_answer,
+            limits=limits or OwnLimits(clock),
             transport=transport,
-            clock=clock,
         )
         self.credential = self._api.credential
         # Apart from the API's client: the access token must not reach a project's host.
@@ -190,6 +191,19 @@ class SupabaseProvider:
     def tenant_name(self, client_id: UUID) -> str:
         """Return the project's name: without dots, and nobody else would choose it."""
         return f"pgworker-{client_id}"
+
+    async def prove_access(self) -> None:
+        """Use the token once, for a request that changes nothing.
+
+        Raises:
+            CredentialRefused: the API doesn't take it.
+            JobError: no answer that says so, or the contrary.
+        """
+        try:
+            await self.check_access()
+        except (Permanent, QuotaExceeded) as error:
+            # Whatever is wrong, the API knows whom it tells so.
+            _log.debug("access_proven_by_another_error", error=str(error))
 
     async def check_access(self) -> Organization:
         """Return the organisation, which proves that token and slug are good.

@@ -1,0 +1,12 @@
+-- name: take
+-- How many of the wanted requests may be sent now, and when the others may ask again.
+select
+    granted,
+    opened_at,
+    is_told,
+    wait,
+    spread
+from pgworker.take_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+
+-- name: learn
+select pgworker.learn_limit($1, $2, $3, $4, $5, $6, $7, $8);
