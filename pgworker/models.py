@@ -141,6 +141,7 @@ class Snooze:
         learnt: merged into the job's checkpoint; no secrets.
         error_kind: set when an error is the cause of the wait (throttled, auth).
         error: its message.
+        credential: the one that is refused (auth): the wait is over when its breaker closes.
     """
 
     delay: timedelta
@@ -148,6 +149,7 @@ class Snooze:
     learnt: dict[str, Any] = field(default_factory=dict)
     error_kind: ErrorKind | None = None
     error: str | None = None
+    credential: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""

@@ -115,6 +115,7 @@ class Jobs:
             [snooze.learnt for _, snooze in steps],
             [snooze.error_kind for _, snooze in steps],
             [None if snooze.error is None else storable(snooze.error) for _, snooze in steps],
+            [snooze.credential for _, snooze in steps],
         )
 
     async def fail(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pgworker.errors import DatabaseUnreachable, JobError, Throttled
+from pgworker.errors import CredentialRefused, DatabaseUnreachable, JobError, Throttled
 from pgworker.models import ErrorKind, Failure, Snooze, Transition
 
 # While a breaker is open its jobs are woken when it closes; this is for when nobody does.
@@ -32,6 +32,7 @@ def after_error(error: JobError | DatabaseUnreachable) -> Transition:
             reason="a credential that the provider accepts",
             error_kind=ErrorKind.AUTH,
             error=message,
+            credential=error.credential if isinstance(error, CredentialRefused) else None,
         )
     return Failure(error.kind, message, retry=error.kind in _RETRIED)
 

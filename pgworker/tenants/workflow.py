@@ -148,7 +148,7 @@ class PhaseRunner:
         position = workflow.position_of(job.job_type)
         client = await self._operations.client(job.client_id)
         provider = await self._provider_of(client)
-        admission = await self._breakers.admit(provider.credential)
+        admission = await self._breakers.admit(provider.credential, job)
         if admission.wait is not None:
             return admission.wait
         steps = StepLedger(self._pool, client.id, job)
@@ -163,6 +163,10 @@ class PhaseRunner:
             log=get_logger(),
         )
         try:
+            if admission.doubt is not None:
+                wait = await self._breakers.prove(provider, admission.doubt)
+                if wait is not None:
+                    return wait
             outcome = await _run(workflow.phases[position], context)
             await steps.flush()
         except CredentialRefused as error:
@@ -170,8 +174,11 @@ class PhaseRunner:
             raise
         except JobError as error:
             await self._redact(error, job)
+            if admission.doubt is not None:
+                await self._breakers.close(provider.credential)
             raise
-        if admission.is_probe:
+        if admission.doubt is not None:
+            # Not before the phase's end: a token may be taken, and yet lack a permission.
             await self._breakers.close(provider.credential)
         if isinstance(outcome, Snooze):
             # The reason may quote the other side.

@@ -1,7 +1,9 @@
 -- snooze: running -> waiting until p_delays from now, for jobs held by their callers. A
 -- wait is not an attempt. p_reasons says in words what is waited for; an error (kind and
 -- message, or null) is one that nobody has to act on yet: throttled, or a credential that
--- is refused. Arrays are parallel. Returns the ids that were refused (stale claim token).
+-- is refused. p_credentials names that credential: a job that parks in the moment in which
+-- the breaker closes, and so wasn't woken by that, is due at once. Arrays are parallel.
+-- Returns the ids that were refused (stale claim token).
 create or replace function pgworker.snooze(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
@@ -9,7 +11,8 @@ create or replace function pgworker.snooze(
     p_reasons text[],
     p_learnt jsonb[],
     p_error_kinds text[],
-    p_errors text[]
+    p_errors text[],
+    p_credentials text[]
 )
 returns setof bigint
 language sql
@@ -19,9 +22,26 @@ as $$
         select *
         from
             unnest(
-                p_job_ids, p_claim_tokens, p_delays, p_reasons, p_learnt, p_error_kinds, p_errors
+                p_job_ids,
+                p_claim_tokens,
+                p_delays,
+                p_reasons,
+                p_learnt,
+                p_error_kinds,
+                p_errors,
+                p_credentials
             )
-            as input (job_id, claim_token, delay, reason, learnt, error_kind, error)
+            as input (job_id, claim_token, delay, reason, learnt, error_kind, error, credential)
+    ),
+
+    -- Locked: close_breaker either waits for this statement, and then finds the jobs waiting,
+    -- or was first, and then the breaker isn't found here.
+    still_open as (
+        select breaker.credential
+        from pgworker.breakers as breaker
+        where breaker.credential = any(p_credentials)
+        order by breaker.credential
+        for share
     ),
 
     held as (
@@ -32,7 +52,13 @@ as $$
             input.reason,
             input.learnt,
             input.error_kind,
-            input.error
+            input.error,
+            input.credential is not null
+            and not exists (
+                select 1
+                from still_open
+                where still_open.credential = input.credential
+            ) as is_accepted_again
         from public.client_provisioning_jobs as job
         inner join input on job.id = input.job_id and job.claim_token = input.claim_token
         where job.status = 'running'
@@ -45,8 +71,9 @@ as $$
         set
             status = 'waiting',
             -- Who was told to come back at the same time doesn't come back in one instant.
-            run_at = now() + held.delay * case held.error_kind
-                when 'throttled' then 1 + 0.1 * random()
+            run_at = now() + held.delay * case
+                when held.is_accepted_again then 0
+                when held.error_kind = 'throttled' then 1 + 0.1 * random()
                 else 1
             end,
             waiting_for = held.reason,

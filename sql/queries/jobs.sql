@@ -30,7 +30,7 @@ select refused from pgworker.complete($1, $2, $3, $4) as refused;
 
 -- name: snooze
 -- The ids that were refused: somebody else holds them.
-select refused from pgworker.snooze($1, $2, $3, $4, $5, $6, $7) as refused;
+select refused from pgworker.snooze($1, $2, $3, $4, $5, $6, $7, $8) as refused;
 
 -- name: fail
 -- The status that the job is in now: waiting or failed.

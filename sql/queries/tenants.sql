@@ -89,7 +89,7 @@ select
     wait,
     reason,
     is_probe
-from pgworker.admit($1, $2);
+from pgworker.admit($1, $2, $3, $4);
 
 -- name: open_breaker
 select pgworker.open_breaker($1, $2, $3);

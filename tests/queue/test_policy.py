@@ -52,6 +52,7 @@ def test_a_refused_credential_parks_the_job_without_an_attempt() -> None:
 
     assert isinstance(outcome, Snooze)
     assert outcome.error_kind is ErrorKind.AUTH
+    assert outcome.credential == "token ab12"
     assert "credential" in outcome.reason
 
 
