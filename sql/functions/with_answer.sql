@@ -26,7 +26,10 @@ begin
     v_used := coalesce(p_used, pgworker.ceiling_of(p_bucket));
 
     if p_used is not null then
-        p_bucket.span := greatest(p_bucket.span, p_ends_before);
+        -- As the server told it, whole, though a moment has passed since.
+        p_bucket.span := greatest(
+            p_bucket.span, make_interval(secs => ceil(extract(epoch from p_ends_before)))
+        );
     end if;
 
     if v_is_later and not (v_is_ours and not p_bucket.is_told) then

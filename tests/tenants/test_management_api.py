@@ -356,8 +356,9 @@ async def test_no_request_leaves_without_the_limiters_leave_and_each_answer_is_h
     None
 ):
     class Told:
-        buckets: list[Bucket] = []
-        answers: list[tuple[Ticket, RateLimit]] = []
+        def __init__(self) -> None:
+            self.buckets: list[Bucket] = []
+            self.answers: list[tuple[Ticket, RateLimit]] = []
 
         async def take(self, bucket: Bucket) -> Ticket:
             self.buckets.append(bucket)
