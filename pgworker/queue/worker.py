@@ -178,10 +178,10 @@ class Worker:
         for job in claimed:
             held = _Held(job, sure_until=asked_at + self._settings.lease.total_seconds())
             self._held[job.id] = held
-            held.task = phases.create_task(self._carry(job), name=f"job {job.id}")
+            held.task = phases.create_task(self._carry(held), name=f"job {job.id}")
             # Not in a `finally` of the task: one that is cancelled before its first step has
             # none, and a job that is kept by nobody would have its lease renewed for ever.
-            held.task.add_done_callback(partial(self._let_go, job.id))
+            held.task.add_done_callback(partial(self._let_go, held))
         if self._more_is_due:
             return self._settings.poll
         if claimed:
@@ -213,8 +213,9 @@ class Worker:
 
     # -- carrying a job -------------------------------------------------------------------
 
-    async def _carry(self, job: Job) -> None:
+    async def _carry(self, held: _Held) -> None:
         """Run phase after phase, until the job ends, waits, or is no longer ours."""
+        job = held.job
         structlog.contextvars.bind_contextvars(job_id=job.id, client_id=str(job.client_id))
         try:
             following: Job | None = job
@@ -224,15 +225,17 @@ class Worker:
                 transition = await self._attempt(job)
                 following = await self._store(job, transition)
                 if following is not None:
-                    self._held[job.id].job = following
+                    held.job = following
                     if self._signals.draining.is_set():
                         await self._release([following])
                         return
         except LeaseLost as error:
             log.warning("lease_lost", error=str(error))
 
-    def _let_go(self, job_id: int, _: asyncio.Task[None]) -> None:
-        del self._held[job_id]
+    def _let_go(self, held: _Held, _: asyncio.Task[None]) -> None:
+        # A job that was let go of may be due, and claimed again, before its task has ended.
+        if self._held.get(held.job.id) is held:
+            del self._held[held.job.id]
         if self._more_is_due or not self._held:
             self._signals.wake.set()
 

@@ -22,14 +22,18 @@ from pgworker.errors import (
     Transient,
 )
 from pgworker.models import Advance, Complete, Done, Job, JobStatus, Snooze, Transition
+from pgworker.queue.jobs import Jobs
 from tests.support.jobs import PHASES, jobs_in
 from tests.support.proxy import proxy_to
 from tests.support.workers import NEVER, PhaseInTest, within, working
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+    from pgworker.db.pool import Pool
     from tests.support.jobs import JobsInTest
     from tests.support.workers import RunPhase
 
@@ -46,6 +50,21 @@ async def eventually(jobs: JobsInTest, job_id: int, *statuses: JobStatus) -> Job
         while (status := await jobs.status_of(job_id)) not in statuses:
             pass
     return status
+
+
+class JobsThatAnswerLate(Jobs):
+    """The queue for a worker that learns late that its snooze is committed."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool, worker="worker", lease=timedelta(seconds=30))
+        self.snoozed = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def snooze(self, steps: Sequence[tuple[Job, Snooze]]) -> set[int]:
+        refused = await super().snooze(steps)
+        self.snoozed.set()
+        await self.may_answer.wait()
+        return refused
 
 
 # -- claiming ---------------------------------------------------------------------------------
@@ -68,6 +87,31 @@ async def test_it_claims_up_to_its_free_slots_with_one_statement(jobs: JobsInTes
         phase.may_end.set()
         for _ in range(6):
             await phase.next_job()
+
+
+async def test_a_job_that_is_due_again_before_its_snooze_is_answered_goes_on_as_another_claim(
+    jobs: JobsInTest,
+) -> None:
+    job_id = await jobs.add()
+    late, phase = JobsThatAnswerLate(jobs.pool), PhaseInTest()
+
+    async def snooze_first(job: Job) -> Transition:
+        if job.claim_token == 1:
+            return Snooze(timedelta(0), reason="nothing")
+        return await phase(job)
+
+    async with working(jobs.pool, snooze_first, jobs=late) as worker:
+        await within(late.snoozed.wait())
+        worker.wake()
+        again = await phase.next_job()
+        late.may_answer.set()
+        phase.outcome = Advance("await_project", Done())
+        phase.may_end.set()
+        following = await phase.next_job()
+        phase.outcome = DONE
+        assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+
+    assert again.claim_token == following.claim_token == 2
 
 
 async def test_until_empty_it_leaves_when_all_is_done(jobs: JobsInTest) -> None:

@@ -68,13 +68,14 @@ async def working(
     grace: timedelta = NEVER,
     backoff: timedelta = timedelta(milliseconds=1),
     until_empty: bool = False,
+    jobs: Jobs | None = None,
 ) -> AsyncIterator[Worker]:
     """Run a worker while the block runs; afterwards it is told to leave at once, and awaited.
 
-    With `until_empty`, it is awaited without being told.
+    With `until_empty`, it is awaited without being told. `jobs` stands in for its own.
     """
     worker = Worker(
-        Jobs(pool, worker=worker_id, lease=lease),
+        jobs or Jobs(pool, worker=worker_id, lease=lease),
         run_phase,
         settings=WorkerSettings(
             workflows=workflows,
