@@ -12,7 +12,7 @@ from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import configure_logging
 from pgworker.version import __version__
 
-from . import clients, db, demo, doctor, jobs, keys, run, schema, secrets
+from . import clients, db, demo, doctor, jobs, keys, reconcile, run, schema, secrets
 from .console import EX_CONFIG, EX_FAILED, EX_UNAVAILABLE, forget_broken_pipe, plain, stderr
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(schema.app, name="schema")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
+app.command()(reconcile.reconcile)
 app.command()(doctor.doctor)
 app.command()(demo.demo)
 

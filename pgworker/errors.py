@@ -131,6 +131,10 @@ class UnknownClient(PgworkerError):
     """No client has that id or name (SQLSTATE PW003)."""
 
 
+class NotDeleted(PgworkerError):
+    """A tenant that was to be deleted has an owner, or isn't known; or deleting it failed."""
+
+
 # -- configuration, database ------------------------------------------------------------------
 
 

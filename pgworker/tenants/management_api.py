@@ -177,12 +177,16 @@ class ManagementApi:
         """Return the organisation; the cheapest proof that token and slug are good."""
         return await self._read(GET_ORGANIZATION, slug, _ORGANIZATION)
 
-    async def list_projects(self, slug: str, *, search: str, offset: int) -> ProjectPage:
-        """Return one page of the organisation's projects whose names contain `search`.
+    async def list_projects(
+        self, slug: str, *, offset: int, search: str | None = None
+    ) -> ProjectPage:
+        """Return one page of the organisation's projects, or of those whose names match `search`.
 
         Never filtered by status: that filter hides what is coming up.
         """
-        params = {"search": search, "limit": str(PAGE_SIZE), "offset": str(offset)}
+        params = {"limit": str(PAGE_SIZE), "offset": str(offset)}
+        if search is not None:
+            params["search"] = search
         return await self._read(LIST_PROJECTS, slug, _PROJECT_PAGE, params=params)
 
     async def create_project(

@@ -23,6 +23,41 @@ select
 from pg_catalog.pg_database as database
 where database.datname = {name}; -- noqa: PRS
 
+-- name: list_ours
+-- The databases and roles that bear names of ours. No owner: there is a role only.
+-- A connection limit of -2 marks a database whose drop was interrupted.
+with named_database as (
+    select
+        database.datname as name,
+        pg_catalog.pg_get_userbyid(database.datdba) as owner,
+        database.datconnlimit = -2 as is_invalid,
+        not exists (
+            select 1
+            from
+                pg_catalog.aclexplode(
+                    coalesce(database.datacl, pg_catalog.acldefault('d', database.datdba))
+                ) as granted
+            where granted.grantee = 0
+        ) as is_closed
+    from pg_catalog.pg_database as database
+    where database.datname ~ '^pgw_[0-9a-f]{32}$'
+),
+
+named_role as (
+    select role.rolname as name
+    from pg_catalog.pg_roles as role
+    where role.rolname ~ '^pgw_[0-9a-f]{32}$'
+)
+
+select
+    named_database.owner,
+    named_database.is_invalid,
+    named_database.is_closed,
+    coalesce(named_database.name, named_role.name) as name
+from named_database
+full join named_role on named_database.name = named_role.name
+order by name;
+
 -- name: create_roles
 -- The owner, with a password verifier, and the roles that canonical migrations grant to
 -- (as a Supabase project has them). Roles belong to the whole server, and another worker

@@ -57,6 +57,34 @@ class Tenant:
     created_at: datetime | None = None
 
 
+class SightingState(StrEnum):
+    """How much of a tenant is there."""
+
+    WHOLE = "whole"
+    UNFINISHED = "unfinished"  # its last steps are missing
+    REMNANT = "remnant"  # a part of one: nothing that a client could use
+    LEAVING = "leaving"  # being deleted
+    FOREIGN = "foreign"  # it bears a name of ours and belongs to somebody else
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """Something at the provider that bears a name as we give them.
+
+    Attributes:
+        client_id: whom the name says it was made for; not every client is known here.
+        detail: what it is and how it is, in words, without secrets.
+        created_at: None where the provider doesn't tell.
+    """
+
+    ref: str
+    name: str
+    client_id: UUID
+    state: SightingState
+    detail: str
+    created_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One look at a tenant.
@@ -118,6 +146,16 @@ class Provider(Protocol):
 
         Raises:
             JobError: the look-up was not complete, or found two, or somebody else's.
+        """
+        ...
+
+    async def list_ours(self) -> tuple[Sighting, ...]:
+        """Return everything there that bears a name as `tenant_name` gives them.
+
+        Where another pgworker shares the organisation or the server, its tenants are among them.
+
+        Raises:
+            JobError: the listing was not complete: nothing may be concluded.
         """
         ...
 

@@ -8,6 +8,7 @@ import re
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from uuid import UUID
 
 from pgworker.db.queries import load
 from pgworker.errors import CredentialRefused, JobError, Permanent, Transient
@@ -16,6 +17,8 @@ from pgworker.tenants.postgres_connection import connect_postgres
 from pgworker.tenants.providers.base import (
     Credentials,
     Observation,
+    Sighting,
+    SightingState,
     Tenant,
     TenantRequest,
     TenantState,
@@ -24,9 +27,11 @@ from pgworker.tenants.scram import scram_verifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from uuid import UUID
 
     from pgworker.tenants.steps import Steps
+
+# Followed by the 32 hexadecimal digits of the client's id; `list_ours` has the whole pattern.
+PREFIX = "pgw_"
 
 # CREATE DATABASE copies files: more at a time make each of them slower.
 CREATES_AT_ONCE = 4
@@ -46,6 +51,7 @@ class PostgresQueries(NamedTuple):
 
     maker_rights: str
     find_database: str
+    list_ours: str
     create_roles: str
     create_database: str
     close_database: str
@@ -101,7 +107,7 @@ class PostgresProvider:
 
     def tenant_name(self, client_id: UUID) -> str:
         """Return the name of the client's database, and of the role that owns it."""
-        return f"pgw_{client_id.hex}"
+        return f"{PREFIX}{client_id.hex}"
 
     async def find(self, name: str) -> Tenant | None:
         """Return the tenant when it is whole; a half-made one is finished by `create`.
@@ -115,6 +121,12 @@ class PostgresProvider:
         if found is None:
             return None
         return self._tenant(name) if found["is_closed"] else None
+
+    async def list_ours(self) -> tuple[Sighting, ...]:
+        """Return the databases and roles of our names; the server's catalogue is complete."""
+        async with self._admin() as admin:
+            rows = await admin.fetch(QUERIES.list_ours)
+        return tuple(_sighting(row) for row in rows)
 
     async def create(self, request: TenantRequest) -> Tenant:
         """Create role and database, or what is missing of them.
@@ -252,6 +264,26 @@ async def _look_up(admin: TenantConnection, query: str, name: str) -> dict[str, 
             f"{name}: pgworker did not make it and leaves it alone"
         )
     return rows[0] if rows else None
+
+
+def _sighting(row: dict[str, Any]) -> Sighting:
+    name = row["name"]
+    state, detail = _judge(row)
+    return Sighting(name, name, UUID(name.removeprefix(PREFIX)), state, detail)
+
+
+def _judge(row: dict[str, Any]) -> tuple[SightingState, str]:
+    """Return how whole a tenant is, from its row of `list_ours`."""
+    name, owner = row["name"], row["owner"]
+    if owner is None:
+        return SightingState.REMNANT, f"role {name} without its database"
+    if owner != name:
+        return SightingState.FOREIGN, f"database {name}, which belongs to role {owner}"
+    if row["is_invalid"]:
+        return SightingState.REMNANT, f"database {name}, which an interrupted drop left unusable"
+    if not row["is_closed"]:
+        return SightingState.UNFINISHED, f"database {name}, still open to every role of its server"
+    return SightingState.WHOLE, f"database {name}"
 
 
 def _literal(name: str) -> str:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import httpx
 import structlog
@@ -40,6 +41,8 @@ from pgworker.tenants.postgres_connection import connect_postgres
 from pgworker.tenants.providers.base import (
     Credentials,
     Observation,
+    Sighting,
+    SightingState,
     Tenant,
     TenantRequest,
     TenantState,
@@ -56,7 +59,6 @@ from pgworker.tenants.steps import Step
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
     from typing import Literal
-    from uuid import UUID
 
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.management_models import ApiKey, Organization, ServiceHealth
@@ -85,6 +87,7 @@ SERVICES: Final = ("db", "auth", "rest", "pooler")
 
 CREATE_KEY_TAKES_AT_MOST: Final = timedelta(seconds=35)
 
+_PREFIX: Final = "pgworker-"
 _LONGEST_NAME: Final = 256
 _UP = frozenset({"ACTIVE_HEALTHY", "ACTIVE_UNHEALTHY"})
 _WAIT = frozenset({"UNKNOWN", "COMING_UP", "RESTORING", "UPGRADING", "RESTARTING", "RESIZING"})
@@ -190,7 +193,7 @@ class SupabaseProvider:
 
     def tenant_name(self, client_id: UUID) -> str:
         """Return the project's name: without dots, and nobody else would choose it."""
-        return f"pgworker-{client_id}"
+        return f"{_PREFIX}{client_id}"
 
     async def prove_access(self) -> None:
         """Use the token once, for a request that changes nothing.
@@ -225,7 +228,7 @@ class SupabaseProvider:
             Transient: the listing changed under the look-up, or the project is being deleted.
             Permanent: two projects have the name.
         """
-        matches = await self._matches(name)
+        matches = [project for project in await self._listed(name) if _is_ours(project, name)]
         # Here and not in `create`, whose time-out the caller's intent reckons with.
         plan = await self._plan()
         if not matches:
@@ -251,20 +254,32 @@ class SupabaseProvider:
             created_at=read_time(project.inserted_at),
         )
 
-    async def _matches(self, name: str) -> list[ListedProject]:
+    async def list_ours(self) -> tuple[Sighting, ...]:
+        """Return the projects of our names, branches and removed ones left out.
+
+        Raises:
+            Transient: the listing changed under the look-up, or can't be read.
+        """
+        # Without a search: what that matches, beyond a whole name, isn't documented.
+        listed = await self._listed()
+        sightings = (_sighting(project) for project in listed)
+        return tuple(sighting for sighting in sightings if sighting is not None)
+
+    async def _listed(self, search: str | None = None) -> list[ListedProject]:
         """Walk all pages. Offsets shift under concurrent creates, which a changed count betrays."""
         organization = self._settings.organization
         by_ref: dict[str, ListedProject] = {}
         offset, count = 0, None
         while count is None or offset < count:
-            page = await self._api.list_projects(organization, search=name, offset=offset)
+            page = await self._api.list_projects(organization, search=search, offset=offset)
             if count is not None and page.pagination.count != count:
-                raise Transient(f"the list of projects changed while {name!r} was looked up")
+                what = "it was read" if search is None else f"{search!r} was looked up"
+                raise Transient(f"the list of projects changed while {what}")
             count = page.pagination.count
             if not page.projects:
                 break
             offset += len(page.projects)
-            by_ref |= {item.ref: item for item in page.projects if _is_ours(item, name)}
+            by_ref |= {item.ref: item for item in page.projects}
         return list(by_ref.values())
 
     async def create(self, request: TenantRequest) -> Tenant:
@@ -539,6 +554,34 @@ def judge_services(services: Iterable[ServiceHealth]) -> Observation:
 def _is_ours(project: ListedProject, name: str) -> bool:
     # `search` is a substring match at best, and a branch carries a name like a project's.
     return project.name == name and not project.is_branch and project.status != "REMOVED"
+
+
+def _sighting(project: ListedProject) -> Sighting | None:
+    """Return the project as one of ours, or None when it isn't one.
+
+    Raises:
+        Transient: it is, and its ref can't be used.
+    """
+    try:
+        client_id = UUID(project.name.removeprefix(_PREFIX))
+    except ValueError:
+        return None
+    # UUIDs may be written in several ways; we write them in one.
+    if not _is_ours(project, f"{_PREFIX}{client_id}"):
+        return None
+    if REF_PATTERN.fullmatch(project.ref) is None:
+        raise Transient(
+            f"the listing gives project {project.name!r} the malformed ref {project.ref[:40]!r}"
+        )
+    is_leaving = project.status == "GOING_DOWN"
+    return Sighting(
+        ref=project.ref,
+        name=project.name,
+        client_id=client_id,
+        state=SightingState.LEAVING if is_leaving else SightingState.WHOLE,
+        detail=f"project {project.ref} ({project.status[:40]})",
+        created_at=read_time(project.inserted_at),
+    )
 
 
 def _lacking(ref: str, kinds: Iterable[str]) -> str:

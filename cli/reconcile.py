@@ -1,0 +1,130 @@
+"""`pgworker reconcile`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pgworker.errors import NotDeleted
+from pgworker.tenants.findings import choose_deletable
+from pgworker.tenants.reconcile import Reconciler
+
+from .console import EX_FAILED, Json, ask, plain, print_json, remark, stderr, stdout, usage_error
+from .tables import add_columns, cell, counted, is_very_wide, new_table, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgworker.tenants.findings import Finding
+    from pgworker.tenants.platform import Platform
+
+
+class ProviderName(StrEnum):
+    """The providers that can be named."""
+
+    SUPABASE = "supabase"
+    POSTGRES = "postgres"
+
+
+def reconcile(
+    fix: Annotated[
+        bool, typer.Option("--fix", help="mend what can be mended without losing anything")
+    ] = False,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REF", help="delete this tenant that nobody owns; repeatable"),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="with --delete: don't ask")] = False,
+    provider: Annotated[
+        ProviderName | None, typer.Option(help="look at this one only  [default: all in use]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compare the ledger with what the providers have, and report what doesn't fit.
+
+    Changes nothing by itself, and deletes only what --delete names. The exit code is 1 when
+    something is left that doesn't fit, or that could not be looked at.
+    """
+    if fix and delete:
+        raise usage_error("give either --fix or --delete")
+    if yes and not delete:
+        raise usage_error("--yes goes with --delete")
+    if delete:
+        _delete(list(dict.fromkeys(delete)), provider, yes=yes, json=json)
+        return
+    findings = ask(lambda platform: _look(platform, provider, fix=fix))
+    if json:
+        print_json(findings)
+    else:
+        _print(findings)
+    raise typer.Exit(EX_FAILED if any(each.outcome is None for each in findings) else 0)
+
+
+async def _look(platform: Platform, provider: str | None, *, fix: bool) -> list[Finding]:
+    reconciler = Reconciler(platform)
+    findings = await reconciler.look(provider)
+    return [await reconciler.fix(each) if fix else each for each in findings]
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.outcome is not None:
+            print(f"fixed: {plain(finding.message)}: {plain(finding.outcome)}")
+    left = [each for each in findings if each.outcome is None]
+    if left:
+        _print_table(left)
+        remark(f"{counted(len(left), 'finding')}; nothing was deleted")
+    elif not findings:
+        remark("nothing is amiss: providers and ledger agree")
+
+
+def _print_table(findings: Sequence[Finding]) -> None:
+    console = stdout()
+    table = new_table(console)
+    add_columns(table, "finding")
+    very_wide = is_very_wide(console)
+    add_columns(table, *(["ref"] if very_wide else []))
+    table.add_column("what is amiss", overflow="fold")
+    table.add_column("what to do", overflow="fold")
+    for each in findings:
+        ref = [cell(each.ref)] if very_wide else []
+        table.add_row(cell(each.kind), *ref, cell(each.message), cell(each.advice))
+    show_table(console, table)
+
+
+def _delete(refs: list[str], provider: str | None, *, yes: bool, json: bool) -> None:
+    if not yes:
+        if not sys.stdin.isatty():
+            raise usage_error("there is nobody to ask: give --yes")
+        for each in ask(lambda platform: _named(platform, refs, provider)):
+            stderr().print(plain(each.message), markup=False, soft_wrap=True)
+        typer.confirm(f"Delete for good, with all data: {', '.join(refs)}?", abort=True, err=True)
+    deleted, errors = ask(lambda platform: _delete_each(platform, refs, provider))
+    if json:
+        print_json(deleted)
+    else:
+        for each in deleted:
+            print(f"{each.ref}: deleted")
+    for error in errors:
+        stderr().print(f"pgworker: {plain(error)}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(EX_FAILED if errors else 0)
+
+
+async def _delete_each(
+    platform: Platform, refs: list[str], provider: str | None
+) -> tuple[list[Finding], list[str]]:
+    deleted, errors = [], []
+    for finding in await _named(platform, refs, provider):
+        try:
+            deleted.append(await Reconciler(platform).delete(finding))
+        except NotDeleted as error:
+            errors.append(str(error))
+    return deleted, errors
+
+
+async def _named(platform: Platform, refs: list[str], provider: str | None) -> list[Finding]:
+    """Return the findings of these refs; nothing is deleted when one of them can't be."""
+    return choose_deletable(await Reconciler(platform).look(provider), refs)
