@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from pgworker.models import ClientStatus
+from pgworker.tenants.durations import duration
 from pgworker.tenants.why import Explanation, explain
 
 from .console import (
@@ -28,7 +29,6 @@ from .tables import (
     add_columns,
     age,
     cell,
-    duration,
     facts,
     is_very_wide,
     is_wide,

@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from pgworker.tenants.durations import duration
+
 from .console import plain, stdout
 
 if TYPE_CHECKING:
@@ -97,17 +99,6 @@ def cell(value: object) -> Text:
         return Text("-", style="dim")
     text = plain(value)
     return Text(text, style=STYLES.get(text, ""))
-
-
-def duration(value: timedelta | float | None) -> str:
-    """Return a duration in its largest unit, as a person would say it."""
-    if value is None:
-        return "-"
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"
 
 
 def age(since: datetime | None) -> str:

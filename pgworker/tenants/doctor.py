@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -26,7 +26,9 @@ from pgworker.errors import (
     PgworkerError,
 )
 from pgworker.settings import load_settings
+from pgworker.tenants.durations import duration
 from pgworker.tenants.fleet import canonical_set
+from pgworker.tenants.lateness import Late, LateKind, find_late
 from pgworker.tenants.lint import Severity, lint
 from pgworker.tenants.platform import open_database, open_platform
 from pgworker.tenants.providers.postgres import QUERIES as POSTGRES_QUERIES
@@ -47,10 +49,6 @@ if TYPE_CHECKING:
 OLDEST_MAJOR, NEWEST_MAJOR = 14, 18
 PONG_TIMEOUT = timedelta(seconds=5)
 PROVIDER_TIMEOUT = timedelta(seconds=20)
-# A free worker takes a due job within milliseconds, at worst at its next poll.
-DUE_TOO_LONG = timedelta(minutes=1)
-# Beyond the time that a project may take to come up.
-REST_OF_THE_WAY = timedelta(minutes=10)
 
 
 class DoctorQueries(NamedTuple):
@@ -58,7 +56,6 @@ class DoctorQueries(NamedTuple):
 
     ping: str
     sealed_samples: str
-    overdue: str
 
 
 DOCTOR_QUERIES = load(DoctorQueries, "queries/doctor.sql")
@@ -302,23 +299,11 @@ async def _check_queue(platform: Platform) -> AsyncIterator[Check]:
     operations = platform.operations
     health = await operations.health()
     yield _judge_workers(health["workers_alive"], health["due_now"])
-    due = timedelta(seconds=health["oldest_due_seconds"])
-    limit = platform.settings.project_timeout + REST_OF_THE_WAY
-    with translated():
-        overdue = await platform.pool.fetchval(DOCTOR_QUERIES.overdue, limit)
-    findings = [
-        (due > DUE_TOO_LONG and not health["paused"],
-         f"a job has been due for {due.total_seconds():.0f} s", "start more workers: pgworker run"),
-        (overdue, f"unfinished for more than {limit.total_seconds() / 60:.0f} min: {overdue}",
-         "pgworker jobs shows them, pgworker why each"),
-        (health["lease_expired"], f"jobs left behind by a worker: {health['lease_expired']}",
-         "a live worker takes them over at once: is there one?"),
-        (health["failed"], f"failed jobs: {health['failed']}", "see why: pgworker jobs --failed"),
-        (health["paused"], "claiming is paused", "go on: pgworker resume"),
-    ]  # fmt: skip
-    worrying = [
-        Check("queue", Verdict.WARN, what, advice) for is_so, what, advice in findings if is_so
-    ]
+    worrying = [_judge_late(late) for late in await find_late(platform.pool, platform.settings)]
+    if health["paused"]:
+        worrying.append(
+            Check("queue", Verdict.WARN, "claiming is paused", "go on: pgworker resume")
+        )
     for check in worrying:
         yield check
     if not worrying:
@@ -329,7 +314,8 @@ async def _check_queue(platform: Platform) -> AsyncIterator[Check]:
         yield Check(
             "credentials",
             Verdict.FAIL,
-            f"the provider refuses {breaker['credential']}: {breaker['reason']}",
+            f"the provider refuses {breaker['credential']} since "
+            f"{duration(datetime.now(UTC) - breaker['opened_at'])}: {breaker['reason']}",
             "renew it; the parked jobs go on by themselves",
         )
     if not breakers:
@@ -359,6 +345,39 @@ def _judge_limits(used_up: list[Row]) -> Check:
         f"used up: {shown}{more}",
         "nothing: the jobs that need them wait, without an attempt, and go on by themselves",
     )
+
+
+# What is so, and what to do about it.
+LATE = {
+    LateKind.ABANDONED: (
+        "clients that show a phase and have no job",
+        "nobody works for them; in SQL: select pgworker.enqueue('CLIENT ID');",
+    ),
+    LateKind.PHASE: (
+        "jobs in one phase for longer than PGWORKER_PROJECT_TIMEOUT_SECONDS",
+        "pgworker why CLIENT tells what it waits for",
+    ),
+    LateKind.DUE: ("jobs due and not taken", "start more workers: pgworker run"),
+    LateKind.LEFT_BEHIND: (
+        "jobs left behind by a worker",
+        "a live worker takes them over at once: is there one?",
+    ),
+    LateKind.UNANSWERED: (
+        "creates without an answer that nobody looks for",
+        "see whether they made something: pgworker reconcile",
+    ),
+    LateKind.SILENT_WORKER: (
+        "workers fell silent",
+        "if killed, nothing: others take their jobs over; else see whether they reach the database",
+    ),
+    LateKind.FAILED: ("failed jobs", "see why: pgworker jobs --failed"),
+}
+
+
+def _judge_late(late: Late) -> Check:
+    what, advice = LATE[late.kind]
+    oldest = f"the oldest for {duration(late.age)}: {late.oldest}"
+    return Check("queue", Verdict.WARN, f"{what}: {late.number}; {oldest}", advice)
 
 
 def _judge_workers(alive: int, due: int) -> Check:

@@ -12,11 +12,3 @@ select distinct on (key_id)
     ciphertext
 from pgworker.tenant_secrets
 order by key_id, updated_at desc;
-
--- name: overdue
--- Unfinished jobs that are older than anything should get.
-select count(*)
-from public.client_provisioning_jobs
-where
-    status in ('queued', 'running', 'waiting')
-    and created_at < now() - $1::interval;

@@ -173,7 +173,14 @@ select
     workers_alive,
     paused,
     breakers_open,
-    limits_used_up
+    limits_used_up,
+    oldest_lease_expired_seconds,
+    oldest_unfinished_seconds,
+    oldest_failed_seconds,
+    creates_unanswered,
+    oldest_unanswered_seconds,
+    workers_silent,
+    oldest_breaker_seconds
 from pgworker.queue_health;
 
 -- name: workers

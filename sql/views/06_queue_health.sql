@@ -1,5 +1,6 @@
 -- queue_health: one row for dashboards, alerts and autoscalers. Cheap: each part reads the
--- partial index of its status only, so finished jobs cost nothing. Ages are in seconds.
+-- partial index of its status only, so finished jobs cost nothing. Ages are in seconds, of
+-- the oldest one, and 0 when there is none: alerts compare them with what is normal there.
 create or replace view pgworker.queue_health as
 select
     queued.jobs as queued,
@@ -29,12 +30,44 @@ select
         where
             bucket.used >= pgworker.ceiling_of(bucket)
             and bucket.resets_at > now()
-    ) as limits_used_up
+    ) as limits_used_up,
+    coalesce(
+        extract(epoch from now() - active.oldest_lease_ended_at), 0
+    )::double precision as oldest_lease_expired_seconds,
+    coalesce(
+        extract(
+            epoch from now() - least(
+                queued.oldest_created_at, active.oldest_created_at, waiting.oldest_created_at
+            )
+        ),
+        0
+    )::double precision as oldest_unfinished_seconds,
+    coalesce(
+        extract(epoch from now() - failed.oldest_failed_at), 0
+    )::double precision as oldest_failed_seconds,
+    unanswered.creates as creates_unanswered,
+    coalesce(
+        extract(epoch from now() - unanswered.oldest_sent_at), 0
+    )::double precision as oldest_unanswered_seconds,
+    (
+        select count(*)
+        from pgworker.worker_status as worker
+        where not worker.alive and worker.state <> 'stopped'
+    ) as workers_silent,
+    coalesce(
+        (
+            select extract(epoch from now() - min(breaker.opened_at))
+            from pgworker.breakers as breaker
+            where breaker.probe_at > now() - interval '10 minutes'
+        ),
+        0
+    )::double precision as oldest_breaker_seconds
 from (
     select
         count(*) as jobs,
         count(*) filter (where job.run_at <= now()) as due,
-        min(job.run_at) filter (where job.run_at <= now()) as oldest_due_at
+        min(job.run_at) filter (where job.run_at <= now()) as oldest_due_at,
+        min(job.created_at) as oldest_created_at
     from public.client_provisioning_jobs as job
     where job.status = 'queued'
 ) as queued
@@ -42,19 +75,35 @@ cross join (
     select
         count(*) as jobs,
         count(*) filter (where job.run_at <= now()) as due,
-        min(job.run_at) filter (where job.run_at <= now()) as oldest_due_at
+        min(job.run_at) filter (where job.run_at <= now()) as oldest_due_at,
+        min(job.created_at) as oldest_created_at
     from public.client_provisioning_jobs as job
     where job.status = 'waiting'
 ) as waiting
 cross join (
     select
         count(*) as jobs,
-        count(*) filter (where job.lease_expires_at <= now()) as lease_expired
+        count(*) filter (where job.lease_expires_at <= now()) as lease_expired,
+        min(job.lease_expires_at) filter (
+            where job.lease_expires_at <= now()
+        ) as oldest_lease_ended_at,
+        min(job.created_at) as oldest_created_at
     from public.client_provisioning_jobs as job
     where job.status = 'running'
 ) as active
 cross join (
-    select count(*) as jobs
+    select
+        count(*) as jobs,
+        min(job.finished_at) as oldest_failed_at
     from public.client_provisioning_jobs as job
     where job.status = 'failed'
-) as failed;
+) as failed
+cross join (
+    select
+        count(*) as creates,
+        min(step.intended_at) as oldest_sent_at
+    from pgworker.steps as step
+    inner join pgworker.intents as intent
+        on step.client_id = intent.client_id and intent.kind = 'tenant' and intent.ref is null
+    where step.step = 'create_project' and step.state in ('intended', 'unknown')
+) as unanswered;

@@ -62,7 +62,7 @@ def test_help_lists_every_command(pgworker: Pgworker) -> None:
     told = pgworker("--help").stdout
     for command in (
         *("run", "jobs", "retry", "cancel", "pause", "resume", "clients", "why", "db"),
-        *("schema", "secrets", "keys", "doctor", "demo"),
+        *("schema", "secrets", "keys", "reconcile", "doctor", "demo"),
     ):
         assert re.search(rf"^  {command} ", told, re.MULTILINE), command
 
@@ -328,6 +328,31 @@ async def test_the_doctor_finds_what_is_wrong(
         *("migrations", "notifications", "encryption keys", "provider postgres", "credentials"),
     ):
         assert found[subject] == "fail", result.stdout
+
+
+async def test_the_doctor_tells_what_is_late_since_when_and_what_to_do(
+    pgworker: Pgworker, sql: Sql, database: str, failed: UUID
+) -> None:
+    (row,) = await sql(
+        database, "insert into clients (name, auto_provision) values ('Due', true) returning id"
+    )
+    await sql(
+        database,
+        "update client_provisioning_jobs set run_at = now() - interval '3 h',"
+        " finished_at = finished_at - interval '4 d'",
+    )
+    await sql(
+        database,
+        "select pgworker.open_breaker('supabase:0123abcd', 'token expired', interval '30 s')",
+    )
+    await sql(database, "update pgworker.breakers set opened_at = now() - interval '2 days'")
+
+    told = pgworker("doctor", DATABASE_URL=database).stdout
+
+    assert f"jobs due and not taken: 1; the oldest for 3 h: Due ({row['id']})" in told
+    assert f"failed jobs: 1; the oldest for 4 d: Broke ({failed})" in told
+    assert "refuses supabase:0123abcd since 2 d: token expired" in told
+    assert "-> start more workers: pgworker run" in told
 
 
 def test_the_doctor_tells_every_bad_setting(pgworker: Pgworker) -> None:

@@ -558,6 +558,45 @@ async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
     assert 90 <= health["oldest_due_seconds"] < 150
 
 
+async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest) -> None:
+    (empty,) = await jobs.pool.fetch("select * from pgworker.queue_health")
+    ages = [name for name in empty.keys() if name.startswith("oldest_")]  # noqa: SIM118  # a Record
+    assert all(not empty[name] for name in ages)
+    failed, running = await jobs.to_status("failed"), await jobs.to_status("running")
+    client_id = (await jobs.client_of(failed))["id"]
+    hour = timedelta(hours=1)
+    now = await jobs.pool.fetchval("select now()")
+    await jobs.set(failed, finished_at=now - hour)
+    await jobs.set(running, lease_expires_at=now - 2 * hour, created_at=now - 3 * hour)
+    await jobs.pool.execute("select pgworker.open_breaker('c', 'refused', interval '30 s')")
+    await jobs.pool.execute("update pgworker.breakers set opened_at = $1", now - 4 * hour)
+    await jobs.pool.execute(
+        "insert into pgworker.intents (client_id, provider, name) values ($1, 'supabase', 'n')",
+        client_id,
+    )
+    await jobs.pool.execute(
+        "insert into pgworker.steps (client_id, step, target, intended_at)"
+        " values ($1, 'create_project', 'n', $2)",
+        client_id,
+        now - 5 * hour,
+    )
+    await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
+    await jobs.pool.execute("update pgworker.workers set last_seen_at = $1", now - hour)
+
+    health = await jobs.operations.health()
+
+    hours = {name: health[name] // 3600 for name in ages if name != "oldest_due_age"}
+    assert hours == {
+        "oldest_due_seconds": 0,
+        "oldest_failed_seconds": 1,
+        "oldest_lease_expired_seconds": 2,
+        "oldest_unfinished_seconds": 3,
+        "oldest_breaker_seconds": 4,
+        "oldest_unanswered_seconds": 5,
+    }
+    assert (health["creates_unanswered"], health["workers_silent"]) == (1, 1)
+
+
 async def test_phase_latency_is_of_the_last_day(jobs: JobsInTest) -> None:
     await jobs.to_status(JobStatus.SUCCEEDED)
 

@@ -1,0 +1,73 @@
+"""Finds what is older than it should be, so that nothing waits for ever with no one told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgworker.db.queries import load
+from pgworker.db.sqlstate import translated
+
+if TYPE_CHECKING:
+    from pgworker.db.pool import Pool
+    from pgworker.settings import Settings
+
+# A free worker takes a due job within milliseconds, at worst at its next poll.
+DUE_TOO_LONG = timedelta(minutes=1)
+
+
+class LatenessQueries(NamedTuple):
+    """The statements of `sql/queries/lateness.sql`."""
+
+    late: str
+
+
+LATENESS_QUERIES = load(LatenessQueries, "queries/lateness.sql")
+
+
+class LateKind(StrEnum):
+    """What can be late; in the order in which to look at it."""
+
+    ABANDONED = "abandoned"  # a client shows a phase and has no job
+    PHASE = "phase"  # a job is in its phase for longer than a project may take
+    DUE = "due"  # a job is due and nobody takes it
+    LEFT_BEHIND = "left_behind"  # a lease is over and nobody took the job over
+    UNANSWERED = "unanswered"  # a create without an outcome that nobody looks for
+    SILENT_WORKER = "silent_worker"  # it didn't sign off
+    FAILED = "failed"  # a job needs a person
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Things of one kind that are late.
+
+    Attributes:
+        age: of the oldest one.
+        oldest: that one, in words.
+    """
+
+    kind: LateKind
+    number: int
+    age: timedelta
+    oldest: str
+
+
+async def find_late(pool: Pool, settings: Settings) -> tuple[Late, ...]:
+    """Return what is late, one for each kind that there is."""
+    with translated():
+        rows = await pool.fetch(
+            LATENESS_QUERIES.late, settings.project_timeout, DUE_TOO_LONG, settings.create_lookup
+        )
+    found = (
+        Late(
+            LateKind(row["kind"]),
+            row["number"],
+            timedelta(seconds=row["oldest_seconds"] or 0),
+            row["oldest"],
+        )
+        for row in rows
+    )
+    order = list(LateKind)
+    return tuple(sorted(found, key=lambda late: order.index(late.kind)))
