@@ -198,6 +198,17 @@ def unseen(provider: str, reason: str) -> Finding:
     )
 
 
+def unasked(provider: str, ref: str, reason: str) -> Finding:
+    """Return the finding that a provider takes no question about one tenant."""
+    return Finding(
+        FindingKind.UNSEEN,
+        provider,
+        f"provider {provider} could not be asked for {ref}: {reason}",
+        "nothing is said of it; is that the ref of a tenant?",
+        ref=ref,
+    )
+
+
 def choose_deletable(findings: Sequence[Finding], refs: Sequence[str]) -> list[Finding]:
     """Return the findings of the tenants that a person names for deletion.
 

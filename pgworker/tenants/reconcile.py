@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
-from pgworker.errors import JobError, NotDeleted, OutcomeUnknown, Transient
+from pgworker.errors import JobError, NotDeleted, OutcomeUnknown, Permanent, Transient
 from pgworker.tenants.findings import (
     Finding,
     Look,
@@ -20,6 +20,7 @@ from pgworker.tenants.findings import (
     choose_deletable,
     compare,
     in_order,
+    unasked,
     unlisted,
     unseen,
 )
@@ -79,7 +80,9 @@ class Reconciler:
         looks = []
         for name, sightings in listings.items():
             try:
-                looks.append(await self._confirm(name, sightings, owners))
+                look, unasked_refs = await self._confirm(name, sightings, owners)
+                looks.append(look)
+                blind += unasked_refs
             except JobError as error:
                 blind.append(unseen(name, scrub(str(error))))
         found = compare(looks, owners)
@@ -144,15 +147,20 @@ class Reconciler:
 
     async def _confirm(
         self, name: str, sightings: tuple[Sighting, ...], owners: Sequence[Owner]
-    ) -> Look:
+    ) -> tuple[Look, list[Finding]]:
         """Ask for each recorded tenant that the listing lacks."""
         provider = self._provider(name)
-        gone = {}
+        gone, blind = {}, []
         for ref in unlisted(name, sightings, owners):
-            seen = await provider.observe(ref)
+            try:
+                seen = await provider.observe(ref)
+            except Permanent as error:
+                # About this one only: whatever a client shows as its ref, the others are asked for.
+                blind.append(unasked(name, ref, scrub(str(error))))
+                continue
             if seen.state is TenantState.GONE:
                 gone[ref] = scrub(seen.answer)
-        return Look(name, sightings, gone, self._settles_after(provider))
+        return Look(name, sightings, gone, self._settles_after(provider)), blind
 
     def _settles_after(self, provider: Provider) -> timedelta:
         if provider.lookup_is_final:

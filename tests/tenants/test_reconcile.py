@@ -153,6 +153,24 @@ async def test_a_listing_that_fails_once_is_read_again(supabase: Open) -> None:
         assert await look(house) == []
 
 
+async def test_one_ref_that_is_none_hides_no_other_finding(supabase: Open) -> None:
+    async with supabase() as house:
+        client_id = await a_ready_client(house)
+        orphan = house.the.projects.plant(f"pgworker-{uuid4()}")
+        (project,) = house.the.projects.named(f"pgworker-{client_id}")
+        project.becomes("VANISHED", at=0)
+        await house.platform.pool.execute("update clients set project_ref = 'my own'")
+        await house.platform.pool.execute("update pgworker.intents set ref = null")
+
+        told = [(each.kind, each.ref) for each in await look(house)]
+
+        assert told == [
+            (FindingKind.UNSEEN, "my own"),
+            (FindingKind.ORPHAN, orphan.ref),
+            (FindingKind.MISMATCH, None),
+        ]
+
+
 # -- supabase: races --------------------------------------------------------------------------
 
 
