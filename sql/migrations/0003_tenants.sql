@@ -23,7 +23,7 @@ on pgworker.intents (provider, name);
 -- Every effect outside, recorded before it is sent and after its answer has come.
 -- intended: sent, or about to be; nobody has told how it ended. done: it happened. refused: it
 -- did not happen, for certain. unknown: its answer got lost. repeated: a look found nothing of
--- it, and it was begun again. An outcome that is intended or unknown is looked up before the
+-- it, so that it may be begun again. An outcome that is intended or unknown is looked up before the
 -- same step is begun again.
 create table pgworker.steps (
     id bigint generated always as identity primary key,
