@@ -168,7 +168,10 @@ class OwnLimits:
             opened_at=ticket.opened_at,
         )
         known = self.window(ticket.bucket)
-        if known is None or told.ends_after > known.ends_before:
+        is_older = known is not None and told.ends_before < known.ends_after
+        if is_older and not answer.is_refusal:
+            return  # A slow one, of a window that is over.
+        if known is None or is_older or told.ends_after > known.ends_before:
             self._windows[ticket.bucket] = told
             self._sweep()
             return

@@ -1,4 +1,4 @@
-"""Many clients, two real worker processes, and a proxy that checks every request and answer."""
+"""Many clients, several real worker processes, and a proxy that checks requests and answers."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ async def pgworker(folder: Path, environment: dict[str, str], *arguments: str) -
     return out.decode()
 
 
-async def drain_with_two_workers(folder: Path, environment: dict[str, str]) -> None:
-    await asyncio.gather(*(pgworker(folder, environment, "run", "--drain") for _ in range(2)))
+async def drain_with(workers: int, folder: Path, environment: dict[str, str]) -> None:
+    await asyncio.gather(*(pgworker(folder, environment, "run", "--drain") for _ in range(workers)))
 
 
 async def insert_clients(dsn: str, count: int) -> None:
@@ -78,16 +78,16 @@ async def fetch(dsn: str, query: str) -> list[asyncpg.Record]:
         await connection.close()
 
 
-async def assert_all_are_ready(dsn: str, count: int) -> None:
+async def assert_all_are_ready(dsn: str, count: int, *, workers: int = 2) -> None:
     rows = await fetch(
         dsn, "select provisioning_status, schema_version, count(*) from clients group by 1, 2"
     )
     assert [tuple(row) for row in rows] == [("ready", VERSIONS[-1], count)]
-    # Both took part; neither lost a job or burnt an attempt on the way.
+    # All took part; none lost a job or burnt an attempt on the way.
     actors = await fetch(
         dsn, "select count(distinct actor) from pgworker.event_log where event = 'claimed'"
     )
-    assert actors[0][0] == 2
+    assert actors[0][0] == workers
     events = await fetch(
         dsn,
         "select event, error from pgworker.event_log"
@@ -188,7 +188,7 @@ async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_viola
         await pgworker(tmp_path, environment, "db", "migrate")
         await insert_clients(empty_database, 200)
 
-        await drain_with_two_workers(tmp_path, environment)
+        await drain_with(2, tmp_path, environment)
 
         await assert_all_are_ready(empty_database, 200)
         assert len(simulator.ledger.created) == 200
@@ -201,6 +201,42 @@ async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_viola
         assert all(rows[0][0] == VERSIONS for rows in histories)
         assert [str(each) for each in (*checker.requests, *checker.answers)] == []
         assert sum(map(len, checker.seen.values())) > 5, checker.seen
+
+
+@pytest.mark.timeout(240)
+async def test_workers_that_share_a_token_stay_under_its_limit_together(
+    empty_database: str, tmp_path: Path
+) -> None:
+    how = SimulatorSettings(
+        admin_dsn=empty_database, rate_limit=12, rate_window_seconds=2.0, coming_up_seconds=0.2
+    )
+    async with running_simulator(how) as simulator:
+        environment = {
+            name: str(value)
+            for name, value in {
+                **environment_of(simulator),
+                "DATABASE_URL": empty_database,
+                "PGWORKER_ENCRYPTION_KEYS": KEY,
+                "PGWORKER_MIGRATIONS_DIR": CANONICAL,
+                "PGWORKER_PROJECT_POLL_SECONDS": 1,
+            }.items()
+        }
+        await pgworker(tmp_path, environment, "db", "migrate")
+        await insert_clients(empty_database, 40)
+
+        await drain_with(4, tmp_path, environment)
+
+        await assert_all_are_ready(empty_database, 40, workers=4)
+        counted = [each for each in simulator.ledger.entries if each.path.startswith("/v1/")]
+        refused = [each.operation for each in counted if each.status == 429]
+        waits = await fetch(
+            empty_database,
+            "select count(*) from pgworker.event_log"
+            " where event = 'snoozed' and error_kind = 'throttled'",
+        )
+        assert waits[0][0] > 40, "the limit was not felt"
+        assert len(counted) > 500
+        assert len(refused) <= len(counted) / 100, refused
 
 
 def dsn_of(dsn: str, database: str) -> str:
@@ -223,7 +259,7 @@ async def test_fifty_databases_each_with_the_canonical_schema_and_a_login_that_w
     await insert_clients(empty_database, 50)
     async with open_platform(Settings(_env_file=None, **settings)) as platform:
         try:
-            await drain_with_two_workers(tmp_path, settings)
+            await drain_with(2, tmp_path, settings)
 
             await assert_all_are_ready(empty_database, 50)
             clients = await fetch(

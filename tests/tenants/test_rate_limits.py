@@ -84,6 +84,21 @@ async def test_a_slow_answer_of_the_window_before_does_not_fill_it_again() -> No
     assert await wait_of(limits) == 55
 
 
+async def test_a_slow_answer_of_the_window_before_does_not_shut_this_one() -> None:
+    limits = OwnLimits(clock := Clock())
+    slow = await limits.take(BUCKET)
+    clock.now += 2
+    await limits.learn(await limits.take(BUCKET), told(19, 60))
+    # Written two seconds ago, when the last one of that window was sent.
+    await limits.learn(slow, told(0, 1))
+    clock.now += 5
+
+    await limits.take(BUCKET)
+    window = limits.window(BUCKET)
+    assert window is not None
+    assert (window.used, window.left, window.ends_before) == (1, 18, clock.now + 55)
+
+
 async def test_a_refusal_shuts_the_bucket_and_no_other() -> None:
     limits = OwnLimits(Clock())
     await limits.learn(await limits.take(BUCKET), told(15, 60))

@@ -1,0 +1,159 @@
+"""How many requests the provider refuses (429) when many workers share one token.
+
+Run it with `.venv/bin/python bench/rate_limit.py`. It starts a durable embedded PostgreSQL of its
+own (or uses DATABASE_URL: it makes and drops databases there), the simulator of the Management
+API with a low rate limit that it really counts, and so many worker processes; then it signs all
+clients up at once. That is done twice: with workers that share the rate limit through PostgreSQL,
+and with workers that each follow the headers of their own answers, which is what a process can do
+that asks nobody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import structlog
+
+from pgworker.db.embedded import embedded_server
+from pgworker.db.migrate import migrate
+from pgworker.db.pool import connect
+from pgworker.settings import load_settings
+from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
+from pgworker.tenants import platform
+from pgworker.tenants.daemon import Daemon
+from pgworker.tenants.rate_limits import OwnLimits
+
+if TYPE_CHECKING:
+    from pgworker.db.pool import Pool
+
+ALONE, SHARED = "each on its own", "sharing the limit"
+INSERT = (
+    "insert into clients (name, auto_provision)"
+    " select 'client ' || n, true from generate_series(1, $1::int) n"
+)
+READY = "select count(*) from clients where provisioning_status = 'ready'"
+BURNT = "select count(*) from pgworker.event_log where event in ('backed_off', 'failed')"
+
+
+async def work(mode: str) -> None:
+    """Be one of the workers, until nothing is left to do."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    if mode == ALONE:
+
+        def follow_own_answers(_: Pool) -> OwnLimits:
+            return OwnLimits()
+
+        platform.SharedLimits = follow_own_answers  # type: ignore[assignment,misc]
+    async with platform.open_platform(load_settings()) as opened:
+        await Daemon(opened, until_empty=True).run()
+
+
+async def run_workers(count: int, mode: str, dsn: str, simulator: Simulator) -> None:
+    """Run so many worker processes to their end."""
+    environment = {
+        "DATABASE_URL": dsn,
+        "PGWORKER_PROVIDER": "supabase",
+        "PGWORKER_ENCRYPTION_KEYS": "bench:" + "A" * 43 + "=",
+        "PGWORKER_PROJECT_POLL_SECONDS": "1",
+        "PGWORKER_MIGRATIONS_DIR": str(Path(__file__).parents[1] / "supabase" / "migrations"),
+        "SUPABASE_ACCESS_TOKEN": simulator.token,
+        "SUPABASE_ORG_ID": simulator.organization,
+        "SUPABASE_API_URL": simulator.url,
+        "PGWORKER_SUPABASE_PROJECT_URL": simulator.project_url_template,
+        "PGWORKER_SUPABASE_POOLER_HOSTS": "127.0.0.1",
+        "PGWORKER_SUPABASE_POOLER_PORT": str(simulator.pooler_port),
+    }
+    command = (sys.executable, __file__, "--work", mode)
+    workers = [
+        await asyncio.create_subprocess_exec(*command, env=os.environ | environment)
+        for _ in range(count)
+    ]
+    try:
+        codes = await asyncio.gather(*(worker.wait() for worker in workers))
+    finally:
+        for worker in workers:
+            if worker.returncode is None:
+                worker.kill()
+    assert not any(codes), f"a worker failed: {codes}"
+
+
+async def measure(arguments: argparse.Namespace, mode: str, dsn: str) -> None:
+    """Provision all clients in an empty database; print what the simulator saw."""
+    connection = await connect(dsn)
+    await migrate(connection)
+    await connection.execute(INSERT, arguments.clients)
+    how = SimulatorSettings(
+        admin_dsn=dsn,
+        rate_limit=arguments.limit,
+        rate_window_seconds=arguments.window,
+        coming_up_seconds=1.0,
+    )
+    async with running_simulator(how) as simulator:
+        began = time.perf_counter()
+        await run_workers(arguments.workers, mode, dsn, simulator)
+        seconds = time.perf_counter() - began
+        counted = [entry for entry in simulator.ledger.entries if entry.path.startswith("/v1/")]
+        refused = Counter(entry.operation for entry in counted if entry.status == 429)
+    ready, burnt = await connection.fetchval(READY), await connection.fetchval(BURNT)
+    await connection.close()
+    total = refused.total()
+    print(
+        f"{mode:18} {len(counted):5} requests, {total:5} refused:"
+        f" {1000 * total / len(counted):6.1f} of 1,000; {ready} of {arguments.clients} clients"
+        f" ready in {seconds:.0f} s; attempts burnt: {burnt}"
+    )
+    for operation, times in refused.most_common():
+        print(f"{'':18} {times:5} of them {operation}")
+
+
+async def main(arguments: argparse.Namespace) -> None:
+    """Measure both ways, each on a database of its own."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    print(
+        f"{arguments.workers} workers, {arguments.clients} clients, "
+        f"{arguments.limit} requests per {arguments.window:g} s and bucket",
+        flush=True,
+    )
+    settings = load_settings()
+    async with AsyncExitStack() as stack:
+        if settings.database_url is not None:
+            dsn = settings.database_url.get_secret_value()
+        else:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pgworker-bench-"))
+            dsn = (await stack.enter_async_context(embedded_server(Path(folder)))).dsn
+        admin = await connect(dsn)
+        for mode in (ALONE, SHARED):
+            name = f"pgworker_bench_{uuid4().hex[:8]}"
+            await admin.execute(f"create database {name}")
+            try:
+                await measure(arguments, mode, urlunsplit(urlsplit(dsn)._replace(path=f"/{name}")))
+            finally:
+                await admin.execute(f"drop database {name} with (force)")
+        await admin.close()
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--limit", type=int, default=30, help="requests of a window")
+    parser.add_argument("--window", type=float, default=5.0, help="its seconds")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    chosen = parse()
+    asyncio.run(work(chosen.work) if chosen.work else main(chosen))
