@@ -18,6 +18,7 @@ from pgworker.tenants.rate_limits import Bucket, OwnLimits, RateLimit, Ticket, u
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from pgworker.db.pool import Pool
     from pgworker.tenants.rate_limits import Window
@@ -61,6 +62,25 @@ class _Line:
     turns: list[_Turn] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tie:
+    """A moment by the database's clock, and between which seconds of ours it was."""
+
+    at: datetime
+    not_before: float
+    not_after: float
+
+    def told_by(self, window: Window) -> tuple[object, ...]:
+        """Return a window as the functions take it, on the safe side by both clocks."""
+        return (
+            window.opened_at,
+            window.limit,
+            window.used,
+            self.at + timedelta(seconds=window.ends_after - self.not_after),
+            self.at + timedelta(seconds=window.ends_before - self.not_before),
+        )
+
+
 class SharedLimits:
     """Grants each window of a bucket no more requests than the server does, to all processes.
 
@@ -78,6 +98,7 @@ class SharedLimits:
         self._pool = pool
         self._clock = clock
         self._own = OwnLimits(clock)
+        self._tie: _Tie | None = None
         # A line lasts as long as somebody stands in it.
         self._lines: WeakValueDictionary[Bucket, _Line] = WeakValueDictionary()
 
@@ -111,7 +132,7 @@ class SharedLimits:
         """
         await self._own.learn(ticket, answer)
         window = self._own.window(ticket.bucket)
-        if window is None:
+        if window is None or self._tie is None:
             return
         if not answer.is_refusal and (ticket.is_told or window.is_reported):
             return
@@ -124,7 +145,7 @@ class SharedLimits:
                     await connection.execute(
                         RATE_LIMIT_QUERIES.learn,
                         *key,
-                        *self._told_by(window),
+                        *self._tie.told_by(window),
                         timeout=STATEMENT_SECONDS,
                     )
         except DatabaseUnreachable as error:
@@ -151,11 +172,12 @@ class SharedLimits:
         """Ask once for all of these; the first in line are served first."""
         turns = [turn for turn in turns if not turn.is_over]
         window = self._own.window(bucket)
-        told = self._told_by(window) if window is not None else (None,) * 5
+        told = self._tie.told_by(window) if window and self._tie else (None,) * 5
         key = (bucket.credential, bucket.scope, bucket.endpoint)
         try:
             with translated():
                 async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
+                    began = self._clock()
                     row = await connection.fetchrow(
                         RATE_LIMIT_QUERIES.take,
                         *key,
@@ -170,19 +192,9 @@ class SharedLimits:
             return
         assert row is not None
         now = self._clock()
+        self._tie = _Tie(row["asked_at"], not_before=began, not_after=now)
         for place, turn in enumerate(turns):
             if place < row["granted"]:
                 turn.ticket = Ticket(bucket, now, row["opened_at"], row["is_told"])
             else:
                 turn.wait = row["wait"] + row["spread"] * random.random()  # noqa: S311  # jitter
-
-    def _told_by(self, window: Window) -> tuple[object, ...]:
-        """Return the window as the functions take it: with its end from now on."""
-        now = self._clock()
-        return (
-            window.opened_at,
-            window.limit,
-            window.used,
-            timedelta(seconds=window.ends_after - now),
-            timedelta(seconds=window.ends_before - now),
-        )

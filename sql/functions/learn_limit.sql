@@ -8,8 +8,8 @@ create or replace function pgworker.learn_limit(
     p_opened_at timestamptz,
     p_ceiling integer,
     p_used integer,
-    p_ends_after interval,
-    p_ends_before interval
+    p_ends_after timestamptz,
+    p_ends_before timestamptz
 )
 returns void
 language plpgsql

@@ -4,7 +4,8 @@
 -- null: nothing), so that learning costs no statement of its own.
 -- p_keep: count them even if the bucket has no row. Without, a bucket that nobody has
 -- worried about stays without one, and everything is granted.
--- granted: the first so many of the caller's may go. opened_at: the window they belong to.
+-- granted: the first so many of the caller's may go. asked_at: the moment, by this clock, to
+-- which the caller ties its own. opened_at: the window that the granted ones belong to.
 -- is_told: an answer has told when that window ends; if not, the caller's first one should
 -- be reported at once. Whoever is refused comes back after wait, plus a part of spread
 -- chosen at random: that is how long the bucket needs for all who were refused so far, so
@@ -20,9 +21,10 @@ create or replace function pgworker.take_requests(
     p_opened_at timestamptz,
     p_ceiling integer,
     p_used integer,
-    p_ends_after interval,
-    p_ends_before interval,
+    p_ends_after timestamptz,
+    p_ends_before timestamptz,
     out granted integer,
+    out asked_at timestamptz,
     out opened_at timestamptz,
     out is_told boolean,
     out wait interval,
@@ -40,6 +42,7 @@ begin
 
     if v_bucket.credential is null then
         granted := p_wanted;
+        asked_at := clock_timestamp();
         is_told := true;
         return;
     end if;
@@ -48,6 +51,7 @@ begin
 
     -- Not now(): the transaction may have waited for the lock since.
     v_now := clock_timestamp();
+    asked_at := v_now;
 
     if p_ends_before is not null then
         v_bucket := pgworker.with_answer(

@@ -2,6 +2,7 @@
 -- How many of the wanted requests may be sent now, and when the others may ask again.
 select
     granted,
+    asked_at,
     opened_at,
     is_told,
     wait,

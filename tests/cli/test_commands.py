@@ -355,6 +355,25 @@ async def test_the_doctor_tells_what_is_late_since_when_and_what_to_do(
     assert "-> start more workers: pgworker run" in told
 
 
+async def test_the_doctor_tells_in_one_line_which_rate_limits_are_used_up(
+    pgworker: Pgworker, sql: Sql, database: str, acme: UUID
+) -> None:
+    await sql(
+        database,
+        "select pgworker.learn_limit('supabase:0123abcd', 'acme-org', endpoint, null, 120, used,"
+        " now(), now() + interval '42 s')"
+        " from (values ('POST /v1/projects', 120), ('GET /v1/projects', 119)) as v(endpoint, used)",
+    )
+    result = pgworker("doctor", "--json", DATABASE_URL=database)
+
+    assert result.returncode == 0, result.stdout
+    (limits,) = [each for each in json.loads(result.stdout) if each["subject"] == "rate limits"]
+    assert limits["verdict"] == "warn"
+    assert re.fullmatch(
+        r"used up: POST /v1/projects \(acme-org\) for [34]\d s", limits["detail"]
+    ), limits
+
+
 def test_the_doctor_tells_every_bad_setting(pgworker: Pgworker) -> None:
     result = pgworker("doctor", DATABASE_URL="nonsense", PGWORKER_CONCURRENCY="0")
     assert result.returncode == 1

@@ -14,7 +14,7 @@ import pytest
 from pgworker.db.pool import open_pool
 from pgworker.errors import DatabaseUnreachable, Throttled
 from pgworker.simulator.limits import RateLimits
-from pgworker.tenants.rate_limits import Bucket, RateLimit, Ticket
+from pgworker.tenants.rate_limits import Bucket, RateLimit
 from pgworker.tenants.shared_limits import SharedLimits
 from tests.support.workers import PATIENCE, within
 
@@ -64,7 +64,14 @@ class Workers:
 
     async def tell(self, answer: RateLimit, bucket: Bucket = CREATES) -> None:
         """Let some process have had this answer."""
-        await (await self.another()).learn(Ticket(bucket, 0.0, is_told=False), answer)
+        assert answer.reset is not None
+        used = None if answer.limit is None else answer.limit - (answer.remaining or 0)
+        await self.pool.execute(
+            "select pgworker.learn_limit($1, $2, $3, null, $4, $5,"
+            " now() + $6 - interval '1 s', now() + $6)",
+            *(bucket.credential, bucket.scope, bucket.endpoint),
+            *(answer.limit, None if answer.is_refusal else used, answer.reset),
+        )
 
     async def take_sql(self, wanted: int, *, keep: bool = True) -> dict[str, Any]:
         row = await self.pool.fetchrow(
@@ -183,6 +190,7 @@ OPENED = "timestamptz '2026-01-01 00:00:00Z'"
         ("the first of all", (None, 5, F, 10), 1, 0, (20, 3, 58, 60), (20, 61, T, 10, F)),
         ("an end guessed late", (20, 60, F, 4), 1, 0, (20, 2, 5, 7), (20, 8, T, 4, F)),
         ("an end guessed early", (20, 10, F, 4), 1, 0, (20, 4, 58, 60), (20, 61, T, 4, F)),
+        ("guessed a bit early", (20, 60, F, 4), 1, 0, (20, 4, 58.5, 60), (20, 61, T, 4, F)),
         ("others take as well", (20, 60, T, 4), 1, 0, (20, 15, 58, 59), (20, 60, T, 15, F)),
         ("ours are on their way", (20, 60, T, 9), 1, 0, (20, 5, 58, 59), (20, 60, T, 9, F)),
         ("the next window", (20, 60, T, 20), 59, 0, (20, 1, 58, 60), (20, 119, T, 1, T)),
@@ -210,12 +218,13 @@ async def test_an_answer_corrects_what_we_know(
         f"with known as (select row({KEY}, $1::int, null, {OPENED},"
         f" {OPENED} + $2 * interval '1 s', $3::bool, $4::int, 0)::pgworker.rate_limits as bucket),"
         f" corrected as (select pgworker.with_answer(bucket, {OPENED} + $5 * interval '1 s',"
-        f" {OPENED} + $6 * interval '1 s', $7, $8, $9 * interval '1 s', $10 * interval '1 s')"
+        f" {OPENED} + $6 * interval '1 s', $7, $8, {OPENED} + $9 * interval '1 s',"
+        f" {OPENED} + $10 * interval '1 s')"
         " as bucket from known)"
         f" select (bucket).ceiling, extract(epoch from (bucket).resets_at - {OPENED})::int,"
         f" (bucket).is_told, (bucket).used, (bucket).opened_at <> {OPENED} from corrected",
         *(ceiling, float(end), is_told, used, float(now), float(opened_at)),
-        *(answer[0], answer[1], float(answer[2]), float(answer[3])),
+        *(answer[0], answer[1], float(now + answer[2]), float(now + answer[3])),
     )
     assert known is not None
     assert tuple(known) == result, what
@@ -390,7 +399,7 @@ async def test_an_update_touches_no_index_and_waits_for_no_disk(workers: Workers
         after = await connection.fetchval("show synchronous_commit")
 
     assert counted is not None
-    assert tuple(counted) == (15, 15)
+    assert counted["n_tup_hot_upd"] == counted["n_tup_upd"] >= 15
     assert during == "off"
     assert after == before
 
