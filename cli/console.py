@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pgworker.db.embedded import default_data_dir
+from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.settings import load_settings
 from pgworker.tenants.platform import open_platform
 
@@ -96,7 +97,7 @@ def ask(question: Callable[[Platform], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def answer() -> T:
-        async with open_platform(settings, pool_size=4) as platform:
+        async with open_platform(settings, pool_size=4, patience=STATEMENT_TIMEOUT) as platform:
             return await question(platform)
 
     tell_embedded(settings)

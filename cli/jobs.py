@@ -9,6 +9,7 @@ from uuid import UUID
 import typer
 from rich.live import Live
 
+from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.queue.operations import EVERYTHING, Row
 from pgworker.settings import load_settings
@@ -101,7 +102,7 @@ def _watch(status: JobStatus | None, client: str | None) -> None:
     tell_embedded(settings)
 
     async def refresh() -> None:
-        async with open_platform(settings, pool_size=1) as platform:
+        async with open_platform(settings, pool_size=1, patience=STATEMENT_TIMEOUT) as platform:
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
                     rows = await _jobs(platform, status, client, console.height - 4)

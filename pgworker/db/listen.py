@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from pgworker.db.hosts import Hosts
+from pgworker.db.outage import Outage
 from pgworker.db.pool import connect, place
-from pgworker.errors import BadConfiguration, DatabaseUnreachable
+from pgworker.db.sqlstate import translate
+from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -39,11 +42,14 @@ class Listener:
         dsn: str,
         wake: Callable[[], None],
         *,
+        outage: Outage | None = None,
         ping_every: timedelta = PING_EVERY,
         ping_timeout: timedelta = PING_TIMEOUT,
     ) -> None:
-        self._dsn = dsn
+        """Take the URL of a direct connection; `outage` is told when it is lost and back."""
+        self._hosts = Hosts(dsn)
         self._wake = wake
+        self._outage = outage or Outage()
         self._ping_every = ping_every
         self._ping_timeout = ping_timeout
         self._pong = asyncio.Event()
@@ -65,16 +71,15 @@ class Listener:
                 BadConfiguration,
             ) as error:
                 # Bad credentials may be a password that is just being changed: go on trying.
-                if self.is_connected or failures == 0:
-                    log.warning("listener_lost", database=place(self._dsn), error=str(error))
                 failures = 1 if self.is_connected else failures + 1
+                self._outage.failed("listen", _in_our_words(error))
             finally:
                 self.is_connected = False
             cap = min(RECONNECT_CAP.total_seconds(), 0.1 * 2 ** min(failures, 10))
             await asyncio.sleep(random.uniform(0.05, cap))  # noqa: S311  # jitter
 
     async def _listen(self) -> None:
-        connection = await connect(self._dsn, application_name="pgworker listen")
+        connection = await connect(self._hosts, application_name="pgworker listen")
         try:
             self._lost.clear()
             connection.add_termination_listener(lambda _: self._lost.set())
@@ -84,7 +89,8 @@ class Listener:
                 await connection.add_listener(CHANNEL, self._on_notify)
                 await connection.add_listener(own, self._on_pong)
             self.is_connected = True
-            log.info("listening", database=place(self._dsn))
+            log.info("listening", database=place(self._hosts.dsn), host=self._hosts.current)
+            self._outage.over("listen")
             self._wake()
             while True:
                 await self._wait_or_lost(self._ping_every)
@@ -92,6 +98,7 @@ class Listener:
                 async with _answer_within(self._ping_timeout):
                     await connection.execute(f"notify {own}")
                     await self._pong.wait()
+                _refuse_if_it_takes_no_writes(connection)
         finally:
             # A broken connection can't be closed politely; don't wait for it.
             connection.terminate()
@@ -109,6 +116,24 @@ class Listener:
 
     def _on_pong(self, *_: object) -> None:
         self._pong.set()
+
+
+def _refuse_if_it_takes_no_writes(connection: asyncpg.Connection) -> None:
+    """Leave a server that others have failed over from: nobody notifies us there any more.
+
+    PostgreSQL 14 and later report both with the answer to a statement, so that no round trip is
+    needed; an older server or a pooler reports nothing.
+    """
+    reported = connection.get_settings()
+    for name in ("in_hot_standby", "default_transaction_read_only"):
+        if getattr(reported, name, "off") == "on":
+            raise DatabaseUnreachable(f"the server takes no writes now ({name} is on)")
+
+
+def _in_our_words(error: Exception) -> PgworkerError:
+    if isinstance(error, PgworkerError):
+        return error
+    return translate(error) or DatabaseUnreachable(str(error))
 
 
 @asynccontextmanager

@@ -30,7 +30,6 @@ class MigrateQueries(NamedTuple):
     """The statements of `sql/queries/migrate.sql`."""
 
     lock: str
-    unlock: str
     defer_function_checks: str
     create_history_table: str
     protect_history: str
@@ -172,30 +171,34 @@ async def migrate(connection: Connection) -> tuple[str, ...]:
         UnusableTable: an existing table can't be adopted; nothing was changed.
         SchemaMismatch: the database is ahead of this program, or its past was rewritten.
     """
+    done: list[str] = []
     with translated():
+        while applied := await _apply_next(connection):
+            done += applied
+    return tuple(done)
+
+
+async def _apply_next(connection: Connection) -> tuple[str, ...]:
+    """Apply, in one transaction, the next migration, or all objects once there is none.
+
+    The lock belongs to the transaction, and what is left is read behind it: so nothing is asked
+    of the session, which a pooler in transaction mode wouldn't keep.
+    """
+    async with connection.transaction():
         await connection.execute(MIGRATE_QUERIES.lock)
-        try:
-            return await _migrate(connection)
-        finally:
-            if not connection.is_closed():
-                await connection.execute(MIGRATE_QUERIES.unlock)
-
-
-async def _migrate(connection: Connection) -> tuple[str, ...]:
-    state = await read_state(connection)
-    state.refuse_if_not_appliable()
-    for file in state.pending:
-        if file.version is not None:
-            async with connection.transaction():
-                await _apply(connection, file)
-    objects = [file for file in state.pending if file.version is None]
-    if objects:
-        async with connection.transaction():
+        state = await read_state(connection)
+        state.refuse_if_not_appliable()
+        if not state.pending:
+            return ()
+        if state.pending[0].version is not None:
+            files = state.pending[:1]
+        else:
+            files = state.pending
             # Functions call each other: their order in the alphabet doesn't matter then.
             await connection.execute(MIGRATE_QUERIES.defer_function_checks)
-            for file in objects:
-                await _apply(connection, file)
-    return tuple(file.name for file in state.pending)
+        for file in files:
+            await _apply(connection, file)
+        return tuple(file.name for file in files)
 
 
 async def _apply(connection: Connection, file: SqlFile) -> None:

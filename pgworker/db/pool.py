@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from pgworker.db.sqlstate import translate
+from pgworker.db.hosts import Hosts, NoHostTakesWrites, OwnConnection
+from pgworker.db.sqlstate import ends_the_session, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
+from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,40 +23,112 @@ if TYPE_CHECKING:
     Connection: TypeAlias = (
         asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     )
-    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 
-CONNECT_TIMEOUT = timedelta(seconds=10)
 STATEMENT_TIMEOUT = timedelta(seconds=30)
 
+_CONNECT_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
-async def connect(dsn: str, *, application_name: str = "pgworker") -> asyncpg.Connection:
+log = get_logger()
+
+
+async def connect(
+    database: str | Hosts, *, application_name: str = "pgworker"
+) -> asyncpg.Connection:
     """Open one connection, with our codecs.
+
+    Args:
+        database: its URL; or its hosts, for callers that come back: they remember who answered.
+        application_name: as `pg_stat_activity` shows it.
 
     Raises:
         BadConfiguration: the URL, the login or the database is wrong; asking again won't help.
-        DatabaseUnreachable: nobody answers there; names the host, never the password.
+        DatabaseUnreachable: nobody answers there, or no host takes writes; names the hosts,
+            never the password.
     """
+    hosts = Hosts(database) if isinstance(database, str) else database
     try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_TIMEOUT.total_seconds(),
+        connection = await hosts.connect(
+            command_timeout=STATEMENT_TIMEOUT.total_seconds(),
             # A transaction pooler may stand in front: no statement survives a transaction.
             statement_cache_size=0,
             server_settings={"application_name": application_name},
         )
-    except (asyncpg.PostgresError, OSError, TimeoutError) as error:
-        raise _connect_error(dsn, error) from error
+        await set_codecs(connection)
+    except _CONNECT_ERRORS as error:
+        if isinstance(error, ValueError):
+            raise _unusable_url() from None
+        raise _connect_error(hosts.dsn, error) from error
     except ValueError:
-        # The text of the error may hold a part of the password, as an error of urllib does
-        # that took it for the port.
-        raise BadConfiguration(
-            "DATABASE_URL: not a usable URL like postgresql://user:password@host:5432/database "
-            "(special characters of the password must be percent-encoded)"
-        ) from None
-    except asyncpg.InterfaceError as error:
-        raise _connect_error(dsn, error) from error
-    await set_codecs(connection)
+        raise _unusable_url() from None
     return connection
+
+
+class Pool:
+    """A few connections, for statements that must not hang.
+
+    Whatever is asked of it ends in bounded time: `patience` for getting a connection, for each
+    statement, and for giving the connection back. A connection that was opened before the
+    newest sign of a dead server, a fail-over or a restart isn't handed out again.
+    """
+
+    def __init__(self, connections: asyncpg.Pool, *, patience: timedelta) -> None:
+        """Take the connections, made with `patience` as their `command_timeout`."""
+        self._connections = connections
+        self._patience = patience.total_seconds()
+        self._trusted_since = 0.0
+
+    async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run a statement; return its rows."""
+        async with self.acquire() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
+        return rows
+
+    async def fetchrow(self, query: str, *arguments: object) -> asyncpg.Record | None:
+        """Run a statement; return its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchrow(query, *arguments)
+
+    async def fetchval(self, query: str, *arguments: object) -> Any:
+        """Run a statement; return the first value of its first row."""
+        async with self.acquire() as connection:
+            return await connection.fetchval(query, *arguments)
+
+    async def execute(self, query: str, *arguments: object) -> str:
+        """Run a statement; return its command tag."""
+        async with self.acquire() as connection:
+            tag: str = await connection.execute(query, *arguments)
+        return tag
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[Connection]:
+        """Lend a connection.
+
+        Args:
+            timeout: seconds for getting it and for giving it back, each; by default our patience.
+        """
+        seconds = timeout or self._patience
+        connection = await self._trusted(seconds)
+        try:
+            yield connection
+        except _CONNECT_ERRORS as error:
+            if ends_the_session(error):
+                # The others go the same way: to a server that is gone, or takes no writes now.
+                self._trusted_since = time.monotonic()
+            raise
+        finally:
+            try:
+                await self._connections.release(connection, timeout=seconds)
+            except _CONNECT_ERRORS:
+                # asyncpg has closed it. What the caller did with it is done nevertheless.
+                self._trusted_since = time.monotonic()
+
+    async def _trusted(self, seconds: float) -> Connection:
+        while True:
+            connection: Connection = await self._connections.acquire(timeout=seconds)
+            if connection.opened_at >= self._trusted_since:
+                return connection
+            connection.terminate()
+            await self._connections.release(connection)
 
 
 @asynccontextmanager
@@ -63,6 +138,7 @@ async def open_pool(
     max_size: int = 8,
     application_name: str = "pgworker",
     through_pooler: bool = False,
+    patience: timedelta = STATEMENT_TIMEOUT,
 ) -> AsyncIterator[Pool]:
     """Open a small pool; connections are made when they are needed.
 
@@ -71,27 +147,46 @@ async def open_pool(
         max_size: connections at most.
         application_name: as `pg_stat_activity` shows it.
         through_pooler: a pooler in transaction mode stands in front: no prepared statement
-            outlives a transaction there, so none is kept.
+            outlives a transaction there, so none is kept; nor does it take our settings.
+        patience: for a statement, for a connection, and for a transaction of ours that does
+            nothing: the locks of a worker that froze in the middle are free again after it.
 
     Raises:
-        BadConfiguration, DatabaseUnreachable: as `connect`.
+        BadConfiguration, DatabaseUnreachable: as `connect`. Later, when it has been open, every
+            failure to connect is the latter: a login may be refused while it is being changed.
     """
+    hosts = Hosts(dsn)
     # A first connection of its own gives errors that name what to do.
-    probe = await connect(dsn, application_name=application_name)
+    probe = await connect(hosts, application_name=application_name)
     await probe.close()
-    pool = asyncpg.create_pool(
-        dsn,
+    settings = {"application_name": application_name}
+    if not through_pooler:
+        settings["idle_in_transaction_session_timeout"] = f"{patience.total_seconds() * 1000:.0f}"
+
+    async def connect_again(_: str | None, **options: Any) -> asyncpg.Connection:
+        before = hosts.current
+        try:
+            connection = await hosts.connect(**options)
+            await set_codecs(connection)
+        except _CONNECT_ERRORS as error:
+            raise DatabaseUnreachable(str(_connect_error(dsn, error))) from error
+        if hosts.current != before:
+            log.warning("database_host_changed", host=hosts.current, before=before)
+        return connection
+
+    connections = asyncpg.create_pool(
+        connect=connect_again,
+        connection_class=OwnConnection,
         min_size=0,
         max_size=max_size,
-        timeout=CONNECT_TIMEOUT.total_seconds(),
-        command_timeout=STATEMENT_TIMEOUT.total_seconds(),
+        command_timeout=patience.total_seconds(),
         max_inactive_connection_lifetime=60,
-        init=set_codecs,
         statement_cache_size=0 if through_pooler else 100,
-        server_settings={"application_name": application_name},
+        server_settings=settings,
+        reset=_keep_session,
     )
-    async with pool:
-        yield pool
+    async with connections:
+        yield Pool(connections, patience=patience)
 
 
 async def set_codecs(connection: Connection) -> None:
@@ -112,8 +207,26 @@ def place(dsn: str) -> str:
     return f"{host or 'the local socket'}{parts.path}"
 
 
+async def _keep_session(_: Connection) -> None:
+    """Leave a connection as it is between two users: nobody here changes a session's state.
+
+    asyncpg's own reset would cost a round trip after each statement, which may fail as well.
+    """
+
+
+def _unusable_url() -> BadConfiguration:
+    # Without the error's own text: it may hold a part of the password, as an error of urllib
+    # does that took it for the port.
+    return BadConfiguration(
+        "DATABASE_URL: not a usable URL like postgresql://user:password@host:5432/database "
+        "(special characters of the password must be percent-encoded)"
+    )
+
+
 def _connect_error(dsn: str, error: Exception) -> Exception:
     where = place(dsn)
+    if isinstance(error, NoHostTakesWrites):
+        return DatabaseUnreachable(f"PostgreSQL at {where} can't be used: {error}")
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return BadConfiguration(f"DATABASE_URL: the server at {where} has no such database")
     if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith("28"):

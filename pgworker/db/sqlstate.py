@@ -30,9 +30,29 @@ _BY_SQLSTATE: dict[str, type[PgworkerError]] = {
     "PW010": UnusableTable,
 }
 _MISSING_SCHEMA = {"42P01", "42883", "3F000", "42703"}
-# Connection lost, shutting down, out of resources, rolled back by a conflict; time-outs, locks
-# not had, and a server that turned read-only (a fail-over): all of them pass.
-_PASSING = ("08", "57P", "53", "40", "57014", "55P03", "25006")
+# A prepared statement that isn't there, or is there already.
+_OF_ANOTHER_SESSION = {"26000", "42P05"}
+# What passes, in words for a person: the longest beginning of the SQLSTATE that is here counts.
+_PASSING = {
+    "08": "the connection broke",
+    "25006": "the server takes no writes (it is a standby in recovery, or read-only)",
+    "40": "rolled back because of other transactions",
+    "40001": "serialisation failure",
+    "40P01": "deadlock",
+    "53": "the server is out of resources",
+    "53100": "the server's disk is full",
+    "53300": "the server takes no more connections",
+    "55P03": "a lock wasn't to be had in time",
+    "57014": "the statement was cancelled (statement_timeout, or an administrator)",
+    "57P": "the server ended the session",
+    "57P01": "the server ended the session (shutdown, restart or pg_terminate_backend)",
+    "57P02": "the server ended all sessions: one of its processes crashed",
+    "57P03": "the server is starting up, shutting down or in recovery",
+    "58": "the server can't use its files",
+    # PostgreSQL's "internal error"; poolers say it when their server is away.
+    "XX000": "the server, or a pooler, failed",
+}
+_ENDS_THE_SESSION = ("08", "25006", "57P", "XX000")
 
 
 def translate(error: Exception) -> PgworkerError | None:
@@ -44,8 +64,16 @@ def translate(error: Exception) -> PgworkerError | None:
             return _BY_SQLSTATE[sqlstate](message)
         if sqlstate in _MISSING_SCHEMA:
             return SchemaMismatch(f"{message}: run pgworker db migrate")
-        if sqlstate.startswith(_PASSING):
-            return DatabaseUnreachable(f"the database can't do it now: {message}")
+        if sqlstate in _OF_ANOTHER_SESSION:
+            return BadConfiguration(
+                "DATABASE_URL leads through a pooler in transaction mode: set PGWORKER_LISTEN_URL "
+                f"to a direct connection, or to off ({message})"
+            )
+        beginning = max(
+            (each for each in _PASSING if sqlstate.startswith(each)), key=len, default=""
+        )
+        if beginning:
+            return DatabaseUnreachable(f"{_PASSING[beginning]}: {message}")
         if sqlstate.startswith("28"):
             return BadConfiguration(f"DATABASE_URL: the server refuses the login: {message}")
         if sqlstate == "42501":
@@ -53,9 +81,19 @@ def translate(error: Exception) -> PgworkerError | None:
         if sqlstate.startswith("23"):
             return PgworkerError(f"the database refuses the row: {message}")
         return None
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError):
-        return DatabaseUnreachable(f"the database can't be reached: {str(error) or 'timed out'}")
+    if isinstance(error, TimeoutError):
+        return DatabaseUnreachable("the database did not answer in time")
+    if ends_the_session(error):
+        return DatabaseUnreachable(f"the database can't be reached: {error}")
     return None
+
+
+def ends_the_session(error: Exception) -> bool:
+    """Tell whether connections to that server are of no more use: gone, silent, or read-only."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_ENDS_THE_SESSION)
+    # asyncpg's ValueErrors are about what we wanted to send.
+    return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, ValueError)
 
 
 @contextlib.contextmanager

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from pgworker.errors import DatabaseUnreachable, LeaseLost
 from pgworker.models import Advance, Complete, Snooze
-from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pgworker.db.outage import Outage
     from pgworker.models import Job
     from pgworker.queue.jobs import Jobs
-
-log = get_logger()
 
 Batched = Advance | Complete | Snooze
 T = TypeVar("T", Advance, Complete, Snooze)
@@ -41,8 +39,9 @@ class Settling:
     for each kind of transition.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, outage: Outage) -> None:
         self._jobs = jobs
+        self._outage = outage
         self._entries: list[_Entry] = []
         self._filled = asyncio.Event()
 
@@ -68,6 +67,8 @@ class Settling:
             await self._store_kind(entries, Complete, self._jobs.complete)
             await self._store_kind(entries, Advance, self._jobs.advance)
             await self._store_kind(entries, Snooze, self._jobs.snooze)
+            if not self._entries:
+                self._outage.over("settling")
 
     async def _store_kind(
         self,
@@ -84,7 +85,7 @@ class Settling:
         except DatabaseUnreachable as error:
             # Kept, and tried again: the work is done, and the lease may outlast the outage.
             # Whoever's lease doesn't is cancelled by its worker, and dropped above.
-            log.warning("settling_delayed", jobs=len(chosen), error=str(error))
+            self._outage.failed("settling", error)
             self._entries.extend(chosen)
             asyncio.get_running_loop().call_later(RETRY_AFTER.total_seconds(), self._filled.set)
             return

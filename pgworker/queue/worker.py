@@ -14,10 +14,11 @@ import structlog
 from opentelemetry.trace import Status, StatusCode
 
 from pgworker import telemetry
+from pgworker.db.outage import Outage
 from pgworker.errors import DatabaseUnreachable, JobError, LeaseLost
 from pgworker.models import Advance, Complete, Failure, Job, Transition
 from pgworker.queue.policy import after_bug, after_error
-from pgworker.queue.settling import Settling
+from pgworker.queue.settling import RETRY_AFTER, Settling
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -92,11 +93,14 @@ class Worker:
         run_phase: Callable[[Job], Awaitable[Transition]],
         *,
         settings: WorkerSettings,
+        outage: Outage | None = None,
     ) -> None:
+        """Take the queue and what a phase does; `outage` is told of trouble with the database."""
         self._jobs = jobs
         self._run_phase = run_phase
         self._settings = settings
-        self._settling = Settling(jobs)
+        self._outage = outage or Outage()
+        self._settling = Settling(jobs, self._outage)
         self._held: dict[int, _Held] = {}
         self._signals = _Signals()
         self._more_is_due = False
@@ -157,9 +161,9 @@ class Worker:
             try:
                 timeout = await self._claim_once(phases)
                 failures = 0
+                self._outage.over("claim")
             except DatabaseUnreachable as error:
-                if failures == 0:
-                    log.warning("claim_delayed", error=str(error))
+                self._outage.failed("claim", error)
                 failures += 1
                 cap = min(DATABASE_RETRY_CAP.total_seconds(), 0.1 * 2 ** min(failures, 10))
                 timeout = timedelta(seconds=random.uniform(0.05, cap))  # noqa: S311  # jitter
@@ -324,23 +328,28 @@ class Worker:
         self._signals.wake.set()
 
     async def _store_failure(self, job: Job, failure: Failure) -> None:
+        part = f"failure of job {job.id}"
+        try:
+            status = await self._try_to_fail(job, failure, part)
+        finally:
+            self._outage.over(part)
+        if status == "failed":
+            log.error("job_failed", error_kind=str(failure.kind), error=failure.error)
+        self._look_again()
+
+    async def _try_to_fail(self, job: Job, failure: Failure, part: str) -> str:
+        """Try until the database is back, or the lease runs out and this task is cancelled."""
         while True:
             try:
-                status = await self._jobs.fail(
+                return await self._jobs.fail(
                     job,
                     failure,
                     backoff=self._settings.backoff,
                     backoff_cap=self._settings.backoff_cap,
                 )
             except DatabaseUnreachable as error:
-                # Until the database is back, or the lease runs out and this task is cancelled.
-                log.warning("settling_delayed", jobs=1, error=str(error))
-                await asyncio.sleep(0.5)
-                continue
-            if status == "failed":
-                log.error("job_failed", error_kind=str(failure.kind), error=failure.error)
-            self._look_again()
-            return
+                self._outage.failed(part, error)
+                await asyncio.sleep(RETRY_AFTER.total_seconds())
 
     # -- keeping leases -------------------------------------------------------------------
 
@@ -357,10 +366,10 @@ class Worker:
                     [each.job for each in held], timeout=timedelta(seconds=lease / 9)
                 )
             except DatabaseUnreachable as error:
-                if failures == 0:
-                    log.warning("heartbeat_delayed", error=str(error))
+                self._outage.failed("heartbeat", error)
                 failures += 1
             else:
+                self._outage.over("heartbeat")
                 failures = 0
                 for each in held:
                     each.sure_until = asked_at + lease

@@ -9,6 +9,7 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.listen import Listener
+from pgworker.db.outage import Outage
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, MigrationRefused
@@ -52,6 +53,7 @@ class Daemon:
         _ = platform.providers.default
         self._platform = platform
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._outage = Outage()
         self._jobs = Jobs(platform.pool, worker=self._id, lease=settings.lease)
         self._runner = PhaseRunner(
             platform.pool,
@@ -77,6 +79,7 @@ class Daemon:
                 backoff_cap=settings.backoff_cap,
                 until_empty=until_empty,
             ),
+            outage=self._outage,
         )
 
     def drain(self) -> None:
@@ -131,7 +134,7 @@ class Daemon:
         if url == "off":
             return None
         dsn = self._platform.dsn if url is None else url.get_secret_value()
-        return Listener(dsn, self._worker.wake)
+        return Listener(dsn, self._worker.wake, outage=self._outage)
 
     async def _register(self) -> None:
         settings: Settings = self._platform.settings

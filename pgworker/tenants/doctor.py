@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from pgworker.db.migrate import read_state
-from pgworker.db.pool import connect, place
+from pgworker.db.pool import STATEMENT_TIMEOUT, connect, place
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import (
@@ -121,7 +121,7 @@ async def _examine_database(
     if schema.verdict is Verdict.FAIL:
         # Every further question needs the tables.
         return
-    async with open_platform(settings, pool_size=2) as platform:
+    async with open_platform(settings, pool_size=2, patience=STATEMENT_TIMEOUT) as platform:
         yield await _check_keys(platform)
         yield await _check_provider(platform)
         async for check in _check_queue(platform):

@@ -7,6 +7,7 @@ import contextlib
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from pydantic import SecretStr
 
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.migrate import migrate, read_state
-from pgworker.db.pool import connect, open_pool
+from pgworker.db.pool import STATEMENT_TIMEOUT, connect, open_pool
 from pgworker.queue.operations import Operations
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.telemetry import get_logger
@@ -90,11 +91,21 @@ async def open_database(settings: Settings) -> AsyncIterator[tuple[str, Path | N
 
 @asynccontextmanager
 async def open_platform(
-    settings: Settings, *, migrate_first: bool = False, pool_size: int = 8
+    settings: Settings,
+    *,
+    migrate_first: bool = False,
+    pool_size: int = 8,
+    patience: timedelta | None = None,
 ) -> AsyncIterator[Platform]:
     """Open the platform's database, with pgworker's schema in the state this program needs.
 
     The embedded database is always migrated, a given one when `migrate_first` says so.
+
+    Args:
+        settings: of the process.
+        migrate_first: bring a given database's schema up to date, too.
+        pool_size: connections at most.
+        patience: with a statement; by default a worker's, well below its lease.
 
     Raises:
         BadConfiguration, DatabaseUnreachable: it can't be opened.
@@ -111,11 +122,21 @@ async def open_platform(
         finally:
             await connection.close()
         pool = await stack.enter_async_context(
-            open_pool(dsn, max_size=pool_size, through_pooler=settings.listen_url is not None)
+            open_pool(
+                dsn,
+                max_size=pool_size,
+                through_pooler=settings.listen_url is not None,
+                patience=patience or _worker_patience(settings.lease),
+            )
         )
         providers = Providers(settings, platform_dsn=dsn, limits=SharedLimits(pool))
         stack.push_async_callback(providers.aclose)
         yield Platform(settings, dsn, pool, providers, data_dir)
+
+
+def _worker_patience(lease: timedelta) -> timedelta:
+    """Return how long a worker waits for a statement: three such waits fit into half a lease."""
+    return min(STATEMENT_TIMEOUT, max(lease / 6, timedelta(seconds=1)))
 
 
 def _own_key(path: Path) -> SecretStr:

@@ -2,7 +2,8 @@
 -- workflow is provision is ready, its error forgotten. Arrays are parallel. Returns the
 -- ids that were refused (stale claim token): their callers must stop without writing
 -- anything. A lease that ran out but was taken by nobody is still good: the work is
--- done, keep it.
+-- done, keep it. A repeat, after an answer that got lost, finds the job succeeded under
+-- the same token, changes nothing and is not refused.
 create or replace function pgworker.complete(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
@@ -87,5 +88,14 @@ as $$
 
     select input.job_id
     from input
-    where input.job_id not in (select completed.id from completed);
+    where
+        input.job_id not in (select completed.id from completed)
+        and not exists (
+            select 1
+            from public.client_provisioning_jobs as job
+            where
+                job.id = input.job_id
+                and job.claim_token = input.claim_token
+                and job.status = 'succeeded'
+        );
 $$;

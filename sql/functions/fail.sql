@@ -3,7 +3,8 @@
 -- least(p_backoff_cap, p_backoff_base * 2 ^ failed attempts before this one): full
 -- jitter, so that a crowd that failed together does not come back together. Otherwise it
 -- is failed and needs a person. Returns the status that it is in now.
--- Raises PW001 when p_claim_token is not the current one.
+-- Raises PW001 when p_claim_token is not the current one. A repeat, after an answer that
+-- got lost, finds the attempt counted under the same token and changes nothing.
 create or replace function pgworker.fail(
     p_job_id bigint,
     p_claim_token bigint,
@@ -23,6 +24,18 @@ declare
     v_again boolean;
     v_error text := p_error;
 begin
+    select job.*
+    into v_job
+    from public.client_provisioning_jobs as job
+    where
+        job.id = p_job_id
+        and job.claim_token = p_claim_token
+    for update;
+
+    if v_job.status in ('waiting', 'failed') then
+        return v_job.status;
+    end if;
+
     perform pgworker.hold(p_job_id, p_claim_token);
 
     select job.*

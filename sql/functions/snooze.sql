@@ -3,7 +3,8 @@
 -- message, or null) is one that nobody has to act on yet: throttled, or a credential that
 -- is refused. p_credentials names that credential: a job that parks in the moment in which
 -- the breaker closes, and so wasn't woken by that, is due at once. Arrays are parallel.
--- Returns the ids that were refused (stale claim token).
+-- Returns the ids that were refused (stale claim token). A repeat, after an answer that got
+-- lost, finds the job waiting under the same token, changes nothing and is not refused.
 create or replace function pgworker.snooze(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
@@ -115,5 +116,14 @@ as $$
 
     select input.job_id
     from input
-    where input.job_id not in (select snoozed.id from snoozed);
+    where
+        input.job_id not in (select snoozed.id from snoozed)
+        and not exists (
+            select 1
+            from public.client_provisioning_jobs as job
+            where
+                job.id = input.job_id
+                and job.claim_token = input.claim_token
+                and job.status = 'waiting'
+        );
 $$;

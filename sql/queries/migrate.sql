@@ -1,9 +1,7 @@
 -- name: lock
--- One migration at a time on one database; released with the session's unlock.
-select pg_advisory_lock(7470736557);
-
--- name: unlock
-select pg_advisory_unlock(7470736557);
+-- One migration at a time on one database; released when the transaction ends, because
+-- a pooler in transaction mode would leave a lock of the session to a stranger.
+select pg_advisory_xact_lock(7470736557);
 
 -- name: defer_function_checks
 set local check_function_bodies = off;

@@ -187,8 +187,15 @@ async def test_many_transitions_of_one_statement_fare_each_on_its_own(jobs: Jobs
 # -- refused paths ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("write", WRITES)
-@pytest.mark.parametrize("how", ["rescued", "reset", "cancelled", "completed"])
+STALE = [
+    (write, how)
+    for write in WRITES
+    for how in ("rescued", "reset", "cancelled", "completed")
+    if (write, how) != ("complete", "completed")  # a repeat, see below
+]
+
+
+@pytest.mark.parametrize(("write", "how"), STALE)
 async def test_a_write_with_a_stale_token_changes_nothing(
     jobs: JobsInTest, write: str, how: str
 ) -> None:
@@ -211,6 +218,34 @@ async def test_a_write_with_a_stale_token_changes_nothing(
     assert await jobs.row(stale.id) == job
     assert await jobs.client_of(stale.id) == client
     assert await jobs.names_of_events(stale.id) == events
+
+
+@pytest.mark.parametrize("write", ["complete", "snooze", "fail"])
+async def test_a_repeat_after_an_answer_that_got_lost_is_not_a_lost_lease(
+    jobs: JobsInTest, write: str
+) -> None:
+    job = await jobs.claimed()
+    assert not await refused(jobs, write, job)
+    row, client = await jobs.row(job.id), await jobs.client_of(job.id)
+    events = await jobs.names_of_events(job.id)
+
+    assert not await refused(jobs, write, job)
+
+    assert await jobs.row(job.id) == row
+    assert await jobs.client_of(job.id) == client
+    assert await jobs.names_of_events(job.id) == events
+
+
+@pytest.mark.parametrize("write", ["snooze", "fail"])
+async def test_a_repeat_is_refused_once_the_job_has_been_claimed_again(
+    jobs: JobsInTest, write: str
+) -> None:
+    job = await jobs.claimed()
+    assert not await refused(jobs, write, job)
+    await jobs.let_wait_end(job.id)
+    await jobs.claim_one(worker="another")
+
+    assert await refused(jobs, write, job)
 
 
 # -- races of two connections -----------------------------------------------------------------

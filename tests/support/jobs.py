@@ -197,7 +197,9 @@ class JobsInTest:
 
 
 @asynccontextmanager
-async def jobs_in(dsn: str, *, max_size: int = 8) -> AsyncIterator[JobsInTest]:
+async def jobs_in(
+    dsn: str, *, max_size: int = 8, application_name: str = "the test"
+) -> AsyncIterator[JobsInTest]:
     """Open a migrated database for a test."""
-    async with open_pool(dsn, max_size=max_size, application_name="the test") as pool:
+    async with open_pool(dsn, max_size=max_size, application_name=application_name) as pool:
         yield JobsInTest(pool)
