@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+# By class or code (PostgreSQL 18, appendix A): connection lost, server takes no writes now (a
+# fail-over), rolled back by a conflict, out of resources (a full disk too), lock time-out, shutting
+# down or starting, I/O error.
+PASSING = ("08", "25006", "40", "53", "55P03", "57P0", "58030")
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -33,6 +38,11 @@ class StatementError(Exception):
         self.message = message
         self.sqlstate = sqlstate
         self.position = position
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the very same statement may work later."""
+        return (self.sqlstate or "").startswith(PASSING)
 
 
 class TenantConnection(Protocol):

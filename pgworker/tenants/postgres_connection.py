@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from pgworker.db.hosts import Hosts, NoHostTakesWrites, each_host
 from pgworker.errors import JobError, OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.tenants.connection import StatementError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_CONNECT_TIMEOUT = timedelta(seconds=15)
 _COMMAND_TIMEOUT = timedelta(minutes=10)
 _CLOSE_TIMEOUT = timedelta(seconds=5)
 
@@ -27,14 +27,14 @@ _FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 async def connect_postgres(
     dsn: str,
     *,
-    timeout: timedelta = _CONNECT_TIMEOUT,
+    timeout: timedelta | None = None,
     command_timeout: timedelta = _COMMAND_TIMEOUT,
 ) -> AsyncIterator[PostgresTenantConnection]:
     """Connect to a tenant's database, directly or through a pooler in session mode.
 
     Args:
         dsn: `postgresql://…`; never part of an error.
-        timeout: for connecting.
+        timeout: for connecting to each host; by default as `Hosts.connect`.
         command_timeout: for each script; past it the server is asked to cancel.
 
     Raises:
@@ -42,9 +42,8 @@ async def connect_postgres(
         Permanent: it refuses user, password or database, or the DSN isn't one.
     """
     try:
-        connection = await asyncpg.connect(
-            dsn,
-            timeout=timeout.total_seconds(),
+        connection = await Hosts(dsn).connect(
+            timeout=timeout,
             command_timeout=command_timeout.total_seconds(),
             # Poolers hand a session to others: named prepared statements wouldn't survive.
             statement_cache_size=0,
@@ -54,7 +53,10 @@ async def connect_postgres(
         raise _connection_refused(error, dsn) from error
     try:
         tenant = PostgresTenantConnection(connection)
-        await tenant.prepare()
+        try:
+            await tenant.prepare()
+        except OutcomeUnknown as error:
+            raise Transient(f"{_host(dsn)} closed the connection at once") from error
         yield tenant
     finally:
         await _close(connection)
@@ -155,11 +157,15 @@ def _connection_refused(error: BaseException, dsn: str) -> JobError:
         return Permanent(
             "the tenant's DSN can't be used: it must be like postgresql://user@host/db"
         )
+    if isinstance(error, NoHostTakesWrites):
+        return Transient(f"{host}: {error}")
     reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
     return Transient(f"{host} can't be reached: {reason}")
 
 
 def _host(dsn: str) -> str:
+    if len(each_host(dsn)) > 1:
+        return "the tenants' servers"
     try:
         parts = urlsplit(dsn)
         port = parts.port or 5432

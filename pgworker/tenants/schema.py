@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _UNDEFINED_SCHEMA_OR_TABLE = frozenset({"3F000", "42P01"})
 _UNIQUE_VIOLATION = "23505"
-# Serialisation failure, deadlock, lock time-out; and by class: connection, resources.
-_PASSING_STATES = ("40001", "40P01", "55P03", "08", "53", "57P0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ async def _apply(connection: TenantConnection, migration: Migration, steps: Step
     except StatementError as error:
         if error.sqlstate == _UNIQUE_VIOLATION and await _is_recorded(connection, migration):
             return False
-        if _is_passing(error):
+        if error.is_passing:
             raise _translated(error, migration.file) from error
         place = await _find_place(connection, migration, error)
         raise MigrationFailed(
@@ -197,12 +195,8 @@ async def _run(connection: TenantConnection, script: str, problem: str) -> None:
         raise Transient(f"{problem}: {error}") from error
 
 
-def _is_passing(error: StatementError) -> bool:
-    return error.sqlstate is not None and error.sqlstate.startswith(_PASSING_STATES)
-
-
 def _translated(error: StatementError, problem: str) -> JobError:
-    kind = Transient if _is_passing(error) else Permanent
+    kind = Transient if error.is_passing else Permanent
     return kind(f"{problem}: {_one_line(error.message)} [{error.sqlstate}]")
 
 

@@ -13,6 +13,7 @@ from pgworker.errors import (
     CredentialRefused,
     JobError,
     Permanent,
+    Transient,
 )
 from pgworker.models import Advance, Client, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.queue.operations import Operations
@@ -208,14 +209,15 @@ async def _run(phase: Phase, context: PhaseContext) -> Outcome:
 
     Raises:
         JobError: as the phase; `Permanent` for a missing key or setting, and for SQL that the
-            tenant's server refused.
+            tenant's server refused, unless it may take it later (`Transient`).
     """
     try:
         return await phase.run(context)
     except BadConfiguration as error:
         raise Permanent(str(error)) from error
     except StatementError as error:
-        raise Permanent(f"{phase.name}: {error.message} [{error.sqlstate}]") from error
+        kind = Transient if error.is_passing else Permanent
+        raise kind(f"{phase.name}: {error.message} [{error.sqlstate}]") from error
 
 
 def _after(workflow: Workflow, position: int, done: Done) -> Transition:

@@ -42,8 +42,8 @@ OF_OUR_LOGIN = frozenset({"user", "password", "passfile", "dbname", "service", "
 # SQLSTATEs (PostgreSQL 18, appendix A).
 DUPLICATE_DATABASE = "42P04"
 INSUFFICIENT_PRIVILEGE = "42501"
-# Out of resources, in use, shutting down; or two sessions that change one role at once.
-_PASSING = ("53", "55", "57", "40", "08", "23505", "XX000")
+# In use, cancelled; or two sessions that change one role at once.
+_PASSING_HERE = ("55", "57", "23505", "XX000")
 
 
 class PostgresQueries(NamedTuple):
@@ -228,7 +228,7 @@ class PostgresProvider:
                 "createdb and createrole)",
                 credential=self.credential,
             )
-        if (error.sqlstate or "").startswith(_PASSING):
+        if error.is_passing or (error.sqlstate or "").startswith(_PASSING_HERE):
             return Transient(f"the tenants' server can't do it now: {error.message}")
         return Permanent(f"the tenants' server refuses: {error.message} [{error.sqlstate}]")
 
