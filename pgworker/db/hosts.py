@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import asyncpg
 
+from pgworker.db.sqlstate import DATABASE_ERRORS
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -96,12 +98,7 @@ class Hosts:
                     timeout=each.total_seconds(),
                     **{**self._options, **options, "connection_class": OwnConnection},
                 )
-            except (
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                asyncpg.InternalClientError,
-                OSError,
-            ) as error:
+            except DATABASE_ERRORS as error:
                 if not self._several and not _is_not_what_was_asked_for(error):
                     raise
                 failures.append((dsn, error))

@@ -13,7 +13,7 @@ import asyncpg
 from pgworker.db.hosts import Hosts
 from pgworker.db.outage import Outage
 from pgworker.db.pool import connect, place
-from pgworker.db.sqlstate import translate
+from pgworker.db.sqlstate import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
 
@@ -62,14 +62,7 @@ class Listener:
         while True:
             try:
                 await self._listen()
-            except (
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                OSError,
-                TimeoutError,
-                DatabaseUnreachable,
-                BadConfiguration,
-            ) as error:
+            except (*DATABASE_ERRORS, DatabaseUnreachable, BadConfiguration) as error:
                 # Bad credentials may be a password that is just being changed: go on trying.
                 failures = 1 if self.is_connected else failures + 1
                 self._outage.failed("listen", _in_our_words(error))

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from pgworker.db.hosts import Hosts, NoHostTakesWrites, OwnConnection
-from pgworker.db.sqlstate import ends_the_session, translate
+from pgworker.db.sqlstate import DATABASE_ERRORS, ends_the_session, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 from pgworker.telemetry import get_logger
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     )
 
 STATEMENT_TIMEOUT = timedelta(seconds=30)
-
-_CONNECT_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 log = get_logger()
 
@@ -54,7 +52,7 @@ async def connect(
             server_settings={"application_name": application_name},
         )
         await set_codecs(connection)
-    except _CONNECT_ERRORS as error:
+    except DATABASE_ERRORS as error:
         if isinstance(error, ValueError):
             raise _unusable_url() from None
         raise _connect_error(hosts.dsn, error) from error
@@ -110,7 +108,7 @@ class Pool:
         connection = await self._trusted(seconds)
         try:
             yield connection
-        except _CONNECT_ERRORS as error:
+        except DATABASE_ERRORS as error:
             if ends_the_session(error):
                 # The others go the same way: to a server that is gone, or takes no writes now.
                 self._trusted_since = time.monotonic()
@@ -118,7 +116,7 @@ class Pool:
         finally:
             try:
                 await self._connections.release(connection, timeout=seconds)
-            except _CONNECT_ERRORS:
+            except DATABASE_ERRORS:
                 # asyncpg has closed it. What the caller did with it is done nevertheless.
                 self._trusted_since = time.monotonic()
 
@@ -168,7 +166,7 @@ async def open_pool(
         try:
             connection = await hosts.connect(**options)
             await set_codecs(connection)
-        except _CONNECT_ERRORS as error:
+        except DATABASE_ERRORS as error:
             raise DatabaseUnreachable(str(_connect_error(dsn, error))) from error
         if hosts.current != before:
             log.warning("database_host_changed", host=hosts.current, before=before)

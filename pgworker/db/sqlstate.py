@@ -21,6 +21,15 @@ from pgworker.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Everything that asyncpg raises for what the other side did. InternalClientError is what it says
+# of a statement that meets a connection whose server has just said farewell.
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+
 # The class PW is ours (sql/README.md); the others are PostgreSQL's, appendix A of its manual.
 _BY_SQLSTATE: dict[str, type[PgworkerError]] = {
     "PW001": LeaseLost,
@@ -93,7 +102,7 @@ def ends_the_session(error: Exception) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_ENDS_THE_SESSION)
     # asyncpg's ValueErrors are about what we wanted to send.
-    return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, ValueError)
+    return isinstance(error, DATABASE_ERRORS) and not isinstance(error, ValueError)
 
 
 @contextlib.contextmanager
@@ -101,7 +110,7 @@ def translated() -> Iterator[None]:
     """Raise errors of asyncpg as ours; those that mean nothing special pass as they are."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except DATABASE_ERRORS as error:
         ours = translate(error)
         if ours is None:
             raise

@@ -180,6 +180,9 @@ class Worker:
         claimed = await self._jobs.claim(free, self._settings.workflows)
         self._more_is_due = len(claimed) == free
         for job in claimed:
+            if job.id in self._held:
+                # Our own lease ran out (a process that was frozen) and we were the first to see it.
+                self._stop(self._held[job.id], "this worker claimed the job again")
             held = _Held(job, sure_until=asked_at + self._settings.lease.total_seconds())
             self._held[job.id] = held
             held.task = phases.create_task(self._carry(held), name=f"job {job.id}")

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from pgworker.db.hosts import Hosts, NoHostTakesWrites, each_host
+from pgworker.db.sqlstate import DATABASE_ERRORS
 from pgworker.errors import JobError, OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.tenants.connection import StatementError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 _COMMAND_TIMEOUT = timedelta(minutes=10)
 _CLOSE_TIMEOUT = timedelta(seconds=5)
-
-_FOREIGN_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 @asynccontextmanager
@@ -49,7 +48,7 @@ async def connect_postgres(
             statement_cache_size=0,
             server_settings={"application_name": "pgworker"},
         )
-    except (*_FOREIGN_ERRORS, ValueError) as error:
+    except (*DATABASE_ERRORS, ValueError) as error:
         raise _connection_refused(error, dsn) from error
     try:
         tenant = PostgresTenantConnection(connection)
@@ -78,14 +77,14 @@ class PostgresTenantConnection:
                 await self._connection.set_type_codec(
                     name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads
                 )
-        except _FOREIGN_ERRORS as error:
+        except DATABASE_ERRORS as error:
             _raise_translated(error)
 
     async def fetch(self, sql: str) -> list[dict[str, Any]]:
         """Run one statement and return its rows; values as JSON would carry them."""
         try:
             rows = await self._connection.fetch(sql)
-        except _FOREIGN_ERRORS as error:
+        except DATABASE_ERRORS as error:
             _raise_translated(error)
         return [{name: as_json(value) for name, value in row.items()} for row in rows]
 
@@ -93,7 +92,7 @@ class PostgresTenantConnection:
         """Run a script of any number of statements, in the transaction that the script says."""
         try:
             await self._connection.execute(sql)
-        except _FOREIGN_ERRORS as error:
+        except DATABASE_ERRORS as error:
             await self._roll_back()
             _raise_translated(error)
 
@@ -104,7 +103,7 @@ class PostgresTenantConnection:
             return
         try:
             await self._connection.execute("rollback")
-        except _FOREIGN_ERRORS:
+        except DATABASE_ERRORS:
             # Without a connection there is no transaction either.
             self._connection.terminate()
 
@@ -130,11 +129,12 @@ def as_json(value: Any) -> Any:
 
 def _raise_translated(error: BaseException) -> NoReturn:
     """Raise our word for an error of a statement that was sent."""
-    if isinstance(error, asyncpg.PostgresConnectionError | asyncpg.InterfaceError | OSError):
+    if isinstance(error, asyncpg.PostgresConnectionError) or not isinstance(
+        error, asyncpg.PostgresError
+    ):
         # TimeoutError is an OSError. The connection went away under the statement.
         what = "timed out" if isinstance(error, TimeoutError) else "was lost"
         raise OutcomeUnknown(f"the connection to the tenant {what} while it ran SQL") from error
-    assert isinstance(error, asyncpg.PostgresError)
     position = error.position
     raise StatementError(
         error.message or type(error).__name__,
@@ -177,5 +177,5 @@ def _host(dsn: str) -> str:
 async def _close(connection: asyncpg.Connection) -> None:
     try:
         await connection.close(timeout=_CLOSE_TIMEOUT.total_seconds())
-    except _FOREIGN_ERRORS:
+    except DATABASE_ERRORS:
         connection.terminate()

@@ -365,7 +365,7 @@ async def test_a_roomy_bucket_of_a_project_costs_no_statement_and_no_row(
     limits = await workers.another()
     await limits.learn(await limits.take(QUERIES), told(20, 19))
     assert await workers.row(QUERIES) is None
-    await limits._pool.close()
+    await limits._pool._connections.close()
 
     for _ in range(9):
         assert await is_granted(limits, QUERIES)
@@ -431,7 +431,7 @@ async def test_without_the_database_nothing_is_sent_and_everybody_in_line_is_tol
     workers: Workers,
 ) -> None:
     limits = await workers.another()
-    await limits._pool.close()
+    await limits._pool._connections.close()
     outcomes = await within(
         asyncio.gather(*(limits.take(CREATES) for _ in range(5)), return_exceptions=True)
     )
@@ -441,6 +441,6 @@ async def test_without_the_database_nothing_is_sent_and_everybody_in_line_is_tol
 async def test_an_answer_is_not_lost_because_the_database_is(workers: Workers) -> None:
     limits = await workers.another()
     ticket = await limits.take(CREATES)
-    await limits._pool.close()
+    await limits._pool._connections.close()
     await limits.learn(ticket, told(20, 19))
     await limits.learn(ticket, refused(5))

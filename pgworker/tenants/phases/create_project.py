@@ -47,6 +47,7 @@ class CreateProject:
         if intent.ref is not None:
             # Recorded by an earlier try, with all that the client shows of it. If it is gone,
             # await_project says so; a recorded tenant is never silently replaced.
+            await ctx.steps.found(Step.CREATE_PROJECT, [intent.name])
             return Done()
         tenant = await ctx.provider.find(intent.name)
         if tenant is not None:
