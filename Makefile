@@ -10,7 +10,7 @@ PIP_INSTALL := install -qq --disable-pip-version-check --no-input
 WHEEL := build/wheel
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test check test-wheel bench lock clean
+.PHONY: help venv demo test check test-wheel chaos bench lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ test-wheel: $(VENV) ## build the wheel and test what it installs
 	@$(WHEEL)/venv/bin/python -m pip $(PIP_INSTALL) --no-deps $(WHEEL)/dist/*.whl
 	@# Not `python -m pytest`: that would put the checkout in front of the wheel.
 	@PGWORKER_TEST_WHEEL=$(WHEEL) $(WHEEL)/venv/bin/pytest -q -n 2 $(WHEEL_TESTS) $(PYTEST_ARGS)
+
+chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), by the plan of a SEED
+	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 bench: $(VENV) ## measure on this machine: insert to the first line of the first phase
 	@.venv/bin/python bench/latency.py

@@ -123,6 +123,7 @@ async def test_a_pool_opens_no_more_connections_than_it_may(empty_database: str)
         asyncpg.DeadlockDetectedError("deadlock"),
         asyncpg.ReadOnlySQLTransactionError("a standby now"),
         asyncpg.InterfaceError("closed"),
+        asyncpg.InternalClientError("another operation is in progress"),
         ConnectionResetError("reset"),
         TimeoutError(),
     ],

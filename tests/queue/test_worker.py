@@ -266,6 +266,30 @@ async def test_a_lost_lease_cancels_the_phase_and_nothing_is_written(jobs: JobsI
     assert phase.ended == []
 
 
+async def test_a_worker_that_claims_its_own_silent_job_again_carries_it_once(
+    jobs: JobsInTest,
+) -> None:
+    job_id = await jobs.add()
+    phase = PhaseInTest()
+
+    async with working(jobs.pool, phase, lease=timedelta(seconds=1)) as worker:
+        first = await phase.next_job()
+        # As if the process had been frozen for longer than its lease, and the claim came first.
+        await jobs.let_lease_expire(job_id)
+        worker.wake()
+        second = await phase.next_job()
+        await within(phase.cancelled.wait())
+        lease = (await jobs.row(job_id))["lease_expires_at"]
+        async with asyncio.timeout(20):
+            while (await jobs.row(job_id))["lease_expires_at"] == lease:
+                pass  # the second one is kept: its lease is renewed
+        phase.may_end.set()
+        await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+
+    assert second.claim_token == first.claim_token + 1
+    assert phase.ended == [job_id]
+
+
 async def test_it_stops_its_work_before_the_lease_is_up_when_the_database_is_silent(
     jobs: JobsInTest, database: str
 ) -> None:

@@ -695,6 +695,8 @@ async def test_a_worker_stopped_around_any_commit_leaves_one_project_and_the_nex
         assert client["provisioning_status"] == "ready", client["provisioning_error"]
         assert house.creates() == 1
         assert client["additional_settings"]["provisioning"]["region"]
+        rows = await house.platform.pool.fetch("select distinct state from pgworker.steps")
+        assert {row["state"] for row in rows} <= {"done", "repeated"}
 
 
 async def assert_failed(house: House, client_id: Any, kind: str, message: str) -> str:

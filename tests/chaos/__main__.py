@@ -1,0 +1,118 @@
+"""`make chaos MINUTES=n SEED=s`: one campaign, from its plan to its report.
+
+First every step boundary is killed, frozen at and robbed of its answer in turn; then come rounds
+of random faults for so many minutes; then a fail-over, and recovery at production's settings. The
+exit code is 1 when anything did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import get_args
+
+from tests.chaos.campaign import expected, run_round
+from tests.chaos.checker import check
+from tests.chaos.gate import Act
+from tests.chaos.plan import plan_round
+from tests.chaos.report import Report
+from tests.chaos.scenes import SCENES
+from tests.chaos.sweep import sweep
+from tests.chaos.world import Stage, a_stage
+
+REPORTS = Path("build/chaos")
+MOST_ROUNDS = 10_000
+
+
+def main() -> int:
+    """Run a campaign; return the exit code."""
+    options = _options()
+    # Clients die in the middle of their requests: what the simulator's server says of it is noise.
+    logging.getLogger("uvicorn.error").disabled = True
+    seed = options.seed if options.seed is not None else random.randrange(100_000)
+    command = f"make chaos MINUTES={options.minutes:g} SEED={seed}"
+    report = Report(command, seed)
+    print(f"chaos: seed {seed} ({command} repeats its plan)")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder:
+        asyncio.run(_campaign(options, report, Path(folder)))
+    report.seconds = time.monotonic() - began
+    paths = report.write(REPORTS)
+    for line in (*report.violations, *report.problems):
+        print(f"chaos: {line}")
+    for act, boundary in sorted(report.missed):
+        print(f"chaos: never happened: {act} {boundary}")
+    verdict = "everything held" if report.is_clean else "something did not hold"
+    print(
+        f"chaos: {verdict}: {report.faults.total()} faults, {len(report.violations)} violations, "
+        f"{report.seconds:.0f} s; {' '.join(map(str, paths))}"
+    )
+    return 0 if report.is_clean else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="of random faults")
+    parser.add_argument("--seed", type=int, help="of the plan; random unless given")
+    parser.add_argument("--round", type=int, help="this round of the seed and nothing else")
+    parser.add_argument(
+        "--acts",
+        default=",".join(get_args(Act)),
+        help="what happens at each boundary in turn; empty: no sweep",
+    )
+    parser.add_argument(
+        "--every-passage", action="store_true", help="sweep each passage of a boundary, not one"
+    )
+    return parser.parse_args()
+
+
+async def _campaign(options: argparse.Namespace, report: Report, folder: Path) -> None:
+    async with a_stage(folder) as stage:
+        if options.round is not None:
+            await _round(report, stage, options.round)
+            return
+        acts = [act for act in get_args(Act) if act in options.acts.split(",")]
+        if acts:
+            await _sweep(report, stage, acts, every_passage=options.every_passage)
+        ends_at = time.monotonic() + options.minutes * 60
+        for number in range(MOST_ROUNDS):
+            if time.monotonic() >= ends_at:
+                break
+            await _round(report, stage, number)
+
+
+async def _sweep(report: Report, stage: Stage, acts: list[Act], *, every_passage: bool) -> None:
+    done: set[tuple[str, str]] = set()
+    for scene in SCENES:
+        began = time.monotonic()
+        swept, evidence = await sweep(
+            scene, stage, acts=acts, every_passage=every_passage, done=done
+        )
+        violations = check(evidence, expected())
+        report.take_sweep(swept, violations)
+        print(
+            f"chaos: {scene.name}: {len(swept.boundaries)} boundaries, "
+            f"{swept.fired.total()} faults, {len(violations)} violations, "
+            f"{time.monotonic() - began:.0f} s"
+        )
+
+
+async def _round(report: Report, stage: Stage, number: int) -> None:
+    began = time.monotonic()
+    outcome = await run_round(plan_round(report.seed, number), stage)
+    report.take_round(outcome)
+    print(
+        f"chaos: round {number} ({outcome.round.kind}): {outcome.faults.total()} faults, "
+        f"{len(outcome.violations)} violations, {len(outcome.problems)} problems, "
+        f"{time.monotonic() - began:.0f} s; {report.faults.total()} faults so far"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The campaign that continuous integration runs: every step boundary once, and two short rounds.
+
+`make chaos MINUTES=n SEED=s` is the long one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos.campaign import expected, run_round
+from tests.chaos.checker import check
+from tests.chaos.plan import plan_round
+from tests.chaos.scenes import SCENES
+from tests.chaos.sweep import sweep
+
+if TYPE_CHECKING:
+    from tests.chaos.gate import Act
+    from tests.chaos.world import Stage
+
+SHARES = 4
+SAMPLE = 12
+SEED = 20260101
+ROUND_SECONDS = 8.0
+
+# Without these the discovery would be blind.
+LANDMARKS = {
+    "before jobs.claim",
+    "after commit jobs.hold+tenants.commit_intent+secrets.put_once+tenants.intent_of",
+    "after tenants.begin_step",
+    "before POST /v1/projects",
+    "after POST /v1/projects",
+    "after commit jobs.hold+tenants.fulfil+tenants.show_project",
+    "before commit jobs.hold+secrets.put",
+    "after jobs.advance",
+    "before POST /v1/projects/{ref}/database/query: apply 20260101000100",
+    "after POST /v1/projects/{ref}/database/query: apply 20260101000100",
+    "after POST /v1/projects/{ref}/database/query: create index concurrently",
+    "before jobs.complete",
+}
+
+
+async def sweep_over(stage: Stage, acts: list[Act], share: tuple[int, int]) -> set[str]:
+    """Sweep over all scenes; return the boundaries, when everything held."""
+    done: set[tuple[str, str]] = set()
+    wanted: set[tuple[str, str]] = set()
+    boundaries: set[str] = set()
+    for scene in SCENES:
+        swept, evidence = await sweep(
+            scene, stage, acts=acts, every_passage=False, share=share, done=done
+        )
+        of = {str(case.client_id): str(case) for case in swept.cases}
+        violations = [
+            f"{[told for client, told in of.items() if client in str(violation)]}: {violation}"
+            for violation in check(evidence, expected())
+        ]
+        assert violations == [], scene.name
+        assert swept.problems() == []
+        wanted |= swept.wanted()
+        boundaries |= swept.boundaries
+    assert wanted - done == set(), "never happened"
+    return boundaries
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("share", range(SHARES))
+async def test_a_worker_killed_at_any_step_boundary_leaves_nothing_twice_and_nothing_lost(
+    stage: Stage, share: int
+) -> None:
+    await sweep_over(stage, ["die"], (share, SHARES))
+
+
+@pytest.mark.timeout(300)
+async def test_a_worker_frozen_past_its_lease_or_robbed_of_an_answer_does_no_harm(
+    stage: Stage,
+) -> None:
+    await sweep_over(stage, ["freeze", "lose"], (0, SAMPLE))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_everything_holds_after_a_round_of_random_faults(stage: Stage, number: int) -> None:
+    outcome = await run_round(plan_round(SEED, number, seconds=ROUND_SECONDS), stage)
+
+    assert outcome.violations == []
+    assert outcome.problems == []
+    assert outcome.faults.total() > 20, outcome.faults
+
+
+async def test_a_run_without_faults_discovers_the_boundaries(stage: Stage) -> None:
+    (scene,) = [scene for scene in SCENES if scene.name == "a project"]
+    swept, _ = await sweep(scene, stage, acts=[], every_passage=False)
+
+    assert swept.boundaries >= LANDMARKS
+
+
+def test_a_seed_gives_the_same_plan_again_and_another_one_another() -> None:
+    assert plan_round(7, 3) == plan_round(7, 3)
+    assert plan_round(7, 3) != plan_round(8, 3)
+    assert plan_round(7, 3) != plan_round(7, 4)
