@@ -6,19 +6,21 @@ import asyncio
 import random
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
 from pgworker.db.hosts import Hosts
 from pgworker.db.outage import Outage
 from pgworker.db.pool import connect, place
+from pgworker.db.queries import load
 from pgworker.db.sqlstate import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
 
 CHANNEL = "pgworker"
 
@@ -28,6 +30,15 @@ PING_TIMEOUT = timedelta(seconds=5)
 RECONNECT_CAP = timedelta(seconds=5)
 
 log = get_logger()
+
+
+class ListenQueries(NamedTuple):
+    """The statements of `sql/queries/listen.sql`."""
+
+    server_started_at: str
+
+
+LISTEN_QUERIES = load(ListenQueries, "queries/listen.sql")
 
 
 class Listener:
@@ -52,6 +63,7 @@ class Listener:
         self._outage = outage or Outage()
         self._ping_every = ping_every
         self._ping_timeout = ping_timeout
+        self._server_started_at: datetime | None = None
         self._pong = asyncio.Event()
         self._lost = asyncio.Event()
         self.is_connected = False
@@ -81,8 +93,14 @@ class Listener:
             async with _answer_within(self._ping_timeout):
                 await connection.add_listener(CHANNEL, self._on_notify)
                 await connection.add_listener(own, self._on_pong)
+                restarted = await self._is_another_run(connection)
             self.is_connected = True
-            log.info("listening", database=place(self._hosts.dsn), host=self._hosts.current)
+            log.info(
+                "listening",
+                database=place(self._hosts.dsn),
+                host=self._hosts.current,
+                server_restarted=restarted,
+            )
             self._outage.over("listen")
             self._wake()
             while True:
@@ -96,13 +114,21 @@ class Listener:
             # A broken connection can't be closed politely; don't wait for it.
             connection.terminate()
 
+    async def _is_another_run(self, connection: asyncpg.Connection) -> bool:
+        """Tell a server that restarted, or another server, from one that cut us off."""
+        before = self._server_started_at
+        self._server_started_at = await connection.fetchval(LISTEN_QUERIES.server_started_at)
+        return before is not None and before != self._server_started_at
+
     async def _wait_or_lost(self, duration: timedelta) -> None:
         try:
             async with asyncio.timeout(duration.total_seconds()):
                 await self._lost.wait()
         except TimeoutError:
             return
-        raise DatabaseUnreachable("the server closed the connection")
+        raise DatabaseUnreachable(
+            "the server closed the connection (shutdown, restart or pg_terminate_backend)"
+        )
 
     def _on_notify(self, *_: object) -> None:
         self._wake()

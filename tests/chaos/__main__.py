@@ -1,8 +1,7 @@
 """`make chaos MINUTES=n SEED=s`: one campaign, from its plan to its report.
 
 First every step boundary is killed, frozen at and robbed of its answer in turn; then come rounds
-of random faults for so many minutes; then a fail-over, and recovery at production's settings. The
-exit code is 1 when anything did not hold.
+of random faults for so many minutes. The exit code is 1 when anything did not hold.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -14,8 +13,7 @@ from structlog.testing import capture_logs
 
 from pgworker.db.listen import CHANNEL, Listener
 from pgworker.simulator.pooler import fatal
-from tests.support.proxy import proxy_to
-from tests.support.tcp_proxy import tcp_proxy
+from tests.support.tcp_proxy import proxy_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,26 +92,24 @@ async def test_a_lost_connection_comes_back_and_wakes(
 async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_no_bug(
     empty_database: str, connection: asyncpg.Connection
 ) -> None:
-    parts = urlsplit(empty_database)
-    assert parts.hostname is not None
-    async with tcp_proxy(parts.hostname, parts.port or 5432) as proxy:
-        userinfo = parts.netloc.rpartition("@")[0]
-        through = parts._replace(netloc=f"{userinfo}@127.0.0.1:{proxy.port}").geturl()
-        async with listening(through, ping_every=OFTEN) as (_, wakes):
-            (link,) = proxy.links
-            # Its FATAL arrives, and the end of the connection is late.
-            proxy.freeze()
-            link.client.write(fatal("57P01", "terminating connection due to administrator command"))
-            with capture_logs() as logs:
-                async with asyncio.timeout(20):
-                    while not any(  # noqa: ASYNC110  # the log is a list
-                        log["event"] == "database_failed" for log in logs
-                    ):
-                        await asyncio.sleep(0)
-            proxy.forward()
-            await wakes.next()
-            await connection.execute(f"notify {CHANNEL}")
-            await wakes.next()
+    async with (
+        proxy_to(empty_database) as (proxy, through),
+        listening(through, ping_every=OFTEN) as (_, wakes),
+    ):
+        (link,) = proxy.links
+        # Its FATAL arrives, and the end of the connection is late.
+        proxy.freeze()
+        link.client.write(fatal("57P01", "terminating connection due to administrator command"))
+        with capture_logs() as logs:
+            async with asyncio.timeout(20):
+                while not any(  # noqa: ASYNC110  # the log is a list
+                    log["event"] == "database_failed" for log in logs
+                ):
+                    await asyncio.sleep(0)
+        proxy.forward()
+        await wakes.next()
+        await connection.execute(f"notify {CHANNEL}")
+        await wakes.next()
 
 
 async def test_a_half_open_connection_is_noticed_by_the_ping(
@@ -127,7 +123,8 @@ async def test_a_half_open_connection_is_noticed_by_the_ping(
             proxy.freeze()
             proxy.accepted.clear()
             await asyncio.wait_for(proxy.accepted.wait(), 20)
-            proxy.close()
+            proxy.forward()
+            proxy.reset()
             await wakes.next()
             await connection.execute(f"notify {CHANNEL}")
             await wakes.next()
@@ -155,7 +152,8 @@ async def test_its_log_never_holds_the_password(empty_database: str) -> None:
             proxy_to(empty_database) as (proxy, through),
             listening(through) as (_, wakes),
         ):
-            proxy.close()
+            proxy.forward()
+            proxy.reset()
             await wakes.next()
 
     password = through.partition("://")[2].partition("@")[0].partition(":")[2]

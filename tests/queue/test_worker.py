@@ -24,7 +24,7 @@ from pgworker.errors import (
 from pgworker.models import Advance, Complete, Done, Job, JobStatus, Snooze, Transition
 from pgworker.queue.jobs import Jobs
 from tests.support.jobs import PHASES, jobs_in
-from tests.support.proxy import proxy_to
+from tests.support.tcp_proxy import proxy_to
 from tests.support.workers import NEVER, PhaseInTest, within, working
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ async def test_it_stops_its_work_before_the_lease_is_up_when_the_database_is_sil
         await jobs.let_lease_expire(job_id)
         rescuer = await jobs.claim_one(worker="rescuer")
         assert await jobs.complete(rescuer) == set()
-        proxy.close()
+        proxy.reset()
 
     assert await jobs.status_of(job_id) is JobStatus.SUCCEEDED
     assert phase.ended == []
@@ -347,11 +347,12 @@ async def test_a_result_is_stored_once_the_database_is_back(
         await phase.next_job()
         with capture_logs() as logs:
             proxy.refuse()
+            proxy.reset()
             phase.may_end.set()
             async with asyncio.timeout(20):
                 while not any(log["event"] == "database_failed" for log in logs):
                     await asyncio.wait([asyncio.create_task(jobs.status_of(job_id))])
-            proxy.admit()
+            proxy.forward()
         assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -34,6 +35,7 @@ class TcpProxy:
     Attributes:
         port: on 127.0.0.1.
         links: the open connections, oldest first.
+        accepted: set with each connection that is let in.
         refused: how many were turned away so far.
     """
 
@@ -41,6 +43,7 @@ class TcpProxy:
     target_port: int
     port: int = 0
     links: list[Link] = field(default_factory=list)
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
     refused: int = 0
     _flows: asyncio.Event = field(default_factory=asyncio.Event)
     _delay: float = 0.0
@@ -98,6 +101,7 @@ class TcpProxy:
             self.refused += 1
             writer.transport.abort()
             return
+        self.accepted.set()
         link = Link(writer)
         self.links.append(link)
         try:
@@ -132,3 +136,13 @@ async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
         yield proxy
     finally:
         await proxy.aclose()
+
+
+@asynccontextmanager
+async def proxy_to(dsn: str) -> AsyncIterator[tuple[TcpProxy, str]]:
+    """Run a proxy in front of the server of the DSN; yield it, and the DSN that goes through."""
+    parts = urlsplit(dsn)
+    assert parts.hostname is not None
+    async with tcp_proxy(parts.hostname, parts.port or 5432) as proxy:
+        userinfo = parts.netloc.rpartition("@")[0]
+        yield proxy, parts._replace(netloc=f"{userinfo}@127.0.0.1:{proxy.port}").geturl()

@@ -1,0 +1,42 @@
+"""The platform's server is lost for good, and a standby takes its place."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from tests.faults.checks import (
+    add_clients,
+    assert_nothing_was_made_twice_or_lost,
+    prepare,
+    until_all_are_ready,
+)
+from tests.support.clusters import a_server, a_standby
+from tests.support.worker_process import a_worker
+
+SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
+
+
+async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Path) -> None:
+    async with a_server() as primary:
+        await prepare(primary)
+        async with a_standby(primary) as standby:
+            await add_clients(primary, 6)
+            both = f"postgresql://postgres:{primary.password}@{primary.address},{standby.address}"
+            async with a_worker(tmp_path, DATABASE_URL=f"{both}/postgres") as worker:
+                await primary.until(SOME_ARE_READY)
+                await primary.stop(signal.SIGQUIT)
+                await worker.until("database_failed")
+                await standby.run("select pg_promote()")
+                await worker.until("database_back")
+                await add_clients(standby, 4, name="late")
+
+                await until_all_are_ready(standby, worker)
+
+                await assert_nothing_was_made_twice_or_lost(standby, tenants=None)
+                assert len(worker.events("worker_started")) == 1
+                assert standby.address in {
+                    line["host"] for line in worker.events("database_host_changed", "listening")
+                }
+                assert "Traceback" not in worker.said
+                assert await worker.leave() == 0

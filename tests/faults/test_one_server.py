@@ -1,0 +1,208 @@
+"""Trouble of the one server that holds the queue and the tenants: the worker goes on by itself."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.faults.checks import (
+    add_clients,
+    assert_nothing_was_made_twice_or_lost,
+    assert_told_once,
+    prepare,
+    until_all_are_ready,
+)
+from tests.support.clusters import RELOAD, Server, a_server
+from tests.support.worker_process import a_worker
+
+SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
+OURS = "from pg_stat_activity where application_name like 'pgworker%' and pid <> pg_backend_pid()"
+UNBURNT = "select sum(attempts + crashes) = 0 from client_provisioning_jobs"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with a_server(deadlock_timeout="100ms") as started:
+        await prepare(started)
+        yield started
+
+
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param(signal.SIGINT, id="fast"), pytest.param(signal.SIGQUIT, id="immediate")],
+)
+async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
+    server: Server, tmp_path: Path, how: signal.Signals
+) -> None:
+    await add_clients(server, 6)
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+        await server.until(SOME_ARE_READY)
+        await server.stop(how)
+        await worker.until("database_failed")
+        await server.start()
+        await worker.until("database_back")
+        await add_clients(server, 4, name="late")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        assert_told_once(worker, "the ")
+        assert [line["server_restarted"] for line in worker.events("listening")] == [False, True]
+        assert await worker.leave() == 0
+
+
+async def test_a_worker_all_of_whose_sessions_are_terminated_at_once_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    await add_clients(server, 6)
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+        await server.until(SOME_ARE_READY)
+        await worker.until("listening")
+        await server.run(f"select pg_terminate_backend(pid) {OURS}")
+        await worker.until("database_back")
+        await add_clients(server, 4, name="late")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        assert_told_once(worker, "pg_terminate_backend")
+        assert not any(line["server_restarted"] for line in worker.events("listening"))
+
+
+async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
+    server: Server, tmp_path: Path
+) -> None:
+    await add_clients(server, 6)
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+        await server.until(SOME_ARE_READY)
+        await server.run("alter system set default_transaction_read_only = on", RELOAD)
+        (failed,) = await worker.until("database_failed")
+        # `alter system` works in a read-only transaction; a session may turn it off for itself.
+        await server.run("alter system reset default_transaction_read_only", RELOAD)
+        await worker.until("database_back")
+        await server.until("select not current_setting('default_transaction_read_only')::boolean")
+        await add_clients(server, 4, name="late")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        assert_told_once(worker, "takes no writes")
+        assert failed["level"] == "warning"
+
+
+async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
+    server: Server, tmp_path: Path
+) -> None:
+    # Of the role of the worker, as a DBA sets it; a role's settings hold for new sessions.
+    await server.run("create role platform login superuser password 'p'")
+    mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
+    await add_clients(server, 6)
+    async with a_worker(tmp_path, DATABASE_URL=mine) as worker:
+        await server.until(SOME_ARE_READY)
+        blocker = await asyncpg.connect(server.dsn)
+        # What the worker does takes longer than the limit for certain: it waits for a lock.
+        async with blocker.transaction():
+            await blocker.execute("lock table client_provisioning_jobs in exclusive mode")
+            await server.run(
+                "alter role platform set statement_timeout = '50ms'",
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'"
+                " and application_name = 'pgworker'",
+            )
+            await worker.until("database_failed")
+            await server.until(
+                "select count(*) > 0 from pg_stat_activity where usename = 'platform'"
+            )
+        await server.run(
+            "alter role platform reset statement_timeout",
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'"
+            " and application_name = 'pgworker'",
+        )
+        await blocker.close()
+        await worker.until("database_back")
+        await add_clients(server, 4, name="late")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        assert len(worker.events("worker_started")) == 1
+
+
+@asynccontextmanager
+async def claim_that_waits(server: Server) -> AsyncIterator[asyncpg.Connection]:
+    """Let a claim wait for a client that our open transaction has changed."""
+    await server.run("select pgworker.pause('all')")
+    await add_clients(server, 1)
+    other = await asyncpg.connect(server.dsn)
+    try:
+        await other.execute("begin")
+        await other.execute("update clients set name = name")
+        await server.run("select pgworker.resume('all')")
+        await server.until("select exists (select from pg_locks where not granted)")
+        yield other
+    finally:
+        await other.close()
+
+
+async def test_a_deadlock_costs_a_second_try_and_no_attempt(server: Server, tmp_path: Path) -> None:
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+        await worker.until("listening")
+        async with claim_that_waits(server) as other:
+            # The circle is closed from here; who looks for it first is its victim, and that's
+            # the worker: we would look an hour later.
+            await other.execute("set local deadlock_timeout = '1h'")
+            await other.execute("select from client_provisioning_jobs for update")
+            await other.execute("commit")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        assert_told_once(worker, "deadlock")
+        assert (
+            await server.value("select sum(attempts + crashes) from client_provisioning_jobs") == 0
+        )
+
+
+async def test_a_serialisation_failure_costs_a_second_try_and_no_attempt(
+    server: Server, tmp_path: Path
+) -> None:
+    await server.run(
+        "alter database postgres set default_transaction_isolation = 'repeatable read'"
+    )
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+        await worker.until("listening")
+        async with claim_that_waits(server) as other:
+            await other.execute("commit")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        assert_told_once(worker, "serialisation failure")
+        assert (
+            await server.value("select sum(attempts + crashes) from client_provisioning_jobs") == 0
+        )
+
+
+async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    await server.run("create role platform login superuser password 'p'")
+    mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
+    async with a_worker(tmp_path, DATABASE_URL=mine) as worker:
+        await worker.until("listening")
+        await server.run(
+            "alter role platform password 'q'",
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'",
+        )
+        await worker.until("database_failed")
+        await server.run("alter role platform password 'p'")
+        await worker.until("database_back")
+        await add_clients(server, 2)
+
+        await until_all_are_ready(server, worker)
+
+        assert_told_once(worker, "")

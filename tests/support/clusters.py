@@ -1,0 +1,175 @@
+"""Servers that a test may stop, kill, promote and fence: its own, never the run's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from pgworker.db.postmaster import SUPERUSER, Cluster, PidFile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+# Durable within reason: a killed server recovers from its log, which the kernel has.
+SETTINGS = {
+    "fsync": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "100",
+    "wal_level": "replica",
+    "max_wal_size": "128MB",
+    "min_wal_size": "32MB",
+    "wal_keep_size": "64MB",
+}
+PATIENCE_SECONDS = 60
+
+
+@dataclass
+class Server:
+    """One PostgreSQL server of a test.
+
+    Attributes:
+        settings: its own, beside those of every server here; used at the next start.
+    """
+
+    cluster: Cluster
+    port: int
+    password: str = field(repr=False)
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's."""
+        return f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the server that runs; None when none does."""
+        try:
+            found = PidFile.parse((self.cluster.path / "postmaster.pid").read_text())
+        except FileNotFoundError:
+            return None
+        alive = found is not None and Path(f"/proc/{found.pid}").exists()
+        return found.pid if found is not None and alive else None
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.cluster.start, self.port, {**SETTINGS, **self.settings})
+
+    async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT is fast (sessions are told), SIGQUIT immediate (a crash)."""
+        pid = self.pid
+        if pid is None:
+            return
+        os.kill(pid, how)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - not a child of ours
+                await asyncio.sleep(0.02)
+
+    async def run(self, *statements: str, database: str = "postgres") -> None:
+        connection = await asyncpg.connect(self.dsn_of(database), timeout=10)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def value(self, query: str, *arguments: object, database: str = "postgres") -> object:
+        connection = await asyncpg.connect(self.dsn_of(database), timeout=10)
+        try:
+            return await connection.fetchval(query, *arguments)
+        finally:
+            await connection.close()
+
+    async def until(self, condition: str) -> None:
+        """Wait until a query says true."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            connection = await asyncpg.connect(self.dsn, timeout=10)
+            try:
+                # Other processes: no event reaches us.
+                while not await connection.fetchval(condition):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            finally:
+                await connection.close()
+
+    def dsn_of(self, database: str) -> str:
+        return f"{self.dsn.rpartition('/')[0]}/{database}"
+
+
+@asynccontextmanager
+async def a_server(**settings: str) -> AsyncIterator[Server]:
+    """Make a server and start it; whatever state it is in at the end, it goes."""
+    with tempfile.TemporaryDirectory(prefix="pgworker-fault-") as folder:
+        server = await asyncio.to_thread(_made, Path(folder).resolve(), settings)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop(signal.SIGQUIT)
+
+
+@asynccontextmanager
+async def a_standby(primary: Server) -> AsyncIterator[Server]:
+    """Make a standby that streams from the primary, which waits for it at each commit.
+
+    Without that a fail-over would lose the newest commits, and no worker could help it.
+    """
+    with tempfile.TemporaryDirectory(prefix="pgworker-fault-") as folder:
+        standby = await asyncio.to_thread(_copied, Path(folder).resolve(), primary)
+        await standby.start()
+        await primary.run("alter system set synchronous_standby_names = '*'", RELOAD)
+        await primary.until("select count(*) = 1 from pg_stat_replication where sync_priority > 0")
+        try:
+            yield standby
+        finally:
+            await standby.stop(signal.SIGQUIT)
+
+
+RELOAD = "select pg_reload_conf()"
+
+
+def _made(folder: Path, settings: Mapping[str, str]) -> Server:
+    password = secrets.token_urlsafe(16)
+    server = Server(_cluster(folder), free_port(), password, dict(settings))
+    file = folder / "password"
+    file.write_text(f"{password}\n")
+    server.cluster.initialise(file, durable=False)
+    return server
+
+
+def _copied(folder: Path, primary: Server) -> Server:
+    cluster = _cluster(folder)
+    cluster._run(
+        "pg_basebackup",
+        f"--pgdata={cluster.path}",
+        f"--dbname={primary.dsn}?application_name=standby",
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--write-recovery-conf",
+        "--no-sync",
+        failure="pg_basebackup failed",
+    )
+    return Server(cluster, free_port(), primary.password)
+
+
+def _cluster(folder: Path) -> Cluster:
+    return Cluster(folder / "postgres", folder / "postgres.log")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
