@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,17 @@ def pytest_report_header(config: pytest.Config) -> str | None:
         return None
     server = config.stash[SERVER]
     return f"postgresql: {asyncio.run(version_of(server.dsn))} ({server.kind})"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in the last lines what did not run, and why."""
+    # A report's longrepr is (file, line, reason) when it was skipped.
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"NOT RUN: {count} tests: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,107 @@
+"""A pooler in transaction mode in front of the platform's database (PGWORKER_LISTEN_URL)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checks import (
+    add_clients,
+    assert_nothing_was_made_twice_or_lost,
+    prepare,
+    until_all_are_ready,
+)
+from tests.support.clusters import Server, a_server, free_port
+from tests.support.worker_process import a_worker
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+NOBODY = 65534
+
+pytestmark = pytest.mark.skipif(
+    PGBOUNCER is None, reason="pgbouncer is missing: apt-get install pgbouncer"
+)
+
+
+@asynccontextmanager
+async def a_pooler(server: Server) -> AsyncIterator[str]:
+    """Run pgbouncer in transaction mode in front of the server; yield the DSN through it."""
+    with tempfile.TemporaryDirectory(prefix="pgworker-pooler-") as folder:
+        async with _pooler_in(Path(folder), server) as through:
+            yield through
+
+
+@asynccontextmanager
+async def _pooler_in(folder: Path, server: Server) -> AsyncIterator[str]:
+    assert PGBOUNCER is not None
+    port = free_port()
+    users = folder / "users.txt"
+    users.write_text(f'"postgres" "{server.password}"\n')
+    config = folder / "pgbouncer.ini"
+    config.write_text(
+        "[databases]\n"
+        f"* = host=127.0.0.1 port={server.port}\n"
+        "[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\n"
+        f"unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {users}\n"
+        # Few enough for a worker's sessions to share them.
+        "pool_mode = transaction\ndefault_pool_size = 3\n"
+    )
+    # It refuses to run as root.
+    is_root = os.getuid() == 0
+    for path in (folder, users, config) if is_root else ():
+        os.chown(path, NOBODY, NOBODY)
+    process = await asyncio.create_subprocess_exec(
+        PGBOUNCER,
+        "--quiet",
+        config,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        user=NOBODY if is_root else None,
+        group=NOBODY if is_root else None,
+        extra_groups=[] if is_root else None,
+    )
+    try:
+        async with asyncio.timeout(20):
+            while not _answers(port):
+                assert process.returncode is None, "pgbouncer ended at once"
+                await asyncio.sleep(0.02)
+        yield f"postgresql://postgres:{server.password}@127.0.0.1:{port}/postgres"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("listening", ["direct", "off"])
+async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_everybody(
+    tmp_path: Path, listening: str
+) -> None:
+    async with a_server() as server, a_pooler(server) as through:
+        await prepare(server)
+        await add_clients(server, 12)
+        async with a_worker(
+            tmp_path,
+            DATABASE_URL=through,
+            PGWORKER_LISTEN_URL=server.dsn if listening == "direct" else "off",
+            PGWORKER_TENANTS_URL=server.dsn,
+        ) as worker:
+            await until_all_are_ready(server, worker)
+
+            await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+            assert worker.events("database_failed") == []
+            assert len(worker.events("listening")) == (listening == "direct")
+            assert await worker.leave() == 0
