@@ -5,6 +5,7 @@ Judges by `Evidence` alone, which holds what databases and the simulator's ledge
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +24,13 @@ UNFINISHED = {"queued", "creating_project", "waiting_for_project", "schema_synci
 PROVIDER_KEYS = 2
 SHORTEST_SECRET = 9
 TRACEBACK = "Traceback (most recent call last)"
-NEVER_RETRIEVED = "Task exception was never retrieved"
-CONNECTION_ERRORS = ("asyncpg.exceptions.", "ConnectionResetError", "TimeoutError", "OSError")
+# What asyncio says when nobody waits for a connection any more: a phase that was cancelled leaves
+# asyncpg to take its connection back, which then breaks. Ends with the last error of the chain.
+OF_A_DROPPED_CONNECTION = re.compile(
+    r"^Task exception was never retrieved\n(?:[^{\n].*\n|\n)*?"
+    r"(?:asyncpg\.exceptions\.|ConnectionResetError|TimeoutError|OSError).*\n(?=\{|\Z)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,25 +344,11 @@ def every_breaker_is_closed(evidence: Evidence, expected: Expected) -> Found:
 def nothing_unforeseen(evidence: Evidence, _: Expected) -> Found:
     """No worker met an error that nobody had thought of."""
     for name, text in evidence.logs.items():
-        lines = text.splitlines()
+        lines = OF_A_DROPPED_CONNECTION.sub("", text).splitlines()
         for number, line in enumerate(lines):
-            if '"phase_broke"' in line:
-                yield f"the log of {name}", line[:2000]
-            if TRACEBACK in line and not _is_of_a_dropped_connection(lines, number):
-                yield (
-                    f"the log of {name}",
-                    "\n".join(lines[max(0, number - 2) : number + 60])[:4000],
-                )
-
-
-def _is_of_a_dropped_connection(lines: Sequence[str], number: int) -> bool:
-    """Tell whether it is what asyncio says when nobody waits for a connection any more.
-
-    A phase that was cancelled leaves asyncpg to take its connection back, which then breaks.
-    """
-    is_nobodys = any(NEVER_RETRIEVED in line for line in lines[max(0, number - 2) : number])
-    last = next((line for line in lines[number + 1 :] if line[:1].strip()), "")
-    return is_nobodys and last.startswith(CONNECTION_ERRORS)
+            if '"phase_broke"' in line or TRACEBACK in line:
+                yield f"the log of {name}", "\n".join(lines[number : number + 60])[:4000]
+                break
 
 
 INVARIANTS: tuple[Callable[[Evidence, Expected], Found], ...] = (

@@ -38,14 +38,17 @@ CASE_SECONDS = 60
 MOST_WORKERS = 12
 MOST_FAULTS = 3
 EX_UNAVAILABLE = 69
-# A boundary that is passed by chance only, such as a heartbeat's, may be missed.
-MOST_TRIES = 2
+# Until here a worker ends when it finds no database; later it waits for it.
+AFTER_THE_START = "before jobs.claim"
+MOST_TRIES = 6
 # Frozen for longer than its lease, and not for so long that a create that was about to leave
 # would come after the time in which it is looked for.
 FROZEN_SECONDS = LEASE * 1.6
 
 # The faults of a case: for each of its workers, in the order in which they start.
 Orders = tuple[tuple[Order, ...], ...]
+# How a boundary was reached: by the n-th worker of a case with these faults.
+Way = tuple[Orders, int]
 
 
 @dataclass(slots=True)
@@ -129,38 +132,50 @@ async def sweep(
     """
     swept = Sweep(scene, acts)
     done = set() if done is None else done
-    queue: asyncio.Queue[tuple[Case, int]] = asyncio.Queue()
+    queue: asyncio.Queue[Case] = asyncio.Queue()
+    ways: dict[str, list[Way]] = {}
 
-    def enqueue(orders: Orders, tries: int = 0) -> None:
+    def enqueue(orders: Orders) -> None:
         swept.cases.append(Case(orders))
-        queue.put_nowait((swept.cases[-1], tries))
+        queue.put_nowait(swept.cases[-1])
 
     def take_in(case: Case) -> None:
         """Make cases of the boundaries that nobody has passed before."""
         for number, passed in enumerate(case.passed):
-            for boundary in passed.keys() - swept.boundaries:
+            for boundary, passages in passed.items():
                 if crc32(boundary.encode()) % share[1] != share[0]:
+                    continue
+                ways.setdefault(boundary, []).append((case.orders, number))
+                if boundary in swept.boundaries:
                     continue
                 swept.boundaries.add(boundary)
                 for act in acts:
-                    if not is_possible(act, boundary) or (act, boundary) in done:
-                        continue
-                    for nth in range(1, (passed[boundary] if every_passage else 1) + 1):
-                        orders = _leading_to(case.orders, number, Order(boundary, act, nth))
-                        if sum(map(len, orders)) <= MOST_FAULTS:
-                            enqueue(orders)
+                    if is_possible(act, boundary) and (act, boundary) not in done:
+                        for nth in range(1, (passages if every_passage else 1) + 1):
+                            orders = _leading_to(case.orders, number, Order(boundary, act, nth))
+                            if sum(map(len, orders)) <= MOST_FAULTS:
+                                enqueue(orders)
 
     async def work(world: World, platform: str) -> None:
         while True:
-            case, tries = await queue.get()
+            case = await queue.get()
             try:
                 await run_case(world, scene, case, platform)
                 done.update(case.fired)
                 take_in(case)
-                if not case.is_hit and tries < MOST_TRIES:
-                    enqueue(case.orders, tries + 1)
             finally:
                 queue.task_done()
+
+    async def work_off() -> None:
+        """Run all cases; what they missed, because it is passed by chance only, is tried again."""
+        await queue.join()
+        for attempt in range(MOST_TRIES):
+            missed = swept.wanted() - done
+            for act in acts:
+                for boundary in sorted(boundary for each, boundary in missed if each == act):
+                    known = ways[boundary]
+                    enqueue(_leading_to(*known[attempt % len(known)], Order(boundary, act)))
+            await queue.join()
 
     async with a_world(scene.kind, stage, simulated=scene.simulated) as world:
         prefix = f"{re.sub('[^a-z]+', '_', scene.name)}_{share[0]}"
@@ -168,7 +183,7 @@ async def sweep(
         enqueue(scene.orders)
         async with asyncio.TaskGroup() as tasks:
             working = [tasks.create_task(work(world, platform)) for platform in platforms]
-            await queue.join()
+            await work_off()
             for task in working:
                 task.cancel()
         evidence = await world.evidence()
@@ -194,10 +209,9 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
     environment = world.environment(platform)
     await _add_client(world, dsn, scene, case.client_id)
     began = time.monotonic()
-    frozen: list[WorkerProcess] = []
     mine: list[WorkerProcess] = []
     try:
-        async with asyncio.timeout(CASE_SECONDS):
+        async with asyncio.timeout(CASE_SECONDS), asyncio.TaskGroup() as keepers:
             for number in range(MOST_WORKERS):
                 has_faults = number < len(case.orders)
                 worker = await world.stage.workers.start(
@@ -207,21 +221,14 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
                     name=platform,
                 )
                 mine.append(worker)
-                await _watch(worker, scene, treat=number == 0 or has_faults)
+                if number == 0 or has_faults:
+                    keepers.create_task(scene.treat(worker))
+                await worker.stops_or_ends()
                 if worker.is_alive:
-                    frozen.append(worker)
-                elif worker.exited.result() not in {0, -signal.SIGKILL, scene.leaves_with}:
-                    case.problems.append(f"a worker left with {worker.exited.result()}")
+                    # It finds its lease lost, once it is thawed, and leaves when nothing is left.
+                    keepers.create_task(_thaw(worker))
                 if number >= len(case.orders) and await _is_ready(dsn, case.client_id):
                     break
-            for worker in frozen:
-                # Thawed by now: it finds its lease lost, and leaves when nothing is left.
-                if await worker.exited not in {0, -signal.SIGKILL, scene.leaves_with} and not (
-                    # Its session was ended while it was starting: it says so and leaves.
-                    worker.exited.result() == EX_UNAVAILABLE
-                    and "after workers.register" not in worker.trace()
-                ):
-                    case.problems.append(f"a thawed worker left with {worker.exited.result()}")
     except TimeoutError:
         case.problems.append(f"not ready, or not all workers gone, after {CASE_SECONDS} s")
         for worker in mine:
@@ -230,19 +237,28 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
     for worker in mine:
         case.fired += worker.fired()
         case.passed.append(Counter(worker.trace()))
+        if (problem := _problem(worker, scene)) is not None:
+            case.problems.append(problem)
 
 
-async def _watch(worker: WorkerProcess, scene: Scene, *, treat: bool) -> None:
-    """Return when the worker has ended, or is frozen and may be replaced."""
-    treating = asyncio.create_task(scene.treat(worker)) if treat else None
-    try:
+async def _thaw(worker: WorkerProcess) -> None:
+    """Let a frozen worker go on each time, once its lease is over; return when it has ended."""
+    while worker.is_alive:
+        if worker.stopped.is_set():
+            await asyncio.sleep(FROZEN_SECONDS)
+            worker.stopped.clear()
+            worker.signal(signal.SIGCONT)
         await worker.stops_or_ends()
-    finally:
-        if treating is not None:
-            treating.cancel()
-    if worker.is_alive:
-        loop = asyncio.get_running_loop()
-        loop.call_later(FROZEN_SECONDS, worker.signal, signal.SIGCONT)
+
+
+def _problem(worker: WorkerProcess, scene: Scene) -> str | None:
+    """Tell what is wrong with the way in which a worker left."""
+    code = worker.exited.result()
+    # Whose session ended while it was starting says so, and leaves it to its supervisor.
+    is_starting = AFTER_THE_START not in worker.trace()
+    if code in {0, -signal.SIGKILL, scene.leaves_with} or (code == EX_UNAVAILABLE and is_starting):
+        return None
+    return f"a worker left with {code}"
 
 
 async def _add_client(world: World, dsn: str, scene: Scene, client_id: UUID) -> None:

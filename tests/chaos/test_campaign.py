@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,21 +25,21 @@ SAMPLE = 12
 SEED = 20260101
 ROUND_SECONDS = 8.0
 
-# Without these the discovery would be blind.
-LANDMARKS = {
+# Without these the discovery would be blind. Patterns, because transactions grow.
+LANDMARKS = (
     "before jobs.claim",
-    "after commit jobs.hold+tenants.commit_intent+secrets.put_once+tenants.intent_of",
+    "after commit *tenants.commit_intent*",
     "after tenants.begin_step",
     "before POST /v1/projects",
     "after POST /v1/projects",
-    "after commit jobs.hold+tenants.fulfil+tenants.show_project",
-    "before commit jobs.hold+secrets.put",
+    "after commit *tenants.fulfil*",
+    "before commit *secrets.put*",
     "after jobs.advance",
     "before POST /v1/projects/{ref}/database/query: apply 20260101000100",
     "after POST /v1/projects/{ref}/database/query: apply 20260101000100",
     "after POST /v1/projects/{ref}/database/query: create index concurrently",
     "before jobs.complete",
-}
+)
 
 
 async def sweep_over(stage: Stage, acts: list[Act], share: tuple[int, int]) -> set[str]:
@@ -91,7 +92,8 @@ async def test_a_run_without_faults_discovers_the_boundaries(stage: Stage) -> No
     (scene,) = [scene for scene in SCENES if scene.name == "a project"]
     swept, _ = await sweep(scene, stage, acts=[], every_passage=False)
 
-    assert swept.boundaries >= LANDMARKS
+    unseen = [mark for mark in LANDMARKS if not fnmatch.filter(swept.boundaries, mark)]
+    assert unseen == []
 
 
 def test_a_seed_gives_the_same_plan_again_and_another_one_another() -> None:
