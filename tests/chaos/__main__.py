@@ -1,7 +1,8 @@
 """`make chaos MINUTES=n SEED=s`: one campaign, from its plan to its report.
 
 First every step boundary is killed, frozen at and robbed of its answer in turn; then come rounds
-of random faults for so many minutes. The exit code is 1 when anything did not hold.
+of random faults for so many minutes; then fail-overs, and recovery at production's settings. The
+exit code is 1 when anything did not hold.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from tests.chaos.campaign import expected, run_round
 from tests.chaos.checker import check
 from tests.chaos.gate import Act
 from tests.chaos.plan import plan_round
-from tests.chaos.report import Report
+from tests.chaos.recovery import measure_fail_over, measure_rescues
+from tests.chaos.report import Report, spread
 from tests.chaos.scenes import SCENES
 from tests.chaos.sweep import sweep
 from tests.chaos.world import Stage, a_stage
 
 REPORTS = Path("build/chaos")
 MOST_ROUNDS = 10_000
+FAIL_OVERS = 3
 
 
 def main() -> int:
     """Run a campaign; return the exit code."""
     options = _options()
+    # Whoever reads it through a pipe wants to see how far it is.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a TextIOWrapper
     # Clients die in the middle of their requests: what the simulator's server says of it is noise.
     logging.getLogger("uvicorn.error").disabled = True
     seed = options.seed if options.seed is not None else random.randrange(100_000)
@@ -65,6 +70,7 @@ def _options() -> argparse.Namespace:
         default=",".join(get_args(Act)),
         help="what happens at each boundary in turn; empty: no sweep",
     )
+    parser.add_argument("--no-recovery", action="store_true", help="measure no fail-over")
     parser.add_argument(
         "--every-passage", action="store_true", help="sweep each passage of a boundary, not one"
     )
@@ -84,6 +90,22 @@ async def _campaign(options: argparse.Namespace, report: Report, folder: Path) -
             if time.monotonic() >= ends_at:
                 break
             await _round(report, stage, number)
+        if not options.no_recovery:
+            await _recovery(report, stage, folder)
+
+
+async def _recovery(report: Report, stage: Stage, folder: Path) -> None:
+    rng = random.Random(f"{report.seed}/recovery")
+    rescues = await measure_rescues(stage.platform, folder / "rescues", rng)
+    report.faults["worker killed at a random moment"] += len(rescues)
+    report.measure("killed worker: until its job is claimed by another (lease 30 s)", rescues)
+    for number in range(FAIL_OVERS):
+        (folder / f"fail-over-{number}").mkdir()
+        report.take_fail_over(
+            await measure_fail_over(stage.tenants, folder / f"fail-over-{number}")
+        )
+    for what, seconds in report.measured.items():
+        print(f"chaos: {what}: {spread(seconds) if seconds else 'none'}")
 
 
 async def _sweep(report: Report, stage: Stage, acts: list[Act], *, every_passage: bool) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.chaos.campaign import Outcome
     from tests.chaos.checker import Violation
+    from tests.chaos.recovery import FailOver
     from tests.chaos.sweep import Sweep
 
 ACTS = {
@@ -106,6 +107,14 @@ class Report:
         )
         self.measure("platform's server crashed: until the next transition", outcome.outage_seconds)
         self.measure("platform's server is back: until the next transition", outcome.back_seconds)
+
+    def take_fail_over(self, fail_over: FailOver) -> None:
+        """Add a fail-over."""
+        self.faults["platform's primary crashed, its standby promoted"] += 1
+        self.measure("fail-over: from the fall to the next transition", [fail_over.from_fall])
+        self.measure("fail-over: from the promotion", [fail_over.from_promotion])
+        self.violations += [f"fail-over: {violation}" for violation in fail_over.violations]
+        self.problems += [f"fail-over: {problem}" for problem in fail_over.problems]
 
     def measure(self, what: str, seconds: Sequence[float]) -> None:
         """Add measurements."""

@@ -57,13 +57,17 @@ class Server:
         await asyncio.to_thread(self.cluster.start, self.port, SETTINGS)
 
     async def crash(self) -> None:
-        """End it at once, without a checkpoint and without a word to its clients."""
+        """End it at once, without a checkpoint: an immediate shutdown, as after a crash."""
         running = await asyncio.to_thread(self.cluster.running)
         assert running is not None
         os.kill(running.pid, signal.SIGQUIT)
         async with asyncio.timeout(30):
             while Path(f"/proc/{running.pid}").exists():  # noqa: ASYNC110  # not our child
                 await asyncio.sleep(0.01)
+
+    async def promote(self) -> None:
+        """Let a standby take writes from now on."""
+        await self.run("select pg_promote()")
 
     async def stop(self) -> None:
         await asyncio.to_thread(self.cluster.stop)
@@ -103,6 +107,33 @@ async def running_server(folder: Path) -> AsyncIterator[Server]:
         yield server
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def running_standby(primary: Server, folder: Path) -> AsyncIterator[Server]:
+    """Copy a server and run the copy as its synchronous standby while the block runs.
+
+    A commit that somebody was told of is on the standby as well: a fail-over loses none.
+    """
+    folder.mkdir()
+    standby = Server(Cluster(folder / "data", folder / "server.log"), free_port(), primary.password)
+    await asyncio.to_thread(
+        standby.cluster._run,
+        "pg_basebackup",
+        f"--pgdata={standby.cluster.path}",
+        f"--dbname={primary.dsn}",
+        "--write-recovery-conf",
+        "--wal-method=stream",
+        "--checkpoint=fast",
+        "--no-sync",
+        failure="pg_basebackup failed",
+    )
+    await standby.start()
+    await primary.run("alter system set synchronous_standby_names = '*'", "select pg_reload_conf()")
+    try:
+        yield standby
+    finally:
+        await standby.stop()
 
 
 def free_port() -> int:
