@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.chaos.workers import WorkerProcess
     from tests.chaos.world import Stage
 
-LANES = 6
+LANES = 3
 CASE_SECONDS = 60
 MOST_WORKERS = 12
 MOST_FAULTS = 3
