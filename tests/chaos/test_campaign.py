@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from tests.chaos.gate import Act
     from tests.chaos.world import Stage
 
+# Its workers' leases last 2.5 s: on a machine that does other work they starve past them.
+quiet_machine = pytest.mark.skipif(
+    "PGWORKER_TEST_CAMPAIGN" not in os.environ,
+    reason="PGWORKER_TEST_CAMPAIGN=1 runs the campaign, on a quiet machine",
+)
 SHARES = 4
 SAMPLE = 12
 SEED = 20260101
@@ -64,7 +70,8 @@ async def sweep_over(stage: Stage, acts: list[Act], share: tuple[int, int]) -> s
     return boundaries
 
 
-@pytest.mark.timeout(300)
+@quiet_machine
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("share", range(SHARES))
 async def test_a_worker_killed_at_any_step_boundary_leaves_nothing_twice_and_nothing_lost(
     stage: Stage, share: int
@@ -72,13 +79,15 @@ async def test_a_worker_killed_at_any_step_boundary_leaves_nothing_twice_and_not
     await sweep_over(stage, ["die"], (share, SHARES))
 
 
-@pytest.mark.timeout(300)
+@quiet_machine
+@pytest.mark.timeout(600)
 async def test_a_worker_frozen_past_its_lease_or_robbed_of_an_answer_does_no_harm(
     stage: Stage,
 ) -> None:
     await sweep_over(stage, ["freeze", "lose"], (0, SAMPLE))
 
 
+@quiet_machine
 @pytest.mark.parametrize("number", [0, 1])
 async def test_everything_holds_after_a_round_of_random_faults(stage: Stage, number: int) -> None:
     outcome = await run_round(plan_round(SEED, number, seconds=ROUND_SECONDS), stage)
