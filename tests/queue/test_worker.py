@@ -155,9 +155,10 @@ async def test_two_workers_share_200_jobs_and_do_each_once(jobs: JobsInTest, dat
 async def test_a_wake_up_starts_a_job_long_before_the_poll(jobs: JobsInTest, database: str) -> None:
     phase = PhaseInTest()
     async with working(jobs.pool, phase, listen=database):
-        await jobs.wait_for_listener()
-        job_id = await jobs.add()
-        assert (await phase.next_job()).id == job_id
+        # The first one may be found by the look that a listener asks for when it has connected.
+        for name in ("first", "second"):
+            job_id = await jobs.add(name)
+            assert (await phase.next_job()).id == job_id
 
 
 async def test_without_a_listener_it_finds_jobs_by_polling(jobs: JobsInTest) -> None:

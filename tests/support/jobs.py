@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -151,16 +150,6 @@ class JobsInTest:
         await self.pool.execute(
             "update client_provisioning_jobs set run_at = now() where id = $1", job_id
         )
-
-    async def wait_for_listener(self) -> None:
-        """Return once a worker listens to the database."""
-        async with asyncio.timeout(20):
-            while not await self.pool.fetchval(
-                "select exists (select 1 from pg_stat_activity where datname = current_database()"
-                " and application_name = 'pgworker listen' and state = 'idle'"
-                " and query ilike 'listen%ping%')"
-            ):
-                pass
 
     # -- looking --------------------------------------------------------------------------
 

@@ -72,7 +72,8 @@ async def working(
 ) -> AsyncIterator[Worker]:
     """Run a worker while the block runs; afterwards it is told to leave at once, and awaited.
 
-    With `until_empty`, it is awaited without being told. `jobs` stands in for its own.
+    With `listen`, the block begins once it listens there. With `until_empty`, it is awaited without
+    being told. `jobs` stands in for its own.
     """
     worker = Worker(
         jobs or Jobs(pool, worker=worker_id, lease=lease),
@@ -87,9 +88,19 @@ async def working(
             until_empty=until_empty,
         ),
     )
-    listener = None if listen is None else Listener(listen, worker.wake)
+    listens = asyncio.Event()
+
+    def wake() -> None:
+        # A listener's first wake-up tells that it has connected. No view of PostgreSQL's tells that
+        # another session listens: what a session last ran, one sees by chance.
+        listens.set()
+        worker.wake()
+
+    listener = None if listen is None else Listener(listen, wake)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(worker.run(listener))
+        if listener is not None:
+            await within(listens.wait())
         try:
             yield worker
         finally:
