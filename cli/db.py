@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from pgworker.db.migrate import SchemaState, migrate, read_state
-from pgworker.db.pool import connect
+from pgworker.db.pool import connected
 from pgworker.settings import load_settings
 from pgworker.tenants.platform import open_database
 
@@ -72,12 +72,8 @@ def _ask_database(question: Callable[[Connection], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def answer() -> T:
-        async with open_database(settings) as (dsn, _):
-            connection = await connect(dsn)
-            try:
-                return await question(connection)
-            finally:
-                await connection.close()
+        async with open_database(settings) as (dsn, _), connected(dsn) as connection:
+            return await question(connection)
 
     tell_embedded(settings)
     return run_async(answer())

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.embedded import default_data_dir, embedded_server
-from pgworker.db.pool import connect
+from pgworker.db.pool import connected
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration, PgworkerError
@@ -168,8 +168,7 @@ async def _look(platform: Platform) -> tuple[DemoClient, ...]:
 @asynccontextmanager
 async def _reset(dsn: str) -> AsyncIterator[None]:
     """Clear away what the last demo made, and keep other demos out until the block ends."""
-    connection = await connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         with translated():
             if not await connection.fetchval(DEMO_QUERIES.lock):
                 raise PgworkerError("another demo is running here: wait until it has ended")
@@ -179,8 +178,6 @@ async def _reset(dsn: str) -> AsyncIterator[None]:
                 await provider.delete(name)
             await connection.execute(DEMO_QUERIES.reset)
         yield
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     )
 
 STATEMENT_TIMEOUT = timedelta(seconds=30)
+# Of a farewell: whoever leaves has its answers, and the network may be silent.
+CLOSE_TIMEOUT = timedelta(seconds=5)
 
 log = get_logger()
 
@@ -59,6 +62,26 @@ async def connect(
     except ValueError:
         raise _unusable_url() from None
     return connection
+
+
+@asynccontextmanager
+async def connected(
+    database: str | Hosts, *, application_name: str = "pgworker"
+) -> AsyncIterator[asyncpg.Connection]:
+    """Lend a connection of its own for the block, made as by `connect`, and close it."""
+    connection = await connect(database, application_name=application_name)
+    try:
+        yield connection
+    finally:
+        await close(connection)
+
+
+async def close(connection: asyncpg.Connection) -> None:
+    """Take leave of the server, in bounded time."""
+    try:
+        await connection.close(timeout=CLOSE_TIMEOUT.total_seconds())
+    except DATABASE_ERRORS:
+        connection.terminate()
 
 
 class Pool:
@@ -155,8 +178,8 @@ async def open_pool(
     """
     hosts = Hosts(dsn)
     # A first connection of its own gives errors that name what to do.
-    probe = await connect(hosts, application_name=application_name)
-    await probe.close()
+    async with connected(hosts, application_name=application_name):
+        pass
     settings = {"application_name": application_name}
     if not through_pooler:
         settings["idle_in_transaction_session_timeout"] = f"{patience.total_seconds() * 1000:.0f}"
@@ -183,8 +206,13 @@ async def open_pool(
         server_settings=settings,
         reset=_keep_session,
     )
-    async with connections:
+    await connections
+    try:
         yield Pool(connections, patience=patience)
+    finally:
+        # When it can't be closed in good order, asyncpg terminates what is left.
+        with suppress(*DATABASE_ERRORS):
+            await asyncio.wait_for(connections.close(), CLOSE_TIMEOUT.total_seconds())
 
 
 async def set_codecs(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from pgworker.db.migrate import read_state
-from pgworker.db.pool import STATEMENT_TIMEOUT, connect, place
+from pgworker.db.pool import STATEMENT_TIMEOUT, connect, connected, place
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import (
@@ -110,13 +110,10 @@ async def examine() -> AsyncIterator[Check]:
 async def _examine_database(
     settings: Settings, dsn: str, data_dir: Path | None
 ) -> AsyncIterator[Check]:
-    connection = await connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         yield _check_version(connection, dsn, is_embedded=data_dir is not None)
         schema = await _check_schema(connection, is_embedded=data_dir is not None)
         yield schema
-    finally:
-        await connection.close()
     yield await _check_listen(settings, dsn)
     if schema.verdict is Verdict.FAIL:
         # Every further question needs the tables.
@@ -264,17 +261,14 @@ async def _check_tenants_server(platform: Platform, subject: str) -> Check:
     url = platform.settings.tenants_url
     dsn = platform.dsn if url is None else url.get_secret_value()
     try:
-        connection = await connect(dsn, application_name="pgworker doctor")
+        async with connected(dsn, application_name="pgworker doctor") as connection:
+            with translated():
+                row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
     except BadConfiguration as error:
         if url is None:
             raise
         message = str(error).replace("DATABASE_URL", "PGWORKER_TENANTS_URL", 1)
         raise BadConfiguration(message) from error
-    try:
-        with translated():
-            row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
-    finally:
-        await connection.close()
     assert row is not None
     missing = [
         right

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.migrate import migrate, read_state
-from pgworker.db.pool import STATEMENT_TIMEOUT, connect, open_pool
+from pgworker.db.pool import STATEMENT_TIMEOUT, connected, open_pool
 from pgworker.queue.operations import Operations
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.telemetry import get_logger
@@ -113,14 +113,11 @@ async def open_platform(
     """
     async with AsyncExitStack() as stack:
         dsn, data_dir = await stack.enter_async_context(open_database(settings))
-        connection = await connect(dsn)
-        try:
+        async with connected(dsn) as connection:
             if migrate_first or data_dir is not None:
                 await migrate(connection)
             else:
                 (await read_state(connection)).refuse_if_not_current()
-        finally:
-            await connection.close()
         pool = await stack.enter_async_context(
             open_pool(
                 dsn,

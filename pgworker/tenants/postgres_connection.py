@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from pgworker.db.hosts import Hosts, NoHostTakesWrites, each_host
+from pgworker.db.pool import close
 from pgworker.db.sqlstate import DATABASE_ERRORS
 from pgworker.errors import JobError, OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.tenants.connection import StatementError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _COMMAND_TIMEOUT = timedelta(minutes=10)
-_CLOSE_TIMEOUT = timedelta(seconds=5)
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ async def connect_postgres(
             raise Transient(f"{_host(dsn)} closed the connection at once") from error
         yield tenant
     finally:
-        await _close(connection)
+        await close(connection)
 
 
 class PostgresTenantConnection:
@@ -172,10 +172,3 @@ def _host(dsn: str) -> str:
     except ValueError:
         return "the tenant's server"
     return f"{parts.hostname or 'localhost'}:{port}"
-
-
-async def _close(connection: asyncpg.Connection) -> None:
-    try:
-        await connection.close(timeout=_CLOSE_TIMEOUT.total_seconds())
-    except DATABASE_ERRORS:
-        connection.terminate()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from pgworker.db.pool import connect, open_pool, place
+from pgworker.db import pool as pool_module
+from pgworker.db.pool import connect, connected, open_pool, place
 from pgworker.db.sqlstate import translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
+from tests.support.tcp_proxy import proxy_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PASSWORD = "hunter2"
 
@@ -111,6 +118,21 @@ async def test_a_pool_opens_no_more_connections_than_it_may(empty_database: str)
         )
 
     assert max(counts) <= 3
+
+
+@pytest.mark.parametrize("what", [connected, open_pool])
+async def test_a_network_that_is_silent_at_the_end_is_no_error(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch, what: Callable[[str], Any]
+) -> None:
+    monkeypatch.setattr(pool_module, "CLOSE_TIMEOUT", timedelta(milliseconds=50))
+    async with (
+        asyncio.timeout(20),
+        proxy_to(empty_database) as (proxy, through),
+        what(through) as database,
+    ):
+        await database.fetchval("select 1")
+        # The server never hears of the farewell.
+        proxy.freeze()
 
 
 @pytest.mark.parametrize(
