@@ -19,6 +19,7 @@ from typing import get_args
 
 from tests.chaos.campaign import expected, run_round
 from tests.chaos.checker import check
+from tests.chaos.exhibits import keep
 from tests.chaos.gate import Act
 from tests.chaos.plan import plan_round
 from tests.chaos.recovery import measure_fail_over, measure_rescues
@@ -43,13 +44,10 @@ def main() -> int:
     command = f"make chaos MINUTES={options.minutes:g} SEED={seed}"
     report = Report(command, seed)
     print(f"chaos: seed {seed} ({command} repeats its plan)")
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder:
         asyncio.run(_campaign(options, report, Path(folder)))
-    report.seconds = time.monotonic() - began
+    report.is_over = True
     paths = report.write(REPORTS)
-    for line in (*report.violations, *report.problems):
-        print(f"chaos: {line}")
     for act, boundary in sorted(report.missed):
         print(f"chaos: never happened: {act} {boundary}")
     verdict = "everything held" if report.is_clean else "something did not hold"
@@ -115,24 +113,40 @@ async def _sweep(report: Report, stage: Stage, acts: list[Act], *, every_passage
         swept, evidence = await sweep(
             scene, stage, acts=acts, every_passage=every_passage, done=done
         )
-        violations = check(evidence, expected())
-        report.take_sweep(swept, violations)
-        print(
-            f"chaos: {scene.name}: {len(swept.boundaries)} boundaries, "
-            f"{swept.fired.total()} faults, {len(violations)} violations, "
-            f"{time.monotonic() - began:.0f} s"
+        found = report.take_sweep(swept, check(evidence, expected()))
+        if found:
+            keep(_exhibits(report, scene.name.replace(" ", "-")), evidence, stage, found)
+        _tell(
+            report,
+            f"{scene.name}: {len(swept.boundaries)} boundaries, {swept.fired.total()} faults, "
+            f"{len(found)} violations and problems, {time.monotonic() - began:.0f} s",
+            found,
         )
 
 
 async def _round(report: Report, stage: Stage, number: int) -> None:
     began = time.monotonic()
-    outcome = await run_round(plan_round(report.seed, number), stage)
-    report.take_round(outcome)
-    print(
-        f"chaos: round {number} ({outcome.round.kind}): {outcome.faults.total()} faults, "
+    exhibits = _exhibits(report, f"round-{number}")
+    outcome = await run_round(plan_round(report.seed, number), stage, exhibits=exhibits)
+    found = report.take_round(outcome)
+    _tell(
+        report,
+        f"round {number} ({outcome.round.kind}): {outcome.faults.total()} faults, "
         f"{len(outcome.violations)} violations, {len(outcome.problems)} problems, "
-        f"{time.monotonic() - began:.0f} s; {report.faults.total()} faults so far"
+        f"{time.monotonic() - began:.0f} s; {report.faults.total()} faults so far",
+        found,
     )
+
+
+def _exhibits(report: Report, name: str) -> Path:
+    return REPORTS / f"chaos-{report.seed}-{name}"
+
+
+def _tell(report: Report, summary: str, found: list[str]) -> None:
+    """Say what is known at once, and write it down: the run may be interrupted."""
+    for line in (summary, *found):
+        print(f"chaos: {line}")
+    report.write(REPORTS)
 
 
 if __name__ == "__main__":

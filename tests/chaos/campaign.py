@@ -13,12 +13,14 @@ import asyncpg
 
 from tests.chaos.checker import Expected, Violation, check
 from tests.chaos.crew import Crew
+from tests.chaos.exhibits import keep
 from tests.chaos.monkeys import Monkeys
 from tests.chaos.plan import SLOTS
 from tests.chaos.world import MIGRATIONS, World, a_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
+    from pathlib import Path
 
     from tests.chaos.evidence import Evidence
     from tests.chaos.plan import Round
@@ -67,6 +69,10 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
 
+    def found(self) -> list[str]:
+        """Return everything that did not hold, in words."""
+        return [*map(str, self.violations), *self.problems]
+
 
 def expected(**known: bool) -> Expected:
     """Return what a campaign's migrations leave behind, with what else is `known` of its end."""
@@ -80,8 +86,14 @@ def expected(**known: bool) -> Expected:
     return Expected(versions=versions, runs=runs, **known)
 
 
-async def run_round(planned: Round, stage: Stage) -> Outcome:
-    """Play a round to its end, let it settle, and judge it."""
+async def run_round(planned: Round, stage: Stage, *, exhibits: Path | None = None) -> Outcome:
+    """Play a round to its end, let it settle, and judge it.
+
+    Args:
+        planned: what happens in it.
+        stage: to do it on.
+        exhibits: a folder for what is kept when something did not hold.
+    """
     outcome = Outcome(planned)
     async with a_world(planned.kind, stage, simulated=planned.simulated) as world:
         platform = await world.add_platform(f"round_{planned.seed}_{planned.number}")
@@ -108,6 +120,8 @@ async def run_round(planned: Round, stage: Stage) -> Outcome:
         outcome.killed_at.update(boundary for act, boundary in worker.fired() if act == "die")
     outcome.violations = check(evidence, expected())
     _measure(outcome, evidence, crew.workers, monkeys)
+    if exhibits is not None and (found := outcome.found()):
+        keep(exhibits, evidence, stage, found)
     return outcome
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ class Report:
 
     Attributes:
         command: that repeats it.
+        began_at: on the clock of `time.monotonic`.
+        is_over: the campaign went to its end; else it was written down meanwhile.
         faults: that happened, by kind.
         boundaries: discovered.
         hits: of boundaries, by act.
@@ -42,7 +45,8 @@ class Report:
 
     command: str
     seed: int
-    seconds: float = 0.0
+    began_at: float = field(default_factory=time.monotonic)
+    is_over: bool = False
     faults: Counter[str] = field(default_factory=Counter)
     boundaries: set[str] = field(default_factory=set)
     hits: dict[str, Counter[str]] = field(default_factory=lambda: {act: Counter() for act in ACTS})
@@ -60,8 +64,13 @@ class Report:
         """Whether everything held, and every boundary had its fault."""
         return not self.violations and not self.problems and not self.missed
 
-    def take_sweep(self, sweep: Sweep, violations: Sequence[Violation]) -> None:
-        """Add the sweep of a scene."""
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return time.monotonic() - self.began_at
+
+    def take_sweep(self, sweep: Sweep, violations: Sequence[Violation]) -> list[str]:
+        """Add the sweep of a scene; return what did not hold in it, in words."""
         self.boundaries |= sweep.boundaries
         self.missed |= sweep.wanted()
         for (act, boundary), count in sweep.fired.items():
@@ -73,14 +82,13 @@ class Report:
         }
         self.clients += len(sweep.cases)
         self.workers += sum(len(case.passed) for case in sweep.cases)
+        found = sweep.with_cases(violations)
+        self.violations += found
         self.problems += sweep.problems()
-        of = {str(case.client_id): str(case) for case in sweep.cases}
-        for violation in violations:
-            case = next((told for client, told in of.items() if client in str(violation)), "?")
-            self.violations.append(f"{sweep.scene.name}, {case}: {violation}")
+        return [*found, *sweep.problems()]
 
-    def take_round(self, outcome: Outcome) -> None:
-        """Add a round of random faults."""
+    def take_round(self, outcome: Outcome) -> list[str]:
+        """Add a round of random faults; return what did not hold in it, in words."""
         name = f"round {outcome.round.number} ({outcome.round.kind})"
         self.faults.update(outcome.faults)
         self.hits["die"].update(outcome.killed_at)
@@ -107,6 +115,7 @@ class Report:
         )
         self.measure("platform's server crashed: until the next transition", outcome.outage_seconds)
         self.measure("platform's server is back: until the next transition", outcome.back_seconds)
+        return outcome.found()
 
     def take_fail_over(self, fail_over: FailOver) -> None:
         """Add a fail-over."""
@@ -133,6 +142,7 @@ class Report:
             "command": self.command,
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
+            "over": self.is_over,
             "cores": os.cpu_count(),
             "settings": SETTINGS,
             "clean": self.is_clean,
@@ -153,6 +163,8 @@ class Report:
 
     def as_markdown(self) -> str:
         verdict = "Everything held." if self.is_clean else "**Something did not hold.**"
+        if not self.is_over:
+            verdict = f"It did not end: this is what it had come to. {verdict}"
         killed = sum(1 for boundary in self.boundaries if self.hits["die"][boundary])
         minutes = self.seconds / 60
         lines = [

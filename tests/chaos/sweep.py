@@ -26,8 +26,9 @@ from tests.chaos.timelapse import LEASE
 from tests.chaos.world import World, a_world
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from tests.chaos.checker import Violation
     from tests.chaos.evidence import Evidence
     from tests.chaos.scenes import Scene
     from tests.chaos.workers import WorkerProcess
@@ -101,6 +102,15 @@ class Sweep:
             for boundary in self.boundaries
             if is_possible(act, boundary)
         }
+
+    def with_cases(self, violations: Iterable[Violation]) -> list[str]:
+        """Return violations in words, each with the faults of its case."""
+        of = {str(case.client_id): str(case) for case in self.cases}
+        return [
+            f"{self.scene.name}: "
+            f"{next((told for client, told in of.items() if client in str(found)), '?')}: {found}"
+            for found in violations
+        ]
 
     def problems(self) -> list[str]:
         """Return what cases found wrong, with their faults."""

@@ -57,12 +57,7 @@ async def sweep_over(stage: Stage, acts: list[Act], share: tuple[int, int]) -> s
         swept, evidence = await sweep(
             scene, stage, acts=acts, every_passage=False, share=share, done=done
         )
-        of = {str(case.client_id): str(case) for case in swept.cases}
-        violations = [
-            f"{[told for client, told in of.items() if client in str(violation)]}: {violation}"
-            for violation in check(evidence, expected())
-        ]
-        assert violations == [], scene.name
+        assert swept.with_cases(check(evidence, expected())) == []
         assert swept.problems() == []
         wanted |= swept.wanted()
         boundaries |= swept.boundaries

@@ -139,6 +139,10 @@ class Workers:
         worker: WorkerProcess = await started
         return worker
 
+    def of(self, name: str) -> list[WorkerProcess]:
+        """Return all that were ever started under this name."""
+        return [worker for worker in self.history if worker.folder.name.rpartition("-")[0] == name]
+
     async def hear(self) -> None:
         """Take in what the fork server tells, until it ends."""
         assert self._process.stdout is not None

@@ -101,8 +101,8 @@ class World:
             ledger=None if self.simulator is None else self.simulator.ledger.as_json(),
             logs={
                 worker.folder.name: worker.log()
-                for worker in self.stage.workers.history
-                if worker.folder.name.rpartition("-")[0] in self.platforms
+                for name in self.platforms
+                for worker in self.stage.workers.of(name)
             },
             foreign_secrets=() if self.simulator is None else (self.simulator.token,),
         )
