@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from pgworker.errors import CredentialRefused
 from pgworker.models import ErrorKind, Job, Snooze
@@ -133,6 +134,53 @@ async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_pr
         ready = "select count(*) from clients where provisioning_status = 'ready'"
         assert await house.count(ready) == 12
         assert house.creates() == 12
+
+
+# -- opening ----------------------------------------------------------------------------------
+
+
+async def log_of(jobs: JobsInTest) -> list[str]:
+    """Return what was recorded of breakers, in its order."""
+    rows = await jobs.pool.fetch(
+        "select event from pgworker.event_log where event like 'breaker%' order by id"
+    )
+    return [row["event"] for row in rows]
+
+
+async def test_of_two_that_are_refused_in_the_same_moment_one_opens_the_breaker(
+    jobs: JobsInTest,
+) -> None:
+    """The first one's transaction is still open when the other one starts."""
+    with capture_logs() as logged:
+        async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
+            await Breakers(ahead).open(CREDENTIAL, REASON)
+            tasks.create_task(within(Breakers(jobs.pool).open(CREDENTIAL, "401: so it is")))
+            await blocked(jobs)
+
+    assert [entry["event"] for entry in logged] == ["breaker_opened"]
+    assert await log_of(jobs) == ["breaker_opened"]
+    (breaker,) = await jobs.operations.open_breakers()
+    assert breaker["reason"] == "401: so it is"
+
+
+@pytest.mark.parametrize("close", ["has begun", "comes in between"])
+async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_anew(
+    jobs: JobsInTest, close: str
+) -> None:
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
+        if close == "has begun":
+            await Breakers(ahead).close(CREDENTIAL)
+        else:
+            # Found open, and not yet written to.
+            await ahead.execute("select from pgworker.breakers for update")
+        tasks.create_task(within(Breakers(jobs.pool).open(CREDENTIAL, REASON)))
+        await blocked(jobs)
+        if close == "comes in between":
+            await Breakers(ahead).close(CREDENTIAL)
+
+    assert await log_of(jobs) == ["breaker_opened", "breaker_closed", "breaker_opened"]
+    assert len(await jobs.operations.open_breakers()) == 1
 
 
 # -- proof ------------------------------------------------------------------------------------
