@@ -24,15 +24,21 @@ if TYPE_CHECKING:
 
     from tests.chaos.evidence import Evidence
     from tests.chaos.plan import Round
-    from tests.chaos.workers import WorkerProcess
+    from tests.chaos.workers import GatedWorker
     from tests.chaos.world import Stage
 
-SETTLE_SECONDS = 90
+# Nothing has happened for so long: it is stuck. A slow machine is only late.
+STILL_SECONDS = 60
+MOST_SPELLS = 10
 LOOK_EVERY = 0.1
 UNSETTLED = """
 select count(*)
 from client_provisioning_jobs
 where status in ('queued', 'running', 'waiting')
+"""
+NEWEST_EVENT = """
+select max(id)
+from pgworker.event_log
 """
 FAILED = """
 select client_id, error_kind, last_error
@@ -45,6 +51,7 @@ class Outcome:
     """What became of a round.
 
     Attributes:
+        pace: how many times as long everything lasted (`timelapse`).
         faults: that happened, by kind.
         killed_at: boundaries at which workers were killed.
         passed: boundaries that were passed.
@@ -56,6 +63,7 @@ class Outcome:
     """
 
     round: Round
+    pace: float = 1.0
     faults: Counter[str] = field(default_factory=Counter)
     killed_at: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)
@@ -107,7 +115,7 @@ async def run_round(planned: Round, stage: Stage, *, exhibits: Path | None = Non
                 playing.create_task(monkeys.carry_out(planned.faults))
             await _calm_down(world)
             began = time.monotonic()
-            await _settle(dsn, outcome)
+            is_over = await _settle(dsn, outcome, still=STILL_SECONDS * world.pace)
             outcome.settle_seconds = time.monotonic() - began
             await crew.leave()
         monkeys.count_ordered()
@@ -118,7 +126,8 @@ async def run_round(planned: Round, stage: Stage, *, exhibits: Path | None = Non
     for worker in crew.workers:
         outcome.passed.update(worker.trace())
         outcome.killed_at.update(boundary for act, boundary in worker.fired() if act == "die")
-    outcome.violations = check(evidence, expected())
+    outcome.violations = check(evidence, expected(is_over=is_over, all_ready=is_over))
+    outcome.pace = world.pace
     _measure(outcome, evidence, crew.workers, monkeys)
     if exhibits is not None and (found := outcome.found()):
         keep(exhibits, evidence, stage, found)
@@ -163,28 +172,40 @@ async def _calm_down(world: World) -> None:
         world.simulator.faults.clear()
 
 
-async def _settle(dsn: str, outcome: Outcome) -> None:
-    """Wait until nothing is in hand; what failed meanwhile is retried, as a person would."""
+async def _settle(dsn: str, outcome: Outcome, *, still: float) -> bool:
+    """Wait until nothing is in hand; what failed meanwhile is retried, as a person would.
+
+    Return whether it came to that: nothing must stand still for so many seconds, nor may all of it
+    take too long.
+    """
     connection = await asyncpg.connect(dsn)
+    began_at = moved_at = time.monotonic()
+    newest: int | None = None
     try:
-        async with asyncio.timeout(SETTLE_SECONDS):
-            while True:
-                if not await connection.fetchval(UNSETTLED):
-                    failed = await connection.fetch(FAILED)
-                    if not failed:
-                        return
-                    for row in failed:
-                        outcome.retries[f"{row['error_kind']}: {row['last_error'][:60]}"] += 1
-                        await connection.execute("select pgworker.retry($1)", row["client_id"])
-                await asyncio.sleep(LOOK_EVERY)
-    except TimeoutError:
-        outcome.problems.append(f"not settled after {SETTLE_SECONDS} s")
+        while True:
+            now = time.monotonic()
+            if (event := await connection.fetchval(NEWEST_EVENT)) != newest:
+                newest, moved_at = event, now
+            if not await connection.fetchval(UNSETTLED):
+                failed = await connection.fetch(FAILED)
+                if not failed:
+                    return True
+                for row in failed:
+                    outcome.retries[f"{row['error_kind']}: {row['last_error'][:60]}"] += 1
+                    await connection.execute("select pgworker.retry($1)", row["client_id"])
+            if now - moved_at > still or now - began_at > MOST_SPELLS * still:
+                outcome.problems.append(
+                    f"not settled after {now - began_at:.0f} s, the last {now - moved_at:.0f} s "
+                    "without an event"
+                )
+                return False
+            await asyncio.sleep(LOOK_EVERY)
     finally:
         await connection.close()
 
 
 def _measure(
-    outcome: Outcome, evidence: Evidence, workers: list[WorkerProcess], monkeys: Monkeys
+    outcome: Outcome, evidence: Evidence, workers: list[GatedWorker], monkeys: Monkeys
 ) -> None:
     (platform,) = evidence.platforms
     ended = {str(worker.pid): worker.ended_at for worker in workers}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.servers import Server, running_server
 from tests.chaos.workers import worker_processes
-from tests.chaos.world import Stage, make_template
+from tests.chaos.world import SERVER, Stage, make_template
+from tests.support.clusters import Server, a_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def own_server() -> Iterator[Server]:
     """A server for platforms and tenants both, which no other test uses."""
-    with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder, asyncio.Runner() as loop:
-        running = running_server(Path(folder) / "server")
+    with asyncio.Runner() as loop:
+        running = a_server(**SERVER)
         server = loop.run(running.__aenter__())
         loop.run(make_template(server))
         yield server

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.chaos.workers import WorkerProcess, Workers
+    from tests.chaos.workers import GatedWorker, Workers
 
 EX_UNAVAILABLE = 69
 BREATH = 0.1
@@ -31,16 +31,16 @@ class Crew:
     environment: Mapping[str, str]
     name: str
     size: int
-    workers: list[WorkerProcess] = field(default_factory=list)
-    new: asyncio.Queue[WorkerProcess] = field(default_factory=asyncio.Queue)
+    workers: list[GatedWorker] = field(default_factory=list)
+    new: asyncio.Queue[GatedWorker] = field(default_factory=asyncio.Queue)
     problems: list[str] = field(default_factory=list)
-    _slots: list[WorkerProcess | None] = field(default_factory=list)
+    _slots: list[GatedWorker | None] = field(default_factory=list)
     _is_leaving: bool = False
 
-    def at(self, slot: int) -> WorkerProcess | None:
+    def at(self, slot: int) -> GatedWorker | None:
         """Return who works there now."""
         worker = self._slots[slot]
-        return worker if worker is not None and worker.is_alive else None
+        return worker if worker is not None and worker.is_running else None
 
     async def work(self) -> None:
         """Keep all slots filled, until told to leave and everybody has."""
@@ -52,9 +52,9 @@ class Crew:
     async def leave(self) -> None:
         """Tell everybody to leave, and wait until they have."""
         self._is_leaving = True
-        staying = [worker for worker in self.workers if worker.is_alive]
+        staying = [worker for worker in self.workers if worker.is_running]
         for worker in staying:
-            worker.signal(signal.SIGTERM)
+            worker.send(signal.SIGTERM)
         if staying:
             _, late = await asyncio.wait(
                 {worker.exited for worker in staying}, timeout=LEAVE_SECONDS
@@ -75,9 +75,9 @@ class Crew:
                 self._judge(worker, code)
                 await asyncio.sleep(BREATH)
 
-    def _judge(self, worker: WorkerProcess, code: int) -> None:
+    def _judge(self, worker: GatedWorker, code: int) -> None:
         """Note a worker that ended by itself; at its start it may, while there is no database."""
-        log = worker.log()
+        log = worker.said
         if code == EX_UNAVAILABLE and '"worker_started"' not in log:
             return
         last = log.splitlines()[-1:] or ["it said nothing"]

@@ -26,15 +26,14 @@ from pgworker.cli.main import main as pgworker  # noqa: TID251
 from pgworker.tenants import workflow
 from tests.chaos.gate import Gate
 from tests.chaos.instrument import Instrumented
-from tests.chaos.timelapse import HTTP_TIMEOUT_SCALE, shrink_time
+from tests.chaos.timelapse import HTTP_TIMEOUT_SCALE, PACE, shrink_time
 
 BUG = 70
 
 
 def serve() -> None:
     """Start workers until stdin ends."""
-    shrink_time()
-    instrumented = Instrumented(http_timeout_scale=HTTP_TIMEOUT_SCALE)
+    instrumented = Instrumented()
     _warm_up()
     gc.freeze()
     woken, wake = os.pipe()
@@ -112,6 +111,9 @@ def _become_worker(
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        pace = float(os.environ.pop(PACE))
+        shrink_time(pace)
+        instrumented.http_timeout_scale = HTTP_TIMEOUT_SCALE * pace
         sys.argv = ["pgworker", *arguments]
         instrumented.gate = Gate(folder / "trace", folder / "orders")
         pgworker()

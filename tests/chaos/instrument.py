@@ -31,12 +31,13 @@ class Instrumented:
 
     Attributes:
         gate: a forked worker sets its own.
+        http_timeout_scale: what time-outs of requests are multiplied with.
     """
 
-    def __init__(self, *, http_timeout_scale: float) -> None:
+    def __init__(self) -> None:
         self.gate: Gate | None = None
+        self.http_timeout_scale = 1.0
         self._names = Names.of_our_files()
-        self._http_timeout_scale = http_timeout_scale
         self._tenants: weakref.WeakSet[Any] = weakref.WeakSet()
         self._transactions: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
         self._gate_statements()
@@ -90,7 +91,7 @@ class Instrumented:
                 return await send(client, request, **options)
             timeouts = request.extensions["timeout"]
             request.extensions["timeout"] = {
-                what: None if seconds is None else seconds * self._http_timeout_scale
+                what: None if seconds is None else seconds * self.http_timeout_scale
                 for what, seconds in timeouts.items()
             }
             name = self._names.of_request(request.method, request.url.path, request.content)

@@ -15,14 +15,14 @@ from pydantic import TypeAdapter
 from pgworker.simulator import Answer
 from pgworker.simulator.control import OrderRequest
 from tests.chaos.gate import ANY, Act, Order
-from tests.chaos.plan import FROZEN
+from tests.chaos.plan import FROZEN_LEASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.crew import Crew
     from tests.chaos.plan import Planned
-    from tests.chaos.workers import WorkerProcess
+    from tests.chaos.workers import GatedWorker
     from tests.chaos.world import World
 
 ORDER = TypeAdapter(OrderRequest)
@@ -96,19 +96,22 @@ class Monkeys:
         if worker is not None:
             worker.order(Order(ANY, act, nth))
 
-    async def freeze(self, slot: int, seconds: float) -> None:
+    async def freeze(self, slot: int, leases: float) -> None:
         worker = self.crew.at(slot)
-        if worker is None or worker.stopped.is_set() or not worker.signal(signal.SIGSTOP):
+        if worker is None or worker.stopped.is_set() or not worker.send(signal.SIGSTOP):
             return
-        if await self.thaw(worker, seconds):
+        if await self.thaw(worker, leases):
             self.done["worker frozen at a random moment"] += 1
 
-    async def thaw(self, worker: WorkerProcess, seconds: float) -> bool:
-        """Let a worker that is being frozen go on later; return whether it stayed so long."""
+    async def thaw(self, worker: GatedWorker, leases: float) -> bool:
+        """Let a worker that is being frozen go on when so many leases have run out.
+
+        Return whether it was there so long.
+        """
         await worker.stops_or_ends()
-        await asyncio.wait({worker.exited}, timeout=seconds)
+        await asyncio.wait({worker.exited}, timeout=leases * self.world.lease)
         worker.stopped.clear()
-        return worker.signal(signal.SIGCONT)
+        return worker.send(signal.SIGCONT)
 
     async def thaw_those_that_froze_at_a_boundary(self) -> None:
         """Watch over all workers, until cancelled."""
@@ -117,14 +120,14 @@ class Monkeys:
                 worker = await self.crew.new.get()
                 tasks.create_task(self._watch(worker), name="watch")
 
-    async def _watch(self, worker: WorkerProcess) -> None:
+    async def _watch(self, worker: GatedWorker) -> None:
         handled = 0
-        while worker.is_alive:
+        while worker.is_running:
             await asyncio.wait({worker.exited}, timeout=0.1)
             frozen = sum(act == "freeze" for act, _ in worker.fired())
-            if frozen > handled and worker.is_alive:
+            if frozen > handled and worker.is_running:
                 handled = frozen
-                if await self.thaw(worker, FROZEN[1]):
+                if await self.thaw(worker, FROZEN_LEASES[1]):
                     self.done["worker frozen at a boundary"] += 1
 
     # -- wires ----------------------------------------------------------------------------

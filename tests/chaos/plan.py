@@ -15,20 +15,22 @@ from tests.chaos.timelapse import LEASE
 if TYPE_CHECKING:
     from tests.chaos.world import Kind
 
-ROUND_SECONDS = 12.0
+ROUND_SECONDS = 20.0
 FAULTS_A_SECOND = 7.0
 SLOTS = 3
-CLIENTS = 24
+CLIENTS = 40
 KINDS: tuple[Kind, ...] = ("postgres", "supabase", "pooler")
 # How many steps a worker of a busy round passes in its life, or so.
 PASSAGES = 150
 
 # A create may leave late (freeze), arrive late (silence), take effect late (hang) and be listed
-# late (lag). All of it together stays within the time in which it is looked for.
-FROZEN = (LEASE * 1.2, LEASE * 1.6)
+# late (lag). All of it together stays within the time in which it is looked for, and leaves some
+# for a machine that is slow.
+FROZEN_LEASES = (1.2, 1.6)
 SILENT = (0.3, 1.4)
 HANGING = (0.5, 2.0)
 LISTING_LAG = 0.75
+LATEST_CREATE = FROZEN_LEASES[1] * LEASE + SILENT[1] + HANGING[1] + LISTING_LAG
 
 READS = ("get_project", "get_health", "list_api_keys", "get_pooler", "list_organization_projects")
 OPERATIONS = (*READS, "create_project", "run_query", "read_table", "auth_health")
@@ -127,7 +129,7 @@ def _order(rng: random.Random, _: Kind) -> dict[str, Any]:
 
 
 def _freeze(rng: random.Random, _: Kind) -> dict[str, Any]:
-    return {"slot": rng.randrange(SLOTS), "seconds": rng.uniform(*FROZEN)}
+    return {"slot": rng.randrange(SLOTS), "leases": rng.uniform(*FROZEN_LEASES)}
 
 
 def _wire(rng: random.Random, kind: Kind) -> str:

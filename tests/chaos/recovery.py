@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +19,9 @@ from pgworker.tenants.secrets import Vault
 from tests.chaos.campaign import expected
 from tests.chaos.checker import Violation, check
 from tests.chaos.evidence import gather
-from tests.chaos.servers import Server, running_server, running_standby
-from tests.chaos.world import KEY, MIGRATIONS, PASSED_ON, TEMPLATE, make_template
+from tests.chaos.world import KEY, MIGRATIONS, SERVER, TEMPLATE, drop_tenants, make_template
+from tests.support.clusters import Server, a_server, a_standby
+from tests.support.worker_process import WorkerProcess, a_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 VICTIMS = 4
 CLIENTS = 40
 PATIENCE_SECONDS = 120
-PGWORKER = Path(sys.executable).parent / "pgworker"
 
 
 @dataclass(slots=True)
@@ -74,14 +71,14 @@ async def measure_rescues(server: Server, folder: Path, rng: random.Random) -> l
                 "insert into clients (name, auto_provision) values ($1, true)", f"client {number}"
             )
         one_each = environment | {"PGWORKER_CONCURRENCY": "1"}
-        async with _workers(VICTIMS, one_each, folder) as victims:
+        async with _workers(VICTIMS, one_each, folder, name="victim") as victims:
             await _until(connection, "select count(*) = $1 from client_provisioning_jobs"
                                      " where job_type = 'schema_sync' and status = 'running'",
                          VICTIMS)  # fmt: skip
             async with _workers(1, environment, folder):
                 for victim in victims:
                     await asyncio.sleep(rng.uniform(1, 4))
-                    victim.kill()
+                    await victim.kill()
                     died[str(victim.pid)] = time.time()
                 await _until(connection, "select count(*) = $1 from pgworker.event_log"
                                          " where event = 'rescued'", VICTIMS)  # fmt: skip
@@ -92,7 +89,7 @@ async def measure_rescues(server: Server, folder: Path, rng: random.Random) -> l
     finally:
         await connection.close()
         await server.run(f'drop database "{platform}" with (force)')
-        await server.drop_tenants()
+        await drop_tenants(server)
     return [row["at"].timestamp() - died[row["worker"].split(":")[-2]] for row in rows]
 
 
@@ -101,11 +98,11 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
 
     Args:
         tenants: another server, which stays.
-        folder: for the two.
+        folder: for logs.
     """
     async with (
-        running_server(folder / "primary") as primary,
-        running_standby(primary, folder / "standby") as standby,
+        a_server(**SERVER) as primary,
+        a_standby(primary) as standby,
     ):
         await make_template(primary)
         platform = "platform"
@@ -144,18 +141,18 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
             finally:
                 await after.close()
             problems = [
-                f"a worker left with {worker.returncode} in a fail-over"
+                f"a worker left with {worker.exited.result()} in a fail-over"
                 for worker in workers
-                if worker.returncode is not None
+                if not worker.is_running
             ]
         evidence = await gather(
             {"fail-over": standby.dsn_of(platform)},
             tenants.dsn,
             vault=Vault(parse_encryption_keys((SecretStr(KEY),))),
             ledger=None,
-            logs={f"worker {n}": log.read_text() for n, log in enumerate(folder.glob("*.log"))},
+            logs={worker.log.name: worker.said for worker in workers},
         )
-        await tenants.drop_tenants()
+        await drop_tenants(tenants)
     return FailOver(
         from_fall=first.timestamp() - fell_at,
         from_promotion=first.timestamp() - promoted_at,
@@ -166,8 +163,7 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
 
 
 def _environment(platform: str, tenants: str, migrations: Path) -> dict[str, str]:
-    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return passed_on | {
+    return {
         "DATABASE_URL": platform,
         "PGWORKER_PROVIDER": "postgres",
         "PGWORKER_TENANTS_URL": tenants,
@@ -179,30 +175,16 @@ def _environment(platform: str, tenants: str, migrations: Path) -> dict[str, str
 
 @asynccontextmanager
 async def _workers(
-    count: int, environment: Mapping[str, str], folder: Path
-) -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    count: int, environment: Mapping[str, str], folder: Path, *, name: str = "worker"
+) -> AsyncIterator[list[WorkerProcess]]:
     """Run `pgworker run` so often while the block runs."""
-    workers = []
-    try:
-        for _ in range(count):
-            with (folder / f"{os.urandom(4).hex()}.log").open("wb") as log:
-                workers.append(
-                    await asyncio.create_subprocess_exec(
-                        PGWORKER,
-                        "run",
-                        env=dict(environment),
-                        cwd=folder,
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                    )
-                )
-        yield workers
-    finally:
-        for worker in workers:
-            if worker.returncode is None:
-                worker.send_signal(signal.SIGKILL)
-            await worker.wait()
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                a_process(folder, "run", name=f"{name}-{number}", environment=environment)
+            )
+            for number in range(count)
+        ]
 
 
 async def _until(connection: asyncpg.Connection, condition: str, *arguments: Any) -> None:

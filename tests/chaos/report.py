@@ -101,6 +101,7 @@ class Report:
             {
                 "number": outcome.round.number,
                 "kind": outcome.round.kind,
+                "pace": outcome.pace,
                 "faults": outcome.faults.total(),
                 "clients": outcome.clients,
                 "workers": outcome.workers,
@@ -110,7 +111,8 @@ class Report:
             }
         )
         self.measure(
-            f"killed worker: until its job is claimed by another (lease {LEASE:g} s)",
+            "killed worker: until its job is claimed by another "
+            f"(lease {LEASE * outcome.pace:g} s)",
             outcome.rescue_seconds,
         )
         self.measure("platform's server crashed: until the next transition", outcome.outage_seconds)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from tests.chaos.sweep import Orders
-    from tests.chaos.workers import WorkerProcess
+    from tests.chaos.workers import GatedWorker
     from tests.chaos.world import Kind
 
 TOLD_TO_LEAVE = 2
 
 
-async def _leave_alone(_: WorkerProcess) -> None:
+async def _leave_alone(_: GatedWorker) -> None:
     """Let the worker work."""
 
 
@@ -45,7 +45,7 @@ class Scene:
     name: str
     kind: Kind
     faults: Callable[[Faults, str], None] = _no_faults
-    treat: Callable[[WorkerProcess], Coroutine[Any, Any, None]] = _leave_alone
+    treat: Callable[[GatedWorker], Coroutine[Any, Any, None]] = _leave_alone
     simulated: Mapping[str, Any] = field(default_factory=dict)
     orders: Orders = ()
     arguments: tuple[str, ...] = ("run", "--drain")
@@ -88,15 +88,15 @@ def _hanging_query(faults: Faults, project: str) -> None:
     faults.order(operation="run_query", project=project, contains="first", fault=Hang(2))
 
 
-async def _tell_to_leave(worker: WorkerProcess) -> None:
+async def _tell_to_leave(worker: GatedWorker) -> None:
     """Send SIGTERM twice while a query hangs: its job is given back unburnt."""
-    while worker.is_alive and not any(  # noqa: ASYNC110
+    while worker.is_running and not any(  # noqa: ASYNC110
         "20260101000300" in line for line in worker.trace()
     ):
         # It writes to a file: there is no event to wait for.
         await asyncio.sleep(0.02)
     for _ in range(TOLD_TO_LEAVE):
-        worker.signal(signal.SIGTERM)
+        worker.send(signal.SIGTERM)
 
 
 SCENES: tuple[Scene, ...] = (

@@ -22,7 +22,7 @@ from zlib import crc32
 import asyncpg
 
 from tests.chaos.gate import Act, Order
-from tests.chaos.timelapse import LEASE
+from tests.chaos.plan import FROZEN_LEASES
 from tests.chaos.world import World, a_world
 
 if TYPE_CHECKING:
@@ -31,20 +31,18 @@ if TYPE_CHECKING:
     from tests.chaos.checker import Violation
     from tests.chaos.evidence import Evidence
     from tests.chaos.scenes import Scene
-    from tests.chaos.workers import WorkerProcess
+    from tests.chaos.workers import GatedWorker
     from tests.chaos.world import Stage
 
-LANES = 3
-CASE_SECONDS = 60
+LANES = 8
+# In which a case has surely ended: it may wait for a few leases, and for a create to show up.
+CASE_SECONDS = 150
 MOST_WORKERS = 12
 MOST_FAULTS = 3
 EX_UNAVAILABLE = 69
 # Until here a worker ends when it finds no database; later it waits for it.
 AFTER_THE_START = "before jobs.claim"
 MOST_TRIES = 6
-# Frozen for longer than its lease, and not for so long that a create that was about to leave
-# would come after the time in which it is looked for.
-FROZEN_SECONDS = LEASE * 1.6
 
 # The faults of a case: for each of its workers, in the order in which they start.
 Orders = tuple[tuple[Order, ...], ...]
@@ -219,9 +217,10 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
     environment = world.environment(platform)
     await _add_client(world, dsn, scene, case.client_id)
     began = time.monotonic()
-    mine: list[WorkerProcess] = []
+    limit = CASE_SECONDS * world.pace
+    mine: list[GatedWorker] = []
     try:
-        async with asyncio.timeout(CASE_SECONDS), asyncio.TaskGroup() as keepers:
+        async with asyncio.timeout(limit), asyncio.TaskGroup() as keepers:
             for number in range(MOST_WORKERS):
                 has_faults = number < len(case.orders)
                 worker = await world.stage.workers.start(
@@ -234,13 +233,13 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
                 if number == 0 or has_faults:
                     keepers.create_task(scene.treat(worker))
                 await worker.stops_or_ends()
-                if worker.is_alive:
+                if worker.is_running:
                     # It finds its lease lost, once it is thawed, and leaves when nothing is left.
-                    keepers.create_task(_thaw(worker))
+                    keepers.create_task(_thaw(worker, FROZEN_LEASES[1] * world.lease))
                 if number >= len(case.orders) and await _is_ready(dsn, case.client_id):
                     break
     except TimeoutError:
-        case.problems.append(f"not ready, or not all workers gone, after {CASE_SECONDS} s")
+        case.problems.append(f"not ready, or not all workers gone, after {limit:g} s")
         for worker in mine:
             await worker.kill()
     case.seconds = time.monotonic() - began
@@ -251,17 +250,17 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
             case.problems.append(problem)
 
 
-async def _thaw(worker: WorkerProcess) -> None:
-    """Let a frozen worker go on each time, once its lease is over; return when it has ended."""
-    while worker.is_alive:
+async def _thaw(worker: GatedWorker, seconds: float) -> None:
+    """Let a frozen worker go on each time, so much later; return when it has ended."""
+    while worker.is_running:
         if worker.stopped.is_set():
-            await asyncio.sleep(FROZEN_SECONDS)
+            await asyncio.sleep(seconds)
             worker.stopped.clear()
-            worker.signal(signal.SIGCONT)
+            worker.send(signal.SIGCONT)
         await worker.stops_or_ends()
 
 
-def _problem(worker: WorkerProcess, scene: Scene) -> str | None:
+def _problem(worker: GatedWorker, scene: Scene) -> str | None:
     """Tell what is wrong with the way in which a worker left."""
     code = worker.exited.result()
     # Whose session ended while it was starting says so, and leaves it to its supervisor.

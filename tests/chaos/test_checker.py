@@ -21,12 +21,12 @@ from pgworker.tenants.secrets import Vault
 from tests.chaos.campaign import expected
 from tests.chaos.checker import INVARIANTS, check
 from tests.chaos.evidence import gather
-from tests.chaos.world import KEY, MIGRATIONS, TEMPLATE
+from tests.chaos.world import KEY, MIGRATIONS, TEMPLATE, drop_tenants
 from tests.tenants.house import environment_of
 
 if TYPE_CHECKING:
     from tests.chaos.checker import Violation
-    from tests.chaos.servers import Server
+    from tests.support.clusters import Server
 
 PLATFORM = "checked_platform"
 READY = "ready_platform"
@@ -132,7 +132,7 @@ def ready(own_server: Server) -> Iterator[list[UUID]]:
     with asyncio.Runner() as loop:
         yield loop.run(_provision(own_server, with_databases(own_server), READY))
         loop.run(own_server.run(f'drop database "{READY}" with (force)'))
-        loop.run(own_server.drop_tenants())
+        loop.run(drop_tenants(own_server))
 
 
 @pytest.fixture

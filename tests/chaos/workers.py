@@ -5,52 +5,37 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.chaos.gate import FIRED, Order
+from tests.support.worker_process import ROOT, WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
 
-
-@dataclass(slots=True)
-class WorkerProcess:
-    """One worker.
+@dataclass(eq=False)
+class GatedWorker(WorkerProcess):
+    """A worker whose steps go through a gate.
 
     Attributes:
-        pid: of the process.
-        exited: its exit code, negative for a signal.
         stopped: set while the process is frozen.
         ended_at: when we heard of its end, on the clock of `time.time`.
     """
 
-    pid: int
-    folder: Path
-    exited: asyncio.Future[int]
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     ended_at: float | None = None
 
     @property
-    def is_alive(self) -> bool:
-        return not self.exited.done()
-
-    def signal(self, number: signal.Signals) -> bool:
-        """Send a signal; return whether there was a process to take it."""
-        if not self.is_alive:
-            return False
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-            return True
-        return False
+    def folder(self) -> Path:
+        """Where it leaves its log and its trace."""
+        return self.log.parent
 
     async def stops_or_ends(self) -> None:
         """Return when the process is frozen, or has ended."""
@@ -61,11 +46,6 @@ class WorkerProcess:
         finally:
             stopped.cancel()
             ended.cancel()
-
-    async def kill(self) -> bool:
-        """Kill it; return whether that is what ended it."""
-        sent = self.signal(signal.SIGKILL)
-        return sent and await self.exited == -signal.SIGKILL
 
     def order(self, order: Order) -> None:
         """Have a fault wait for a boundary of this worker."""
@@ -91,11 +71,6 @@ class WorkerProcess:
         lines = [x[1:] for x in path.read_text().splitlines() if x.startswith(FIRED)]
         return [(act, boundary) for act, _, boundary in (line.partition(" ") for line in lines)]
 
-    def log(self) -> str:
-        """Return what it logged."""
-        path = self.folder / "log"
-        return path.read_text(errors="replace") if path.exists() else ""
-
 
 class Workers:
     """Starts workers through a fork server, and hears of their ends."""
@@ -103,11 +78,11 @@ class Workers:
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process = process
         self._folder = folder
-        self._starting: dict[str, asyncio.Future[WorkerProcess]] = {}
+        self._starting: dict[str, asyncio.Future[GatedWorker]] = {}
         self._pipes: list[int] = []
         self._ended: ChildProcessError | None = None
-        self.all: dict[int, WorkerProcess] = {}
-        self.history: list[WorkerProcess] = []
+        self.all: dict[int, GatedWorker] = {}
+        self.history: list[GatedWorker] = []
         self.starts: Counter[str] = Counter()
 
     async def start(
@@ -116,7 +91,7 @@ class Workers:
         environment: Mapping[str, str],
         orders: Sequence[Order] = (),
         name: str = "worker",
-    ) -> WorkerProcess:
+    ) -> GatedWorker:
         """Start `pgworker` with these arguments, and with these faults waiting for it."""
         if self._ended is not None:
             raise self._ended
@@ -136,10 +111,10 @@ class Workers:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         await self._process.stdin.drain()
-        worker: WorkerProcess = await started
+        worker: GatedWorker = await started
         return worker
 
-    def of(self, name: str) -> list[WorkerProcess]:
+    def of(self, name: str) -> list[GatedWorker]:
         """Return all that were ever started under this name."""
         return [worker for worker in self.history if worker.folder.name.rpartition("-")[0] == name]
 
@@ -151,7 +126,7 @@ class Workers:
             if "started" in message:
                 exited = asyncio.get_running_loop().create_future()
                 name = message["started"]
-                worker = WorkerProcess(message["pid"], self._folder / name, exited)
+                worker = GatedWorker(message["pid"], self._folder / name / "log", exited)
                 self.all[worker.pid] = worker
                 self.history.append(worker)
                 self._starting.pop(name).set_result(worker)
@@ -187,7 +162,7 @@ async def worker_processes(folder: Path) -> AsyncIterator[Workers]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            cwd=REPOSITORY,
+            cwd=ROOT,
             # Ctrl-C is for the campaign, which ends its workers itself.
             start_new_session=True,
         )

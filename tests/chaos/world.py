@@ -17,10 +17,10 @@ from pgworker.db.migrate import migrate
 from pgworker.settings import parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from pgworker.tenants.secrets import Vault
-from tests.chaos.evidence import Evidence, gather
-from tests.chaos.servers import Server, running_server
-from tests.chaos.timelapse import SETTINGS
+from tests.chaos.evidence import DATABASES, ROLES, Evidence, gather
+from tests.chaos.timelapse import LEASE, PACE, measure_pace, settings
 from tests.chaos.workers import Workers, worker_processes
+from tests.support.clusters import Server, a_server
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ Kind = Literal["postgres", "supabase", "pooler"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 KEY = "chaos:" + base64.b64encode(bytes(range(100, 132))).decode()
+# A few worlds' platforms, a database and a session for each client, and no checkpoint in between.
+SERVER = {
+    "max_connections": "400",
+    "shared_buffers": "64MB",
+    "full_page_writes": "off",
+    "checkpoint_timeout": "1h",
+    "max_wal_size": "4GB",
+}
 TEMPLATE = "platform_template"
 WITNESS = (Path(__file__).parent / "witness.sql").read_text()
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -49,15 +57,26 @@ async def a_stage(folder: Path) -> AsyncIterator[Stage]:
     """Run the servers, with a template of a platform, and the fork server.
 
     Args:
-        folder: for everything; workers leave their logs and traces in it.
+        folder: workers leave their logs and traces in it.
     """
-    (folder / "workers").mkdir()
     async with AsyncExitStack() as stack:
-        platform = await stack.enter_async_context(running_server(folder / "platform"))
-        tenants = await stack.enter_async_context(running_server(folder / "tenants"))
+        platform = await stack.enter_async_context(a_server(**SERVER))
+        tenants = await stack.enter_async_context(a_server(**SERVER))
         await make_template(platform)
-        workers = await stack.enter_async_context(worker_processes(folder / "workers"))
+        workers = await stack.enter_async_context(worker_processes(folder))
         yield Stage(platform, tenants, workers)
+
+
+async def drop_tenants(server: Server) -> None:
+    """Drop the databases and roles that the provider `postgres` made there."""
+    connection = await asyncpg.connect(server.dsn)
+    try:
+        for row in await connection.fetch(DATABASES):
+            await connection.execute(f'drop database "{row["name"]}" with (force)')
+        for row in await connection.fetch(ROLES):
+            await connection.execute(f'drop role "{row["name"]}"')
+    finally:
+        await connection.close()
 
 
 async def make_template(server: Server) -> None:
@@ -78,6 +97,7 @@ class World:
     Attributes:
         kind: the provider; `pooler` is supabase with its SQL over PostgreSQL.
         wires: the proxies by where they lead: `platform`, `tenants`, `api`, `pooler`.
+        pace: how many times as long everything lasts here (`timelapse`).
     """
 
     kind: Kind
@@ -85,6 +105,12 @@ class World:
     wires: dict[str, TcpProxy]
     simulator: Simulator | None
     platforms: list[str] = field(default_factory=list)
+    pace: float = field(default_factory=measure_pace)
+
+    @property
+    def lease(self) -> float:
+        """How long a lease lasts, in seconds."""
+        return LEASE * self.pace
 
     async def add_platform(self, name: str) -> str:
         """Make a platform's database; return its name."""
@@ -100,7 +126,7 @@ class World:
             vault=Vault(parse_encryption_keys((SecretStr(KEY),))),
             ledger=None if self.simulator is None else self.simulator.ledger.as_json(),
             logs={
-                worker.folder.name: worker.log()
+                worker.folder.name: worker.said
                 for name in self.platforms
                 for worker in self.stage.workers.of(name)
             },
@@ -112,16 +138,17 @@ class World:
         await self.stage.platform.run(
             *(f'drop database "{name}" with (force)' for name in self.platforms)
         )
-        await self.stage.tenants.drop_tenants()
+        await drop_tenants(self.stage.tenants)
 
-    def environment(self, platform: str, **settings: Any) -> Mapping[str, str]:
+    def environment(self, platform: str, **overrides: Any) -> Mapping[str, str]:
         """Return the environment of a worker of that platform; everything goes over the wires."""
         values: dict[str, Any] = {
             "DATABASE_URL": self._through("platform", self.stage.platform.dsn_of(platform)),
             "PGWORKER_ENCRYPTION_KEYS": KEY,
             "PGWORKER_MIGRATIONS_DIR": MIGRATIONS,
             "PGWORKER_LOG_FORMAT": "json",
-            **SETTINGS,
+            PACE: self.pace,
+            **settings(self.pace),
         }
         if self.simulator is None:
             values |= {
@@ -141,7 +168,7 @@ class World:
                 "PGWORKER_SUPABASE_SQL": "postgres" if self.kind == "pooler" else "api",
             }
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return passed_on | {name: str(value) for name, value in (values | settings).items()}
+        return passed_on | {name: str(value) for name, value in (values | overrides).items()}
 
     def _through(self, wire: str, dsn: str) -> str:
         parts = urlsplit(dsn)
@@ -170,7 +197,7 @@ async def a_world(
             "tenants": await stack.enter_async_context(tcp_proxy("127.0.0.1", stage.tenants.port)),
         }
         if kind != "postgres":
-            settings: dict[str, Any] = {
+            values: dict[str, Any] = {
                 "admin_dsn": stage.tenants.dsn,
                 "rate_limit": 100_000,
                 # The harder case: nothing but pgworker itself stands against a second project.
@@ -178,7 +205,7 @@ async def a_world(
                 **(simulated or {}),
             }
             simulator = await stack.enter_async_context(
-                running_simulator(SimulatorSettings(**settings))
+                running_simulator(SimulatorSettings(**values))
             )
             port = urlsplit(simulator.url).port
             assert port is not None

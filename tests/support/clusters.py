@@ -104,6 +104,14 @@ class Server:
             finally:
                 await connection.close()
 
+    async def crash(self) -> None:
+        """End it at once, without a checkpoint."""
+        await self.stop(signal.SIGQUIT)
+
+    async def promote(self) -> None:
+        """Let a standby take writes from now on."""
+        await self.run("select pg_promote()")
+
     def dsn_of(self, database: str) -> str:
         return f"{self.dsn.rpartition('/')[0]}/{database}"
 
@@ -117,14 +125,15 @@ async def a_server(**settings: str) -> AsyncIterator[Server]:
         try:
             yield server
         finally:
-            await server.stop(signal.SIGQUIT)
+            await server.crash()
 
 
 @asynccontextmanager
 async def a_standby(primary: Server) -> AsyncIterator[Server]:
     """Make a standby that streams from the primary, which waits for it at each commit.
 
-    Without that a fail-over would lose the newest commits, and no worker could help it.
+    Without that a fail-over would lose the newest commits, and no worker could help it. It has the
+    primary's settings.
     """
     with tempfile.TemporaryDirectory(prefix="pgworker-fault-") as folder:
         standby = await asyncio.to_thread(_copied, Path(folder).resolve(), primary)
@@ -134,7 +143,7 @@ async def a_standby(primary: Server) -> AsyncIterator[Server]:
         try:
             yield standby
         finally:
-            await standby.stop(signal.SIGQUIT)
+            await standby.crash()
 
 
 RELOAD = "select pg_reload_conf()"
@@ -161,7 +170,7 @@ def _copied(folder: Path, primary: Server) -> Server:
         "--no-sync",
         failure="pg_basebackup failed",
     )
-    return Server(cluster, free_port(), primary.password)
+    return Server(cluster, free_port(), primary.password, dict(primary.settings))
 
 
 def _cluster(folder: Path) -> Cluster:

@@ -1,4 +1,4 @@
-"""`pgworker run` as a process of its own, and what it says."""
+"""Workers as processes of their own, what is done to them and what they say."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import os
 import signal
 import sysconfig
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
 PROGRAM = Path(sysconfig.get_path("scripts"), "pgworker")
 ROOT = Path(__file__).parents[2]
@@ -33,25 +34,27 @@ QUICK = {
 }
 
 
+@dataclass(eq=False)
 class WorkerProcess:
-    """A running `pgworker run`."""
+    """A worker in a process of its own, however it was started.
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self._process = process
-        self._log = log
+    Attributes:
+        log: the file that it writes to.
+        exited: its exit code, negative for a signal.
+    """
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    pid: int
+    log: Path
+    exited: asyncio.Future[int]
 
     @property
     def is_running(self) -> bool:
-        return self._process.returncode is None
+        return not self.exited.done()
 
     @property
     def said(self) -> str:
         """All that it wrote so far."""
-        return self._log.read_text()
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """Return its log's lines so far, those of these names."""
@@ -66,38 +69,61 @@ class WorkerProcess:
                 await asyncio.sleep(0.02)
         return found
 
-    def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+    def send(self, number: signal.Signals) -> bool:
+        """Send a signal; return whether there was a process to take it."""
+        if not self.is_running:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+            return True
+        return False
+
+    async def wait(self) -> int:
+        """Return its exit code, once it has ended."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.wait({self.exited})
+        return self.exited.result()
 
     async def leave(self) -> int:
         """Tell it to leave; return its exit code."""
         self.send(signal.SIGTERM)
-        return await asyncio.wait_for(self._process.wait(), PATIENCE_SECONDS)
+        return await self.wait()
 
-    async def wait(self) -> int:
-        return await asyncio.wait_for(self._process.wait(), PATIENCE_SECONDS)
+    async def kill(self) -> bool:
+        """Kill it; return whether that is what ended it."""
+        return self.send(signal.SIGKILL) and await self.wait() == -signal.SIGKILL
 
 
 @asynccontextmanager
 async def a_worker(
     folder: Path, *arguments: str, name: str = "worker", **variables: str
 ) -> AsyncIterator[WorkerProcess]:
-    """Start a worker in an empty working directory; it is killed at the end if it still runs."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), **QUICK, **variables}
+    """Start a quick worker in an empty working directory, and kill it at the end if need be."""
+    environment = {**QUICK, **variables}
+    async with a_process(folder, *arguments, name=name, environment=environment) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def a_process(
+    folder: Path, *arguments: str, name: str, environment: Mapping[str, str]
+) -> AsyncIterator[WorkerProcess]:
+    """Start `pgworker` with nothing but this environment, and our PATH."""
     log = folder / f"{name}.log"
     with log.open("wb") as sink:
         process = await asyncio.create_subprocess_exec(
             PROGRAM,
             *(arguments or ("run",)),
             cwd=folder,
-            env=environment,
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), **environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
+            # Ctrl-C is for the tests, which end their workers themselves.
+            start_new_session=True,
         )
+    worker = WorkerProcess(process.pid, log, asyncio.ensure_future(process.wait()))
     try:
-        yield WorkerProcess(process, log)
+        yield worker
     finally:
-        if process.returncode is None:
-            process.kill()
-        await asyncio.wait_for(process.wait(), PATIENCE_SECONDS)
+        await worker.kill()
