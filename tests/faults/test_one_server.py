@@ -18,6 +18,7 @@ from tests.faults.checks import (
     until_all_are_ready,
 )
 from tests.support.clusters import RELOAD, Server, a_server
+from tests.support.tcp_proxy import proxy_to
 from tests.support.worker_process import a_worker
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
@@ -206,3 +207,28 @@ async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
         await until_all_are_ready(server, worker)
 
         assert_told_once(worker, "")
+
+
+async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    await add_clients(server, 6)
+    async with (
+        proxy_to(server.dsn) as (network, through),
+        a_worker(tmp_path, DATABASE_URL=through, PGWORKER_TENANTS_URL=server.dsn) as worker,
+    ):
+        await server.until(SOME_ARE_READY)
+        await worker.until("listening")
+        # A firewall has forgotten them: no byte arrives any more, and nobody is told.
+        assert network.half_open() > 1
+        await add_clients(server, 4, name="late")
+
+        await until_all_are_ready(server, worker)
+
+        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        # Whoever waited on a dead connection tells of it, and that the next one answers.
+        assert len(worker.events("database_failed")) == len(worker.events("database_back")) > 0
+        assert len(worker.events("worker_started")) == 1
+        assert "Traceback" not in worker.said
+        # Who can't renew its leases lets go of its jobs, and takes them up again.
+        assert await server.value("select sum(attempts) = 0 from client_provisioning_jobs")

@@ -20,6 +20,7 @@ class Link:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
+    is_half_open: bool = False
 
     def reset(self) -> None:
         """Cut both ends, without a farewell."""
@@ -69,6 +70,16 @@ class TcpProxy:
         """Cut every new connection at once; the old ones stay."""
         self._admits = False
 
+    def half_open(self) -> int:
+        """Carry nothing more over the open connections, for ever; new ones are like new.
+
+        Both ends believe in theirs, as when a firewall between them has forgotten it. Return how
+        many there are.
+        """
+        for link in self.links:
+            link.is_half_open = True
+        return len(self.links)
+
     def reset(self, links: Iterable[Link] | None = None) -> int:
         """Cut these connections, or all; return how many were open."""
         chosen = list(self.links if links is None else links)
@@ -107,8 +118,8 @@ class TcpProxy:
         try:
             there, link.server = await asyncio.open_connection(self.host, self.target_port)
             async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._carry(reader, link.server))
-                ways.create_task(self._carry(there, writer))
+                ways.create_task(self._carry(link, reader, link.server))
+                ways.create_task(self._carry(link, there, writer))
         except* OSError:
             pass
         finally:
@@ -116,13 +127,19 @@ class TcpProxy:
             if link in self.links:
                 self.links.remove(link)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         while data := await reader.read(CHUNK_BYTES):
             if self._delay:
                 await asyncio.sleep(self._delay)
             await self._flows.wait()
-            writer.write(data)
-            await writer.drain()
+            if not link.is_half_open:
+                writer.write(data)
+                await writer.drain()
+        if link.is_half_open:
+            # Nor does the other end hear that this one has gone.
+            await asyncio.Event().wait()
         with suppress(OSError):
             writer.write_eof()
 
