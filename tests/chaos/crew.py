@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EX_UNAVAILABLE = 69
 BREATH = 0.1
-LEAVE_SECONDS = 30
+LEAVE_SECONDS = 120
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from pgworker.cli.main import main as pgworker  # noqa: TID251
 from pgworker.tenants import workflow
 from tests.chaos.gate import Gate
 from tests.chaos.instrument import Instrumented
+from tests.chaos.sabotage import SABOTAGE, SABOTAGES
 from tests.chaos.timelapse import HTTP_TIMEOUT_SCALE, PACE, shrink_time
 
 BUG = 70
@@ -113,6 +114,7 @@ def _become_worker(
         os.environ.update(environment)
         pace = float(os.environ.pop(PACE))
         shrink_time(pace)
+        SABOTAGES[os.environ.pop(SABOTAGE, "nothing")].take_out()
         instrumented.http_timeout_scale = HTTP_TIMEOUT_SCALE * pace
         sys.argv = ["pgworker", *arguments]
         instrumented.gate = Gate(folder / "trace", folder / "orders")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ANY = "*"
 FIRED = "!"
 
-Act = Literal["die", "freeze", "lose"]
+Act = Literal["die", "freeze", "lose", "usurp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,10 @@ class Order:
 
     Attributes:
         boundary: its name, `before …` or `after …`; `*` is any.
-        act: `die` (SIGKILL), `freeze` (SIGSTOP), or `lose`: the answer that has just come gets
-            lost, together with its connection (only after a step).
+        act: `die` (SIGKILL); `freeze` (SIGSTOP) for longer than its lease; `lose`: the answer that
+            has just come gets lost, together with its connection (only after a step); `usurp`:
+            freeze for the moment in which a person puts its job back in line, for later. It still
+            believes in its lease: only the fence stops it.
         nth: which passage, counted from the order's arrival, from 1.
     """
 
@@ -68,7 +70,7 @@ class Gate:
         self._note(f"{FIRED}{act} {boundary}")
         if act == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if act == "freeze":
+        if act in {"freeze", "usurp"}:
             os.kill(os.getpid(), signal.SIGSTOP)
         return act == "lose"
 

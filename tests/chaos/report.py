@@ -25,6 +25,7 @@ ACTS = {
     "die": "worker killed at a boundary",
     "freeze": "worker frozen at a boundary",
     "lose": "answer lost at a boundary",
+    "usurp": "job, if one was held, put back in line by hand at a boundary",
 }
 
 
@@ -209,7 +210,7 @@ class Report:
             "## Step boundaries",
             "",
             *_table(
-                ("boundary", "killed", "frozen", "answer lost"),
+                ("boundary", "killed", "frozen", "answer lost", "usurped"),
                 [
                     (f"`{boundary}`", *(self.hits[act][boundary] for act in ACTS))
                     for boundary in sorted(self.boundaries)

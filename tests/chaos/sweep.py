@@ -14,6 +14,7 @@ import signal
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -26,7 +27,7 @@ from tests.chaos.plan import FROZEN_LEASES
 from tests.chaos.world import World, a_world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from tests.chaos.checker import Violation
     from tests.chaos.evidence import Evidence
@@ -43,6 +44,19 @@ EX_UNAVAILABLE = 69
 # Until here a worker ends when it finds no database; later it waits for it.
 AFTER_THE_START = "before jobs.claim"
 MOST_TRIES = 6
+# As people do it (plain SQL is an interface of pgworker's); later, so that nobody takes it at once.
+PUT_BACK_IN_LINE = """
+update client_provisioning_jobs
+set attempts = 0, claimed_at = null
+where client_id = $1 and status = 'running'
+"""
+FOR_LATER = """
+update client_provisioning_jobs
+set run_at = now() + $2
+where client_id = $1 and status = 'queued'
+"""
+LATER_LEASES = 0.5
+A_MOMENT = 0.5
 
 # The faults of a case: for each of its workers, in the order in which they start.
 Orders = tuple[tuple[Order, ...], ...]
@@ -211,10 +225,25 @@ def _leading_to(orders: Orders, number: int, order: Order) -> Orders:
     return (*orders[:number], (*own, order))
 
 
-async def run_case(world: World, scene: Scene, case: Case, platform: str) -> None:
-    """Run one case to its end: its client is ready, or something is noted."""
+async def run_case(
+    world: World,
+    scene: Scene,
+    case: Case,
+    platform: str,
+    *,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Run one case to its end: its client is ready, or something is noted.
+
+    Args:
+        world: that it happens in.
+        scene: what the client goes through.
+        case: the client and the faults; takes in what happened.
+        platform: database of the world's.
+        variables: of the workers' environment, beside the world's.
+    """
     dsn = world.stage.platform.dsn_of(platform)
-    environment = world.environment(platform)
+    environment = world.environment(platform, **(variables or {}))
     await _add_client(world, dsn, scene, case.client_id)
     began = time.monotonic()
     limit = CASE_SECONDS * world.pace
@@ -234,8 +263,8 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
                     keepers.create_task(scene.treat(worker))
                 await worker.stops_or_ends()
                 if worker.is_running:
-                    # It finds its lease lost, once it is thawed, and leaves when nothing is left.
-                    keepers.create_task(_thaw(worker, FROZEN_LEASES[1] * world.lease))
+                    # It finds its job lost, once it is thawed, and leaves when nothing is left.
+                    keepers.create_task(_thaw_each_time(worker, case, dsn, world.lease))
                 if number >= len(case.orders) and await _is_ready(dsn, case.client_id):
                     break
     except TimeoutError:
@@ -250,14 +279,37 @@ async def run_case(world: World, scene: Scene, case: Case, platform: str) -> Non
             case.problems.append(problem)
 
 
-async def _thaw(worker: GatedWorker, seconds: float) -> None:
-    """Let a frozen worker go on each time, so much later; return when it has ended."""
+async def _thaw_each_time(worker: GatedWorker, case: Case, dsn: str, lease: float) -> None:
+    """Let a frozen worker go on each time, when its time has come; return when it has ended."""
     while worker.is_running:
         if worker.stopped.is_set():
-            await asyncio.sleep(seconds)
-            worker.stopped.clear()
-            worker.send(signal.SIGCONT)
+            (*_, (act, _)) = worker.fired()
+            if act == "usurp":
+                later = timedelta(seconds=LATER_LEASES * lease)
+                usurping = asyncio.create_task(_usurp(dsn, case.client_id, later))
+                # Who froze with the job's row locked lets the person wait, and goes on first.
+                await asyncio.wait({usurping}, timeout=A_MOMENT)
+                _thaw(worker)
+                await usurping
+            else:
+                await asyncio.sleep(FROZEN_LEASES[1] * lease)
+                _thaw(worker)
         await worker.stops_or_ends()
+
+
+def _thaw(worker: GatedWorker) -> None:
+    worker.stopped.clear()
+    worker.send(signal.SIGCONT)
+
+
+async def _usurp(dsn: str, client_id: UUID, later: timedelta) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute(PUT_BACK_IN_LINE, client_id)
+            await connection.execute(FOR_LATER, client_id, later)
+    finally:
+        await connection.close()
 
 
 def _problem(worker: GatedWorker, scene: Scene) -> str | None:

@@ -104,8 +104,8 @@ class World:
     stage: Stage
     wires: dict[str, TcpProxy]
     simulator: Simulator | None
+    pace: float
     platforms: list[str] = field(default_factory=list)
-    pace: float = field(default_factory=measure_pace)
 
     @property
     def lease(self) -> float:
@@ -179,7 +179,11 @@ class World:
 
 @asynccontextmanager
 async def a_world(
-    kind: Kind, stage: Stage, *, simulated: Mapping[str, Any] | None = None
+    kind: Kind,
+    stage: Stage,
+    *,
+    simulated: Mapping[str, Any] | None = None,
+    pace: float | None = None,
 ) -> AsyncIterator[World]:
     """Build a world on the stage.
 
@@ -187,6 +191,7 @@ async def a_world(
         kind: which provider.
         stage: that it stands on.
         simulated: settings of the simulator.
+        pace: see `timelapse`; measured when it is None.
     """
     async with AsyncExitStack() as stack:
         simulator: Simulator | None = None
@@ -213,6 +218,6 @@ async def a_world(
             wires["pooler"] = await stack.enter_async_context(
                 tcp_proxy("127.0.0.1", simulator.pooler_port)
             )
-        world = World(kind, stage, wires, simulator)
+        world = World(kind, stage, wires, simulator, pace=pace or measure_pace())
         stack.push_async_callback(world.clear)
         yield world
