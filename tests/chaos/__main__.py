@@ -31,6 +31,7 @@ from tests.chaos.world import Stage, a_stage
 REPORTS = Path("build/chaos")
 MOST_ROUNDS = 10_000
 FAIL_OVERS = 3
+ALL_ACTS = ",".join(get_args(Act))
 
 
 def main() -> int:
@@ -42,6 +43,8 @@ def main() -> int:
     logging.getLogger("uvicorn.error").disabled = True
     seed = options.seed if options.seed is not None else random.randrange(100_000)
     command = f"make chaos MINUTES={options.minutes:g} SEED={seed}"
+    if options.acts != ALL_ACTS:
+        command += f" CHAOS_ARGS=--acts={options.acts}"
     report = Report(command, seed)
     print(f"chaos: seed {seed} ({command} repeats its plan)")
     with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder:
@@ -65,7 +68,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--round", type=int, help="this round of the seed and nothing else")
     parser.add_argument(
         "--acts",
-        default=",".join(get_args(Act)),
+        default=ALL_ACTS,
         help="what happens at each boundary in turn; empty: no sweep",
     )
     parser.add_argument("--no-recovery", action="store_true", help="measure no fail-over")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.chaos.workers import GatedWorker
     from tests.chaos.world import Stage
 
-LANES = 8
+LANES = 12
 # In which a case has surely ended: it may wait for a few leases, and for a create to show up.
 CASE_SECONDS = 150
 MOST_WORKERS = 12
