@@ -7,6 +7,7 @@ import base64
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pgworker import telemetry
 from pgworker.settings import Settings
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
+from pgworker.tenants import breakers
 from pgworker.tenants.daemon import Daemon
 from pgworker.tenants.platform import Platform, open_platform
 from tests.simulator.contract import ContractChecker
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 KEY = "test:" + base64.b64encode(bytes(range(32))).decode()
 CANONICAL = Path(__file__).parents[2] / "supabase" / "migrations"
 TIMEOUT_SECONDS = 40
+# A probe's time comes when a test lets it come, not because the machine is slow.
+PROBE_EVERY = timedelta(hours=1)
+TO_NEXT_PROBE_SECONDS = 2 * 3600
 
 
 class Log:
@@ -252,6 +257,7 @@ async def a_house(
     tracing = TracerProvider()
     tracing.add_span_processor(SimpleSpanProcessor(spans))
     monkeypatch.setattr(telemetry, "tracer", tracing.get_tracer("test"))
+    monkeypatch.setattr(breakers, "PROBE_EVERY", PROBE_EVERY)
     log, checker = Log(), ContractChecker()
     quick: dict[str, Any] = {
         "DATABASE_URL": database,

@@ -21,7 +21,7 @@ from pgworker.tenants.breakers import Breakers
 from pgworker.tenants.providers.postgres import PostgresProvider
 from tests.support.jobs import JobsInTest, jobs_in
 from tests.support.workers import PATIENCE, within
-from tests.tenants.house import House, a_house
+from tests.tenants.house import TO_NEXT_PROBE_SECONDS, House, a_house
 
 Open = Callable[..., AbstractAsyncContextManager[House]]
 
@@ -118,13 +118,13 @@ async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_pr
 
         for _ in range(3):
             asked, waits = order.hits, len(house.log.of("phase_waits"))
-            await house.let_time_pass(seconds=60)
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await house.log.seen("phase_waits", times=waits + 12)
             await house.parked(12)
             assert order.hits == asked + 1
 
         order.release()
-        await house.let_time_pass(seconds=60)
+        await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
         await asyncio.gather(*daemons)
 
         assert await house.count("select max(attempts) from client_provisioning_jobs") == 0
@@ -232,7 +232,7 @@ async def test_a_probe_whose_phase_asks_nobody_proves_nothing_by_ending_well(
             assert (await house.job(client_id))["attempts"] == 0
 
             order.release()
-            await house.let_time_pass(seconds=60)
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await daemon
         assert [entry.operation for entry in house.the.ledger.entries] == ["get_organization"] * 2
         assert (await house.client(client_id))["provisioning_status"] == "ready"
@@ -279,7 +279,7 @@ async def test_a_token_that_is_taken_but_may_not_create_keeps_its_breaker_open(
         async with house.working(until_empty=False):
             await house.parked(3)
             waits = len(house.log.of("phase_waits"))
-            await house.let_time_pass(seconds=60)
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await house.log.seen("phase_waits", times=waits + 3)
             await house.parked(3)
 

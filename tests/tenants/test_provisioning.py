@@ -16,7 +16,7 @@ import pytest
 
 from pgworker.simulator import Answer, Becomes, Drop, Hang, Truncated
 from pgworker.tenants.daemon import Daemon
-from tests.tenants.house import CANONICAL, House, a_house
+from tests.tenants.house import CANONICAL, TO_NEXT_PROBE_SECONDS, House, a_house
 
 Open = Callable[..., AbstractAsyncContextManager[House]]
 HEAD = max(CANONICAL.glob("*.sql")).name.partition("_")[0]
@@ -460,13 +460,13 @@ async def test_a_refused_token_parks_its_jobs_unburnt_and_one_probe_sets_them_al
 
             # The time of a probe comes, and it is refused like the others: one request.
             asked = order.hits
-            await house.let_time_pass(seconds=60)
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await house.log.seen("phase_waits", times=12)
             await house.parked(6)
             assert order.hits == asked + 1
 
             order.release()
-            await house.let_time_pass(seconds=60)
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await daemon
 
         assert len(house.log.of("breaker_closed")) == 1
