@@ -404,7 +404,8 @@ async def test_a_project_that_will_not_come_up_fails_with_the_providers_words(
 
 
 async def test_a_project_that_vanishes_is_never_replaced(supabase: Open) -> None:
-    async with supabase(coming_up_seconds=0.2) as house:
+    # Long enough that there is a second look, however late the first one is.
+    async with supabase(coming_up_seconds=3600) as house:
         house.the.faults.order(operation="get_project", nth=2, fault=Becomes("VANISHED"))
         client_id = await house.add()
         await house.work()
