@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -33,6 +34,13 @@ async def the_only(jobs: JobsInTest, kind: LateKind, age: timedelta) -> Late:
     assert found.kind is kind
     assert age <= found.age < age + MOMENT
     return found
+
+
+@asynccontextmanager
+async def standing_still(jobs: JobsInTest) -> AsyncIterator[JobsInTest]:
+    """Let no time pass: the database's clock is that of the block's transaction."""
+    async with jobs.pool.acquire() as connection, connection.transaction():
+        yield JobsInTest(connection)
 
 
 async def let_events_age(jobs: JobsInTest, by: timedelta) -> None:
@@ -99,15 +107,13 @@ async def test_a_job_that_was_enqueued_for_later_is_not_late_when_it_starts(
 async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
     jobs: JobsInTest, status: JobStatus
 ) -> None:
-    job_id = await jobs.to_status(status)
-    await jobs.pool.execute(
-        "update client_provisioning_jobs set run_at = now() - interval '59 s' where id = $1", job_id
-    )
-    assert await late(jobs) == ()
-    await jobs.pool.execute(
-        "update client_provisioning_jobs set run_at = run_at - interval '2 s' where id = $1", job_id
-    )
-    await the_only(jobs, LateKind.DUE, timedelta(seconds=61))
+    await jobs.to_status(status)
+    async with standing_still(jobs) as still:
+        since = "update client_provisioning_jobs set run_at = now() - $1::interval"
+        await still.pool.execute(since, timedelta(seconds=60))
+        assert await late(still) == ()
+        await still.pool.execute(since, timedelta(seconds=61))
+        await the_only(still, LateKind.DUE, timedelta(seconds=61))
 
     await jobs.operations.pause("provision")
     assert await late(jobs) == ()
@@ -169,10 +175,11 @@ async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
     )
     assert await late(jobs) == (), "its job looks for it"
     await jobs.operations.cancel(client_id)
-    await jobs.pool.execute("update pgworker.steps set intended_at = now() - interval '119 s'")
-    assert await late(jobs) == (), "it may still show up"
-    await jobs.pool.execute("update pgworker.steps set intended_at = intended_at - interval '2 s'")
-    await the_only(jobs, LateKind.UNANSWERED, timedelta(seconds=121))
+    async with standing_still(jobs) as still:
+        await still.pool.execute("update pgworker.steps set intended_at = now() - interval '120 s'")
+        assert await late(still) == (), "it may still show up"
+        await still.pool.execute("update pgworker.steps set intended_at = now() - interval '121 s'")
+        await the_only(still, LateKind.UNANSWERED, timedelta(seconds=121))
 
     await jobs.pool.execute("update pgworker.intents set ref = 'found'")
     assert await late(jobs) == ()
