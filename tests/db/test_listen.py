@@ -129,8 +129,9 @@ async def test_a_half_open_connection_is_noticed_by_the_ping(
             await connection.execute(f"notify {CHANNEL}")
             await wakes.next()
 
-    (lost,) = [log for log in logs if log["event"] == "database_failed"]
-    assert lost["error"] == "the server was silent for 0.5 s"
+    # More than one where the server is silent that long because the machine is busy.
+    errors = {log["error"] for log in logs if log["event"] == "database_failed"}
+    assert errors == {"the server was silent for 0.5 s"}
 
 
 async def test_pings_wake_nobody(empty_database: str, connection: asyncpg.Connection) -> None:
