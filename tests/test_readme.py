@@ -50,7 +50,7 @@ async def pgworker(command: str, env: dict[str, str]) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, f"{command}: exit {process.returncode}: {err.decode()}"
     return out.decode()
 
@@ -63,14 +63,14 @@ async def running(command: str, env: dict[str, str]) -> AsyncIterator[None]:
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while b"listening" not in await process.stderr.readline():
                 pass
         drained = asyncio.create_task(process.stderr.read())
         yield
         process.send_signal(signal.SIGTERM)
         await drained
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

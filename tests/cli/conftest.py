@@ -44,7 +44,7 @@ def pgworker(environment: dict[str, str], tmp_path: Path) -> Pgworker:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

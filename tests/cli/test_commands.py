@@ -14,6 +14,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from tests.support.workers import PATIENCE
+
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
@@ -189,7 +191,7 @@ async def test_add_with_wait_ends_with_1_when_the_client_fails(
         "with job as (update client_provisioning_jobs set status = 'failed') "
         "update clients set provisioning_status = 'failed', provisioning_error = 'no luck'",
     )
-    _, told = await asyncio.to_thread(adding.communicate, timeout=20)
+    _, told = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
     assert adding.returncode == 1
     assert "no luck" in told
 

@@ -7,15 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 Pgworker = Callable[..., "CompletedProcess[str]"]
 
 
-@pytest.mark.timeout(180)
 def test_a_demo_makes_every_client_ready_and_a_second_one_begins_anew(
     pgworker: Pgworker, tmp_path: Path
 ) -> None:
@@ -34,14 +31,12 @@ def test_a_demo_makes_every_client_ready_and_a_second_one_begins_anew(
     assert "job_succeeded" in Path(data_dir, "demo.log").read_text()
 
 
-@pytest.mark.timeout(180)
 def test_a_demo_of_supabase_needs_no_account(pgworker: Pgworker) -> None:
     result = pgworker("demo", "--provider", "supabase", "--clients", "2")
     assert result.returncode == 0, result.stderr
     assert "2 of 2 clients ready" in result.stdout
 
 
-@pytest.mark.timeout(180)
 def test_a_demo_that_fails_says_so_and_exits_1(pgworker: Pgworker, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

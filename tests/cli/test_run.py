@@ -14,6 +14,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.workers import PATIENCE
+
 Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 Sql = Callable[..., Any]
@@ -43,7 +45,7 @@ async def until(sql: Sql, dsn: str, condition: str) -> None:
     """Wait until a query says true."""
     connection = await asyncpg.connect(dsn)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE.total_seconds()):
             # Another process: no event reaches us.
             while not await connection.fetchval(condition):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -106,7 +108,7 @@ async def test_sigterm_gives_an_idle_worker_leave_with_0(
     worker = start("run", DATABASE_URL=database)
     await until(sql, database, "select count(*) = 1 from pgworker.worker_status where alive")
     worker.send_signal(signal.SIGTERM)
-    _, logged = await asyncio.to_thread(worker.communicate, timeout=20)
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
     assert worker.returncode == 0, logged
     events = [json.loads(line)["event"] for line in logged.splitlines()]
     assert events[-1] == "worker_stopped"
@@ -133,7 +135,7 @@ async def test_a_second_signal_leaves_at_once_and_gives_the_job_back_unburnt(
     worker.send_signal(signal.SIGTERM)
     (*_, released) = await asyncio.to_thread(logged_up_to, "jobs_released", worker)
     await asyncio.to_thread(logged_up_to, "worker_stopped", worker)
-    assert await asyncio.to_thread(worker.wait, 20) == 0
+    assert await asyncio.to_thread(worker.wait, PATIENCE.total_seconds()) == 0
     assert worker.stderr is not None
     assert worker.stderr.read() == ""
     took = at(released) - at(draining)
@@ -158,7 +160,7 @@ async def test_drain_that_was_told_to_leave_before_the_end_exits_1(
     )
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGINT)
-    await asyncio.to_thread(worker.communicate, timeout=20)
+    await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
     assert worker.returncode == 1
 
 
@@ -184,7 +186,7 @@ async def test_sigterm_ends_any_command_and_stops_the_embedded_server(
     assert adding.stdout is not None
     await asyncio.to_thread(adding.stdout.readline)
     adding.send_signal(signal.SIGTERM)
-    _, told = await asyncio.to_thread(adding.communicate, timeout=30)
+    _, told = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
     assert adding.returncode == 143
     assert "Traceback" not in told
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
@@ -195,7 +197,7 @@ async def test_ctrl_c_exits_130_without_a_traceback(start: Start, database: str)
     assert adding.stdout is not None
     await asyncio.to_thread(adding.stdout.readline)
     adding.send_signal(signal.SIGINT)
-    _, told = await asyncio.to_thread(adding.communicate, timeout=30)
+    _, told = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
     assert adding.returncode == 130
     assert "Traceback" not in told
 
@@ -205,7 +207,7 @@ def test_a_reader_that_has_left_is_no_reason_to_complain(start: Start, database:
     assert listing.stdout is not None
     listing.stdout.close()
     listing.stdout = None
-    _, told = listing.communicate(timeout=30)
+    _, told = listing.communicate(timeout=PATIENCE.total_seconds())
     assert told == ""
 
 

@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from pgworker.db.listen import CHANNEL, Listener
 from pgworker.simulator.pooler import fatal
 from tests.support.tcp_proxy import proxy_to
+from tests.support.workers import NEVER, PATIENCE, within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-NEVER = timedelta(hours=1)
 OFTEN = timedelta(milliseconds=50)
 
 
@@ -35,7 +35,7 @@ class Wakes:
 
     async def next(self) -> None:
         """Return once there has been a wake-up since the last call."""
-        await asyncio.wait_for(self._event.wait(), 20)
+        await within(self._event.wait())
         self._event.clear()
 
 
@@ -52,7 +52,7 @@ async def listening(
         yield listener, wakes
     finally:
         task.cancel()
-        await asyncio.wait([task], timeout=20)
+        await within(asyncio.wait([task]))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_
         proxy.freeze()
         link.client.write(fatal("57P01", "terminating connection due to administrator command"))
         with capture_logs() as logs:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
                 while not any(  # noqa: ASYNC110  # the log is a list
                     log["event"] == "database_failed" for log in logs
                 ):
@@ -122,7 +122,7 @@ async def test_a_half_open_connection_is_noticed_by_the_ping(
         ):
             proxy.freeze()
             proxy.accepted.clear()
-            await asyncio.wait_for(proxy.accepted.wait(), 20)
+            await within(proxy.accepted.wait())
             proxy.forward()
             proxy.reset()
             await wakes.next()
@@ -143,7 +143,7 @@ async def test_pings_wake_nobody(empty_database: str, connection: asyncpg.Connec
         )
         await connection.add_listener(f"{CHANNEL}_ping_{pid}", lambda *_: own.put_nowait("pinged"))
         for _ in range(3):
-            await asyncio.wait_for(own.get(), 20)
+            await within(own.get())
         assert wakes.count == 1
 
 

@@ -15,6 +15,7 @@ from pgworker.db.listen import CHANNEL
 from pgworker.errors import LeaseLost, NotRetryable, UnknownClient
 from pgworker.models import JobStatus
 from tests.support.jobs import PHASES
+from tests.support.workers import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,7 +45,7 @@ async def heard(dsn: str) -> AsyncIterator[list[str]]:
         yield payloads
         # Notifications arrive in the order of the commits: behind this one comes none.
         await connection.execute(f"notify {CHANNEL}, 'the end'")
-        await asyncio.wait_for(done.wait(), 10)
+        await within(done.wait())
     finally:
         await connection.close()
 

@@ -23,6 +23,7 @@ from pgworker.models import (
 )
 from pgworker.queue.jobs import JOB_QUERIES
 from tests.support.jobs import BACKOFF, BACKOFF_CAP, LEASE, JobsInTest
+from tests.support.workers import PATIENCE, within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -261,7 +262,7 @@ async def test_a_write_that_waits_for_a_cancel_is_refused(jobs: JobsInTest, writ
             writing = asyncio.create_task(refused(jobs, write, job))
             await someone_waits(connection)
 
-    assert await asyncio.wait_for(writing, 10)
+    assert await within(writing)
     assert await jobs.status_of(job.id) is JobStatus.CANCELLED
 
 
@@ -270,14 +271,14 @@ async def test_a_rescue_does_not_wait_for_a_holder_that_is_writing(jobs: JobsInT
     await jobs.let_lease_expire(job.id)
     async with jobs.pool.acquire() as connection, connection.transaction():
         await connection.execute("select pgworker.hold($1, $2)", job.id, job.claim_token)
-        assert await asyncio.wait_for(jobs.claim(), 10) == []
+        assert await within(jobs.claim()) == []
 
 
 async def test_claimers_never_wait_for_each_other_and_never_share(jobs: JobsInTest) -> None:
     await jobs.add_many(10)
     async with jobs.pool.acquire() as connection, connection.transaction():
         rows = await connection.fetch("select id from pgworker.claim('first', 4, '30 s')")
-        others = await asyncio.wait_for(jobs.claim(10, worker="second"), 10)
+        others = await within(jobs.claim(10, worker="second"))
 
     first, second = {row["id"] for row in rows}, {job.id for job in others}
     assert (len(first), len(second)) == (4, 6)
@@ -307,7 +308,7 @@ async def test_two_who_retry_at_once_queue_it_once(jobs: JobsInTest) -> None:
 
 async def someone_waits(connection: Connection) -> None:
     """Return once another connection waits for a lock of this one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE.total_seconds()):
         while not await connection.fetchval(
             "select exists (select 1 from pg_locks"
             " where not granted and pg_backend_pid() = any(pg_blocking_pids(pid)))"

@@ -8,6 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from tests.support.workers import PATIENCE
+
 PASSWORD = "correct-horse-battery"
 
 
@@ -147,7 +149,7 @@ async def test_a_statement_beyond_the_time_limit_answers_544_and_commits(
                 await locker.execute("lock table t in access exclusive mode")
                 late = await sim.query(ref, "insert into t values (1)")
                 assert late.status_code == 544
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
                 while not await locker.fetchval("select count(*) from t"):
                     await locker.execute("select pg_sleep(0.01)")
         finally:

@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 # Long enough that a test which passes didn't wait for it.
 NEVER = timedelta(hours=1)
-PATIENCE = timedelta(seconds=20)
+# What a test waits for comes within a second, but for a machine that has no time for it.
+PATIENCE = timedelta(seconds=60)
 
 
 class PhaseInTest:

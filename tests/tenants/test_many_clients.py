@@ -24,6 +24,7 @@ from pgworker.settings import Settings
 from pgworker.simulator import SimulatorSettings, running_simulator
 from pgworker.tenants.platform import open_platform
 from tests.simulator.contract import ContractChecker
+from tests.support.workers import within
 from tests.tenants.house import CANONICAL, KEY, environment_of
 
 PGWORKER = Path(sys.executable).with_name("pgworker")
@@ -47,7 +48,7 @@ async def pgworker(folder: Path, environment: dict[str, str], *arguments: str) -
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), 400)
+        out, err = await asyncio.wait_for(process.communicate(), 1000)
     finally:
         if process.returncode is None:
             process.kill()
@@ -155,7 +156,7 @@ async def a_proxy(target: str, checker: ContractChecker) -> AsyncIterator[str]:
             listener.bind(("127.0.0.1", 0))
             listener.listen(1024)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            await asyncio.wait_for(server.accepting.wait(), 10)
+            await within(server.accepting.wait())
             try:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
@@ -166,7 +167,7 @@ async def a_proxy(target: str, checker: ContractChecker) -> AsyncIterator[str]:
 # -- the tests --------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(1200)
 async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_violation(
     empty_database: str, tmp_path: Path
 ) -> None:
@@ -203,7 +204,7 @@ async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_viola
         assert sum(map(len, checker.seen.values())) > 5, checker.seen
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_workers_that_share_a_token_stay_under_its_limit_together(
     empty_database: str, tmp_path: Path
 ) -> None:
@@ -245,7 +246,7 @@ def dsn_of(dsn: str, database: str) -> str:
     return other_database(dsn, database)
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(1200)
 async def test_fifty_databases_each_with_the_canonical_schema_and_a_login_that_works(
     empty_database: str, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from pgworker.simulator import Answer, Becomes, Drop, Hang, Truncated
 from pgworker.tenants.daemon import Daemon
-from tests.tenants.house import CANONICAL, TO_NEXT_PROBE_SECONDS, House, a_house
+from tests.tenants.house import CANONICAL, TIMEOUT_SECONDS, TO_NEXT_PROBE_SECONDS, House, a_house
 
 Open = Callable[..., AbstractAsyncContextManager[House]]
 HEAD = max(CANONICAL.glob("*.sql")).name.partition("_")[0]
@@ -643,7 +643,7 @@ async def test_a_worker_stopped_around_any_request_leaves_one_project_and_the_ne
         order = house.the.faults.order(operation=operation, fault=Hang(after_effect=after_effect))
         client_id = await house.add()
         daemon = Daemon(house.platform, until_empty=True)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             working = asyncio.create_task(daemon.run())
             await order.reached.wait()
             daemon.drain()
@@ -689,7 +689,7 @@ async def test_a_worker_stopped_around_any_commit_leaves_one_project_and_the_nex
         with monkeypatch.context() as patch:
             patch.setattr(Ledger, method, stops)
             daemon = Daemon(house.platform, until_empty=True)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 working = asyncio.create_task(daemon.run())
                 await reached.wait()
                 daemon.drain()
