@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pgworker.errors import MigrationRefused
@@ -54,7 +55,7 @@ class Migration:
     @property
     def recorded_statements(self) -> tuple[str, ...]:
         """What the history keeps of it: cut as the CLI cuts, comments included."""
-        return tuple(piece.text for piece in split(self.text))
+        return _recorded_statements(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,11 @@ class AppliedMigration:
     statements: tuple[str, ...] | None = None
 
 
+@lru_cache(maxsize=4096)
+def _recorded_statements(text: str) -> tuple[str, ...]:
+    return tuple(piece.text for piece in split(text))
+
+
 # -- reading ----------------------------------------------------------------------------------
 
 
@@ -110,8 +116,9 @@ def load_migrations(directory: Path) -> CanonicalSet:
     return CanonicalSet(directory, tuple(_read(file) for file in files), tuple(notices))
 
 
+@lru_cache(maxsize=4096)
 def load_migration(file: str, text: str) -> Migration:
-    """Make a migration of a file's name and content.
+    """Make a migration of a file's name and content; remembers what it made of them before.
 
     Raises:
         MigrationRefused: it can't run as one transaction, nor as one statement without.
@@ -289,7 +296,7 @@ def history_is_complete(canonical: CanonicalSet, history: Iterable[AppliedMigrat
 
 def is_changed(migration: Migration, applied: AppliedMigration) -> bool:
     """Tell whether the file says something else than what was applied; unknown is no."""
-    if applied.statements is None:
+    if applied.statements is None or applied.statements == migration.recorded_statements:
         return False
     # A new line before the semicolon: the piece may end in a comment that isn't closed otherwise.
     recorded = "\n;\n".join(applied.statements)

@@ -25,7 +25,7 @@ from pgworker.tenants.migrations import AppliedMigration, plan
 from pgworker.tenants.steps import NoSteps, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.migrations import CanonicalSet, Migration
@@ -93,7 +93,7 @@ async def apply_migrations(
     pending = plan(canonical, history, include_all=include_all)
     await steps.found(Step.APPLY_MIGRATION, [row.version for row in history])
     applied: list[str] = []
-    if pending:
+    if pending and not _is_complete_table(history):
         await _run(connection, scripts.CREATE_HISTORY, "the migration history can't be created")
     while pending:
         migration = pending[0]
@@ -106,6 +106,11 @@ async def apply_migrations(
             # Somebody else syncs this tenant too, perhaps with another set: look again.
             pending = plan(canonical, await read_history(connection), include_all=include_all)
     return SyncReport(applied=tuple(applied), head=canonical.head)
+
+
+def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
+    """Tell whether the history's table has all its columns, as far as its rows show."""
+    return any(row.name is not None and row.statements is not None for row in history)
 
 
 async def _apply(connection: TenantConnection, migration: Migration, steps: Steps) -> bool:
@@ -147,8 +152,7 @@ async def _apply_alone(connection: TenantConnection, migration: Migration) -> No
     await _drop_invalid_index(connection, migration)
     # Nothing may stand beside it: several statements in one call are one transaction.
     await connection.execute(migration.text)
-    await connection.execute(scripts.RESET_SESSION)
-    await connection.execute(scripts.record(migration))
+    await connection.execute(f"{scripts.RESET_SESSION}\n{scripts.record(migration)}")
 
 
 async def _drop_invalid_index(connection: TenantConnection, migration: Migration) -> None:
