@@ -176,6 +176,7 @@ async def _reset(dsn: str) -> AsyncIterator[None]:
             provider = PostgresProvider(dsn)
             for name in names:
                 await provider.delete(name)
+            await provider.aclose()
             await connection.execute(DEMO_QUERIES.reset)
         yield
 

@@ -23,12 +23,21 @@ _COMMAND_TIMEOUT = timedelta(minutes=10)
 
 
 @asynccontextmanager
-async def connect_postgres(
+async def connect_postgres(dsn: str, **how: timedelta) -> AsyncIterator[PostgresTenantConnection]:
+    """Connect to a tenant's database for the length of a block; arguments as `open_postgres`."""
+    tenant = await open_postgres(dsn, **how)
+    try:
+        yield tenant
+    finally:
+        await tenant.close()
+
+
+async def open_postgres(
     dsn: str,
     *,
     timeout: timedelta | None = None,
     command_timeout: timedelta = _COMMAND_TIMEOUT,
-) -> AsyncIterator[PostgresTenantConnection]:
+) -> PostgresTenantConnection:
     """Connect to a tenant's database, directly or through a pooler in session mode.
 
     Args:
@@ -50,15 +59,15 @@ async def connect_postgres(
         )
     except (*DATABASE_ERRORS, ValueError) as error:
         raise _connection_refused(error, dsn) from error
+    tenant = PostgresTenantConnection(connection)
     try:
-        tenant = PostgresTenantConnection(connection)
-        try:
-            await tenant.prepare()
-        except OutcomeUnknown as error:
+        await tenant.prepare()
+    except BaseException as error:
+        await tenant.close()
+        if isinstance(error, OutcomeUnknown):
             raise Transient(f"{_host(dsn)} closed the connection at once") from error
-        yield tenant
-    finally:
-        await close(connection)
+        raise
+    return tenant
 
 
 class PostgresTenantConnection:
@@ -95,6 +104,14 @@ class PostgresTenantConnection:
         except DATABASE_ERRORS as error:
             await self._roll_back()
             _raise_translated(error)
+
+    async def close(self) -> None:
+        """Take leave of the server, in bounded time."""
+        await close(self._connection)
+
+    def terminate(self) -> None:
+        """Leave without a word; the server notices at once."""
+        self._connection.terminate()
 
     async def _roll_back(self) -> None:
         """End the transaction that the failed script may have begun."""

@@ -8,8 +8,8 @@ from pg_catalog.pg_roles
 where rolname = current_user;
 
 -- name: find_database
--- A database of that name: whose it is, and whether it is closed to everybody else, which
--- is the last step of making it.
+-- A database of that name: whose it is, whether it is closed to everybody else, and whether all
+-- that it has from a template has become its owner's. It is whole when both are true.
 select
     pg_catalog.pg_get_userbyid(database.datdba) as owner,
     not exists (
@@ -19,7 +19,16 @@ select
                 coalesce(database.datacl, pg_catalog.acldefault('d', database.datdba))
             ) as granted
         where granted.grantee = 0
-    ) as is_closed
+    ) as is_closed,
+    not exists (
+        select 1
+        from pg_catalog.pg_shdepend as dependency
+        inner join pg_catalog.pg_roles as role on dependency.refobjid = role.oid
+        where
+            dependency.dbid = database.oid
+            and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
+            and starts_with(role.rolname, 'pgw_template_')
+    ) as is_taken_over
 from pg_catalog.pg_database as database
 where database.datname = {name}; -- noqa: PRS
 
@@ -38,7 +47,16 @@ with named_database as (
                     coalesce(database.datacl, pg_catalog.acldefault('d', database.datdba))
                 ) as granted
             where granted.grantee = 0
-        ) as is_closed
+        ) as is_closed,
+        not exists (
+            select 1
+            from pg_catalog.pg_shdepend as dependency
+            inner join pg_catalog.pg_roles as role on dependency.refobjid = role.oid
+            where
+                dependency.dbid = database.oid
+                and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
+                and starts_with(role.rolname, 'pgw_template_')
+        ) as is_taken_over
     from pg_catalog.pg_database as database
     where database.datname ~ '^pgw_[0-9a-f]{32}$'
 ),
@@ -53,6 +71,7 @@ select
     named_database.owner,
     named_database.is_invalid,
     named_database.is_closed,
+    named_database.is_taken_over,
     coalesce(named_database.name, named_role.name) as name
 from named_database
 full join named_role on named_database.name = named_role.name

@@ -88,7 +88,7 @@ def shrink_time(pace: float) -> None:
             raise TypeError(f"{module.__name__}.{name} is no duration")
         setattr(module, name, timedelta(seconds=seconds * pace))
     _shrink_defaults(listen.Listener.__init__, LISTENER, pace)
-    _shrink_defaults(postgres_connection.connect_postgres.__wrapped__, TENANT, pace)  # type: ignore[attr-defined]
+    _shrink_defaults(postgres_connection.open_postgres, TENANT, pace)
     hasty = functools.partial(SupabaseSettings, key_grace=timedelta(seconds=KEY_GRACE * pace))
     setattr(registry, "SupabaseSettings", hasty)  # noqa: B010
 

@@ -303,6 +303,7 @@ async def test_a_probe_that_fails_for_another_reason_lets_the_others_go_on(
 async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: str) -> None:
     provider = PostgresProvider(server_dsn)
     await provider.prove_access()
+    await provider.aclose()
 
     role = "pgworker_test_powerless"
     admin = await asyncpg.connect(server_dsn)
@@ -315,6 +316,7 @@ async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: st
             with pytest.raises(CredentialRefused) as caught:
                 await powerless.prove_access()
             assert caught.value.credential == powerless.credential
+            await powerless.aclose()
     finally:
         await admin.execute(f"drop role if exists {role}")
         await admin.close()

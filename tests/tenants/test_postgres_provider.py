@@ -4,75 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from pgworker.errors import CredentialRefused, Permanent, Transient
-from pgworker.tenants.providers.base import Provider, Tenant, TenantRequest, TenantState
+from pgworker.tenants.providers.base import Provider, TenantState
 from pgworker.tenants.providers.postgres import QUERIES, PostgresProvider
 from pgworker.tenants.scram import scram_verifier
 from pgworker.tenants.steps import NoSteps
 from tests.support.server import dsn_of
-
-PASSWORD = "Kq7Zp2Wm9Xr4Tb6Vn8Lc3Hd5Jf1Gs0Ay"
-
-
-@dataclass
-class Server:
-    """The run's server, and the tenants that a test made on it."""
-
-    dsn: str
-    names: list[str] = field(default_factory=list)
-
-    @property
-    def provider(self) -> PostgresProvider:
-        return PostgresProvider(self.dsn)
-
-    def request(self, client_id: UUID | None = None) -> TenantRequest:
-        client_id = client_id or uuid4()
-        name = self.provider.tenant_name(client_id)
-        self.names.append(name)
-        return TenantRequest(client_id=client_id, name=name, database_password=PASSWORD)
-
-    async def run(self, *statements: str, database: str = "postgres") -> None:
-        connection = await asyncpg.connect(dsn_of(self.dsn, database))
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    async def value(self, query: str, *arguments: Any) -> Any:
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            return await connection.fetchval(query, *arguments)
-        finally:
-            await connection.close()
-
-    async def acl_of(self, database: str) -> str | None:
-        acl = await self.value("select datacl::text from pg_database where datname = $1", database)
-        return None if acl is None else str(acl)
+from tests.tenants.tenants_server import PASSWORD, Admin, Server, as_tenant
 
 
 @pytest.fixture
-async def server(empty_database: str) -> AsyncIterator[Server]:
-    using = Server(empty_database)
-    yield using
-    for name in using.names:
-        await using.run(
-            f"drop database if exists {name} with (force)", f"drop role if exists {name}"
-        )
-
-
-async def as_tenant(tenant: Tenant, password: str = PASSWORD) -> asyncpg.Connection:
-    """Log in as a customer would, with the DSN that is stored."""
-    return await asyncpg.connect(tenant.url, password=password)
+def server(tenants_server: Server) -> Server:
+    return tenants_server
 
 
 def test_it_is_a_provider() -> None:
@@ -179,9 +128,12 @@ async def test_eight_tenants_at_once_are_eight_databases(server: Server) -> None
 async def test_one_tenant_made_by_two_workers_at_once_is_one_tenant(server: Server) -> None:
     request = server.request()
 
+    others = [PostgresProvider(server.dsn) for _ in range(2)]
     made = await asyncio.gather(
-        *(PostgresProvider(server.dsn).create(request) for _ in range(2)), return_exceptions=True
+        *(other.create(request) for other in others), return_exceptions=True
     )
+    for other in others:
+        await other.aclose()
 
     # Both changing one role in one instant is worth another try, and nothing worse.
     failures = [each for each in made if isinstance(each, BaseException)]
@@ -253,33 +205,6 @@ async def test_deleting_takes_database_and_role_away_even_while_in_use(server: S
 # -- the login that makes them ----------------------------------------------------------------
 
 
-@dataclass
-class Admin:
-    name: str
-    dsn: str
-
-
-@pytest.fixture(params=["", "noinherit"], ids=["inherit", "noinherit"])
-async def plain_admin(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Admin]:
-    """A role that may create databases and roles, and nothing else."""
-    if request.param and int(await server.value("show server_version_num")) < 160000:
-        pytest.skip("before PostgreSQL 16 a noinherit role can't act as the owner it is member of")
-    name = f"admin_{secrets.token_hex(6)}"
-    await server.run(
-        f"create role {name} login createdb createrole {request.param} password '{PASSWORD}'"
-    )
-    parts = urlsplit(server.dsn)
-    place = parts.netloc.rpartition("@")[2]
-    yield Admin(
-        name, parts._replace(netloc=f"{name}:{PASSWORD}@{place}", path="/postgres").geturl()
-    )
-    for tenant in server.names:
-        await server.run(
-            f"drop database if exists {tenant} with (force)", f"drop role if exists {tenant}"
-        )
-    await server.run(f"drop owned by {name}", f"drop role {name}")
-
-
 async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: Admin) -> None:
     # The roles that migrations grant to belong to the server: another test may not have made them.
     provider = PostgresProvider(plain_admin.dsn)
@@ -293,6 +218,7 @@ async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: A
     await (await asyncpg.connect(fields["dsn"])).close()
     await provider.delete(tenant.ref)
     assert await provider.find(request.name) is None
+    await provider.aclose()
 
 
 async def test_a_login_that_may_not_create_is_told_what_it_needs(server: Server) -> None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 from uuid import UUID
 
 from pgworker.db.queries import load
-from pgworker.errors import CredentialRefused, JobError, Permanent, Transient
-from pgworker.tenants.connection import StatementError, TenantConnection
-from pgworker.tenants.postgres_connection import connect_postgres
+from pgworker.errors import CredentialRefused, Permanent, Transient
+from pgworker.tenants.connection import StatementError
 from pgworker.tenants.providers.base import (
     Credentials,
     Observation,
@@ -23,11 +18,15 @@ from pgworker.tenants.providers.base import (
     TenantRequest,
     TenantState,
 )
+from pgworker.tenants.providers.postgres_server import PostgresServer, identifier, literal
+from pgworker.tenants.providers.postgres_template import Templates, take_over
 from pgworker.tenants.scram import scram_verifier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
+    from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
 # Followed by the 32 hexadecimal digits of the client's id; `list_ours` has the whole pattern.
@@ -36,14 +35,8 @@ PREFIX = "pgw_"
 # CREATE DATABASE copies files: more at a time make each of them slower.
 CREATES_AT_ONCE = 4
 
-# Options of a URL that tell who logs in, and where to (libpq, chapter 32.1.2).
-OF_OUR_LOGIN = frozenset({"user", "password", "passfile", "dbname", "service", "sslpassword"})
-
-# SQLSTATEs (PostgreSQL 18, appendix A).
+# SQLSTATE (PostgreSQL 18, appendix A).
 DUPLICATE_DATABASE = "42P04"
-INSUFFICIENT_PRIVILEGE = "42501"
-# In use, cancelled; or two sessions that change one role at once.
-_PASSING_HERE = ("55", "57", "23505", "XX000")
 
 
 class PostgresQueries(NamedTuple):
@@ -74,20 +67,23 @@ class PostgresProvider:
     lookup_is_final = True
     ready_looks = 1
 
-    def __init__(self, admin_url: str) -> None:
-        self._admin_url = admin_url
+    def __init__(self, admin_url: str, *, migrations_dir: Path | None = None) -> None:
+        """Take the URL of who makes tenants.
+
+        Args:
+            admin_url: on the tenants' server.
+            migrations_dir: the canonical set, for templates; None makes every tenant from scratch.
+        """
+        self._server = PostgresServer(admin_url)
+        self.templates = (
+            None if migrations_dir is None else Templates(self._server, migrations_dir, QUERIES)
+        )
         self._creating = asyncio.Semaphore(CREATES_AT_ONCE)
 
     @property
     def credential(self) -> str:
         """Name the login that we use, by user and server."""
-        parts = urlsplit(self._admin_url)
-        options = dict(parse_qsl(parts.query))
-        user = parts.username or options.get("user", "")
-        # Not `parts.port`: there may be several hosts, also among the options.
-        hosts = parts.netloc.rpartition("@")[2] or options.get("host", "")
-        place = f"{user}@{hosts}:{options.get('port', '')}"
-        return f"postgres:{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+        return self._server.credential
 
     async def prove_access(self) -> None:
         """Log in, and find the right to make tenants.
@@ -96,7 +92,7 @@ class PostgresProvider:
             CredentialRefused: the login is refused, or may not make tenants.
             Transient: the server doesn't say.
         """
-        async with self._admin() as admin:
+        async with self._server.admin(fresh=True) as admin:
             (rights,) = await admin.fetch(QUERIES.maker_rights)
         if not (rights["may_create_databases"] and rights["may_create_roles"]):
             raise CredentialRefused(
@@ -115,16 +111,14 @@ class PostgresProvider:
         Raises:
             Permanent: a database of that name belongs to somebody else.
         """
-        query = QUERIES.find_database.format(name=_literal(name))
-        async with self._admin() as admin:
+        query = QUERIES.find_database.format(name=literal(name))
+        async with self._server.admin() as admin:
             found = await _look_up(admin, query, name)
-        if found is None:
-            return None
-        return self._tenant(name) if found["is_closed"] else None
+        return self._tenant(name) if found is not None and _is_whole(found) else None
 
     async def list_ours(self) -> tuple[Sighting, ...]:
         """Return the databases and roles of our names; the server's catalogue is complete."""
-        async with self._admin() as admin:
+        async with self._server.admin() as admin:
             rows = await admin.fetch(QUERIES.list_ours)
         return tuple(_sighting(row) for row in rows)
 
@@ -135,26 +129,35 @@ class PostgresProvider:
             Permanent: a database of that name belongs to somebody else; it stays as it is.
         """
         name = request.name
-        database = _identifier(name)
-        look = QUERIES.find_database.format(name=_literal(name))
+        look = QUERIES.find_database.format(name=literal(name))
         roles = QUERIES.create_roles.format(
-            name=_literal(name), verifier=_literal(scram_verifier(request.database_password))
+            name=literal(name), verifier=literal(scram_verifier(request.database_password))
         )
-        async with self._creating, self._admin() as admin:
-            await _look_up(admin, look, name)
-            await admin.execute(roles)
-            try:
-                await admin.execute(QUERIES.create_database.format(database=database))
-            except StatementError as error:
-                if error.sqlstate != DUPLICATE_DATABASE:
-                    raise
-                # Whose is it, made in this very moment? We touch ours only.
-                await _look_up(admin, look, name)
-            await admin.execute(QUERIES.close_database.format(database=database))
+        async with self._creating:
+            async with self._server.admin() as admin:
+                found = await _look_up(admin, look, name)
+                await admin.execute(roles)
+                if found is None:
+                    await self._create_database(admin, name)
+                    # Whose is it, if it was made in this very moment? We touch ours only.
+                    found = await _look_up(admin, look, name)
+                await admin.execute(QUERIES.close_database.format(database=identifier(name)))
+            if found is not None and not found["is_taken_over"]:
+                await take_over(self._server, name)
         tenant = await self.find(name)
         if tenant is None:
             raise Transient(f"database {name} was created and is not there")
         return tenant
+
+    async def _create_database(self, admin: TenantConnection, name: str) -> None:
+        """Create the database unless it is there: a copy of the template, else an empty one."""
+        if self.templates is not None and await self.templates.copy(admin, name):
+            return
+        try:
+            await admin.execute(QUERIES.create_database.format(database=identifier(name)))
+        except StatementError as error:
+            if error.sqlstate != DUPLICATE_DATABASE:
+                raise
 
     async def observe(self, ref: str) -> Observation:
         """Look whether the database is there; one that is there is up."""
@@ -169,22 +172,22 @@ class PostgresProvider:
         steps: Steps,  # noqa: ARG002
     ) -> Credentials:
         """Return password and DSN; nothing has to be fetched."""
-        dsn = self._dsn(ref, database_password)
+        dsn = self._server.dsn(ref, database_password)
         return Credentials({"db_password": database_password, "dsn": dsn})
 
     async def set_password(self, ref: str, database_password: str) -> None:
         """Give the owner this password."""
-        verifier = _literal(scram_verifier(database_password))
-        async with self._admin() as admin:
+        verifier = literal(scram_verifier(database_password))
+        async with self._server.admin() as admin:
             await admin.execute(
-                QUERIES.set_password.format(database=_identifier(ref), verifier=verifier)
+                QUERIES.set_password.format(database=identifier(ref), verifier=verifier)
             )
 
-    @asynccontextmanager
-    async def connect(self, ref: str, credentials: Credentials) -> AsyncIterator[TenantConnection]:
+    def connect(
+        self, ref: str, credentials: Credentials
+    ) -> AbstractAsyncContextManager[TenantConnection]:
         """Connect to the tenant's database as its owner."""
-        async with connect_postgres(self._dsn(ref, credentials.fields["db_password"])) as tenant:
-            yield tenant
+        return self._server.tenant(ref, credentials.fields["db_password"])
 
     async def check_services(self, ref: str, credentials: Credentials) -> None:
         """Do nothing: a database has no services but itself, which has just answered."""
@@ -195,60 +198,21 @@ class PostgresProvider:
         Raises:
             Permanent: the database belongs to somebody else; it stays.
         """
-        name = _identifier(ref)
-        look = QUERIES.find_database.format(name=_literal(ref))
-        async with self._admin() as admin:
+        name = identifier(ref)
+        look = QUERIES.find_database.format(name=literal(ref))
+        async with self._server.admin() as admin:
             await _look_up(admin, look, ref)
             await admin.execute(QUERIES.drop_database.format(database=name))
             await admin.execute(QUERIES.drop_role.format(database=name))
 
     async def aclose(self) -> None:
-        """Do nothing: no connection outlives its use."""
-
-    @asynccontextmanager
-    async def _admin(self) -> AsyncIterator[TenantConnection]:
-        """Connect as the one who makes tenants; every refusal becomes a `JobError`."""
-        async with AsyncExitStack() as stack:
-            try:
-                admin = await stack.enter_async_context(connect_postgres(self._admin_url))
-            except Permanent as error:
-                # Our own login is refused, and so it is for every other job.
-                raise CredentialRefused(
-                    f"PGWORKER_TENANTS_URL: {error}", credential=self.credential
-                ) from error
-            try:
-                yield admin
-            except StatementError as error:
-                raise self._job_error(error) from error
-
-    def _job_error(self, error: StatementError) -> JobError:
-        if error.sqlstate == INSUFFICIENT_PRIVILEGE:
-            return CredentialRefused(
-                f"the role of PGWORKER_TENANTS_URL may not do this: {error.message} (it needs "
-                "createdb and createrole)",
-                credential=self.credential,
-            )
-        if error.is_passing or (error.sqlstate or "").startswith(_PASSING_HERE):
-            return Transient(f"the tenants' server can't do it now: {error.message}")
-        return Permanent(f"the tenants' server refuses: {error.message} [{error.sqlstate}]")
+        """Stop making a template, and close the sessions that are kept."""
+        if self.templates is not None:
+            await self.templates.aclose()
+        await self._server.aclose()
 
     def _tenant(self, name: str) -> Tenant:
-        return Tenant(ref=name, url=self._dsn(name, None), name=name)
-
-    def _dsn(self, ref: str, password: str | None) -> str:
-        """Return the tenant's DSN on our server, with the server's own options.
-
-        Nothing of our own login goes along: options of a URL may hold it as well.
-        """
-        parts = urlsplit(self._admin_url)
-        hosts = parts.netloc.rpartition("@")[2]
-        login = ref if password is None else f"{ref}:{password}"
-        options = [
-            option
-            for option in parts.query.split("&")
-            if unquote(option.partition("=")[0]) not in OF_OUR_LOGIN
-        ]
-        return urlunsplit((parts.scheme, f"{login}@{hosts}", f"/{ref}", "&".join(options), ""))
+        return Tenant(ref=name, url=self._server.dsn(name, None), name=name)
 
 
 async def _look_up(admin: TenantConnection, query: str, name: str) -> dict[str, Any] | None:
@@ -264,6 +228,10 @@ async def _look_up(admin: TenantConnection, query: str, name: str) -> dict[str, 
             f"{name}: pgworker did not make it and leaves it alone"
         )
     return rows[0] if rows else None
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    return bool(row["is_closed"] and row["is_taken_over"])
 
 
 def _sighting(row: dict[str, Any]) -> Sighting:
@@ -283,18 +251,6 @@ def _judge(row: dict[str, Any]) -> tuple[SightingState, str]:
         return SightingState.REMNANT, f"database {name}, which an interrupted drop left unusable"
     if not row["is_closed"]:
         return SightingState.UNFINISHED, f"database {name}, still open to every role of its server"
+    if not row["is_taken_over"]:
+        return SightingState.UNFINISHED, f"database {name}, which still belongs to its template"
     return SightingState.WHOLE, f"database {name}"
-
-
-def _literal(name: str) -> str:
-    # Names are pgw_ and hexadecimal digits, verifiers base64: nothing needs escaping, and
-    # whatever would is refused.
-    if not re.fullmatch(r"[\w$:+/=-]+", name):
-        raise Permanent(f"{name!r} is not a name that pgworker gives")
-    return f"'{name}'"
-
-
-def _identifier(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]{1,63}", name):
-        raise Permanent(f"{name!r} is not a name that pgworker gives to databases")
-    return f'"{name}"'

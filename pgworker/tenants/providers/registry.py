@@ -64,7 +64,10 @@ class Providers:
 
     def _postgres(self) -> Provider:
         url = self._settings.tenants_url
-        return PostgresProvider(self._platform_dsn if url is None else url.get_secret_value())
+        return PostgresProvider(
+            self._platform_dsn if url is None else url.get_secret_value(),
+            migrations_dir=self._settings.migrations_dir,
+        )
 
     def _supabase(self) -> Provider:
         settings = self._settings

@@ -1,0 +1,124 @@
+"""Sessions on the tenants' server: never more than a few, each kept for a moment after its use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from pgworker.errors import JobError
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.postgres_connection import PostgresTenantConnection, open_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+# Of one process, those included that are kept.
+SESSIONS_AT_ONCE = 10
+# The phases of one claim follow each other within milliseconds.
+KEPT_FOR = timedelta(seconds=2)
+# How soon one that was kept must answer before it is lent again.
+SIGN_OF_LIFE = timedelta(seconds=3)
+
+# Everything that a session can remember, a role or an advisory lock too; and a sign of life.
+CLEAN_UP: Final = "discard all"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    dsn: str
+    session: PostgresTenantConnection
+    until: asyncio.TimerHandle
+
+
+class Sessions:
+    """Lends sessions, one user at a time.
+
+    Connecting costs more than most of what a phase does then (a process of the server, a password
+    that takes 4096 rounds of hashing): whoever comes back at once finds the session still there, as
+    good as new. One whose user failed is closed.
+    """
+
+    def __init__(self, *, at_once: int = SESSIONS_AT_ONCE, kept_for: timedelta = KEPT_FOR) -> None:
+        """Open nothing yet; `at_once` is the most that will be open."""
+        self._at_once = at_once
+        self._kept_for = kept_for.total_seconds()
+        self._slots = asyncio.Semaphore(at_once)
+        self._in_use = 0
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()  # oldest first
+
+    @asynccontextmanager
+    async def lend(
+        self, dsn: str, *, fresh: bool = False, keep: bool = True
+    ) -> AsyncIterator[PostgresTenantConnection]:
+        """Lend a session; wait while too many are in use.
+
+        Args:
+            dsn: whom to be, and where.
+            fresh: log in, even if a session is there.
+            keep: for who comes next. Not where a session would be in the way: a database that
+                somebody is in can't be copied.
+
+        Raises:
+            JobError: as `connect_postgres`.
+        """
+        async with self._slots:
+            self._in_use += 1
+            try:
+                session = await self._find(dsn, fresh=fresh) or await self._open(dsn)
+                try:
+                    yield session
+                except BaseException:
+                    await session.close()
+                    raise
+                if keep:
+                    self._keep(dsn, session)
+                else:
+                    await session.close()
+            finally:
+                self._in_use -= 1
+
+    async def aclose(self) -> None:
+        """Close what is kept."""
+        while self._kept:
+            await self._close_oldest()
+
+    async def _find(self, dsn: str, *, fresh: bool) -> PostgresTenantConnection | None:
+        for key, kept in list(self._kept.items()):
+            if kept.dsn != dsn or fresh:
+                continue
+            kept.until.cancel()
+            del self._kept[key]
+            try:
+                async with asyncio.timeout(SIGN_OF_LIFE.total_seconds()):
+                    await kept.session.execute(CLEAN_UP)
+            except (StatementError, JobError, TimeoutError):
+                # Cut off meanwhile, as by a restart: log in again.
+                kept.session.terminate()
+            except BaseException:
+                kept.session.terminate()
+                raise
+            else:
+                return kept.session
+        return None
+
+    async def _open(self, dsn: str) -> PostgresTenantConnection:
+        while self._kept and self._in_use + len(self._kept) > self._at_once:
+            await self._close_oldest()
+        return await open_postgres(dsn)
+
+    def _keep(self, dsn: str, session: PostgresTenantConnection) -> None:
+        key = id(session)
+        until = asyncio.get_running_loop().call_later(self._kept_for, self._let_go, key)
+        self._kept[key] = _Kept(dsn, session, until)
+
+    def _let_go(self, key: int) -> None:
+        self._kept.pop(key).session.terminate()
+
+    async def _close_oldest(self) -> None:
+        _, kept = self._kept.popitem(last=False)
+        kept.until.cancel()
+        await kept.session.close()

@@ -1,0 +1,168 @@
+"""Sessions on the tenants' server: kept for a moment, as good as new, never too many."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pgworker.errors import Permanent
+from pgworker.tenants import sessions as module
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.postgres_connection import PostgresTenantConnection, open_postgres
+from pgworker.tenants.sessions import Sessions
+
+PID = "select pg_backend_pid() as pid"
+
+
+async def pid_of(sessions: Sessions, dsn: str, **how: bool) -> int:
+    async with sessions.lend(dsn, **how) as session:
+        return int((await session.fetch(PID))[0]["pid"])
+
+
+async def test_who_comes_back_at_once_finds_the_same_session_as_good_as_new(
+    empty_database: str,
+) -> None:
+    sessions = Sessions()
+    async with sessions.lend(empty_database) as session:
+        first = (await session.fetch(PID))[0]["pid"]
+        await session.execute("create role pgworker_test_passenger")
+        await session.execute(
+            "create temporary table t (a int); set search_path = 'elsewhere';"
+            "select pg_advisory_lock(1); set role pgworker_test_passenger"
+        )
+
+    async with sessions.lend(empty_database) as session:
+        (row,) = await session.fetch(
+            "select pg_backend_pid() as pid, to_regclass('pg_temp.t') as temporary,"
+            " current_setting('search_path') as search_path,"
+            " session_user = current_user as is_self,"
+            " (select count(*) from pg_locks"
+            " where locktype = 'advisory' and pid = pg_backend_pid()) as locks"
+        )
+        await session.execute("drop role pgworker_test_passenger")
+
+    await sessions.aclose()
+    assert row == {
+        "pid": first,
+        "temporary": None,
+        "search_path": '"$user", public',
+        "is_self": True,
+        "locks": 0,
+    }
+
+
+async def test_who_wants_a_fresh_session_or_leaves_none_behind_logs_in(empty_database: str) -> None:
+    sessions = Sessions()
+
+    kept = await pid_of(sessions, empty_database)
+    fresh = await pid_of(sessions, empty_database, fresh=True)
+    await sessions.aclose()
+    not_kept = await pid_of(sessions, empty_database, keep=False)
+    last = await pid_of(sessions, empty_database)
+
+    await sessions.aclose()
+    assert len({kept, fresh, not_kept, last}) == 4
+
+
+async def test_a_session_that_was_cut_off_meanwhile_is_replaced_unnoticed(
+    empty_database: str,
+) -> None:
+    sessions = Sessions()
+    first = await pid_of(sessions, empty_database)
+    admin = await asyncpg.connect(empty_database)
+    await admin.execute(f"select pg_terminate_backend({first}, 10000)")
+    await admin.close()
+
+    second = await pid_of(sessions, empty_database)
+
+    await sessions.aclose()
+    assert second != first
+
+
+async def fail(sessions: Sessions, dsn: str) -> None:
+    async with sessions.lend(dsn) as session:
+        await session.execute("select 1 / 0")
+
+
+async def test_a_session_whose_user_failed_is_not_lent_again(empty_database: str) -> None:
+    sessions = Sessions()
+    first = await pid_of(sessions, empty_database)
+
+    with pytest.raises(StatementError):
+        await fail(sessions, empty_database)
+
+    assert await pid_of(sessions, empty_database) != first
+    await sessions.aclose()
+
+
+class Counting:
+    """Counts the sessions that are open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.most = 0
+
+        async def opening(dsn: str) -> PostgresTenantConnection:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            return await open_postgres(dsn)
+
+        monkeypatch.setattr(module, "open_postgres", opening)
+        close, terminate = PostgresTenantConnection.close, PostgresTenantConnection.terminate
+
+        async def closing(session: Any) -> None:
+            await close(session)
+            self.now -= 1
+
+        def terminating(session: Any) -> None:
+            terminate(session)
+            self.now -= 1
+
+        monkeypatch.setattr(PostgresTenantConnection, "close", closing)
+        monkeypatch.setattr(PostgresTenantConnection, "terminate", terminating)
+
+
+async def test_there_are_never_more_than_so_many_whoever_asks(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    sessions = Sessions(at_once=3)
+
+    await asyncio.gather(
+        # Others of another database: what is kept of it must make room.
+        *(
+            pid_of(sessions, f"{empty_database}?application_name=user{number % 5}")
+            for number in range(20)
+        )
+    )
+
+    assert counting.most == 3
+    await sessions.aclose()
+    assert counting.now == 0
+
+
+async def test_a_session_is_not_kept_for_longer_than_said(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    sessions = Sessions(kept_for=timedelta(0))
+
+    await pid_of(sessions, empty_database)
+
+    async with asyncio.timeout(10):
+        while counting.now:  # noqa: ASYNC110  # a timer of the loop
+            await asyncio.sleep(0)
+
+
+async def test_a_refused_login_takes_no_room(empty_database: str) -> None:
+    sessions = Sessions(at_once=1)
+    for _ in range(2):
+        with pytest.raises(Permanent):
+            await pid_of(sessions, empty_database.rpartition("/")[0] + "/no_such_database")
+
+    async with asyncio.timeout(10):
+        await pid_of(sessions, empty_database)
+    await sessions.aclose()
