@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from pgworker.db.migrate import migrate
 from pgworker.settings import parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
+from pgworker.tenants.providers.postgres import PostgresProvider
 from pgworker.tenants.secrets import Vault
 from tests.chaos.evidence import DATABASES, ROLES, Evidence, gather
 from tests.chaos.timelapse import LEASE, PACE, measure_pace, settings
@@ -217,6 +218,16 @@ async def a_world(
             wires["pooler"] = await stack.enter_async_context(
                 tcp_proxy("127.0.0.1", simulator.pooler_port)
             )
+        else:
+            await _make_tenants_template(stage.tenants.dsn)
         world = World(kind, stage, wires, simulator, pace=pace or measure_pace())
         stack.push_async_callback(world.clear)
         yield world
+
+
+async def _make_tenants_template(dsn: str) -> None:
+    """Make what databases are copied from before any worker does, so that all go the same way."""
+    provider = PostgresProvider(dsn, migrations_dir=MIGRATIONS)
+    assert provider.templates is not None
+    await provider.templates.prepare()
+    await provider.aclose()

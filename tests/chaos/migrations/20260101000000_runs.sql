@@ -1,11 +1,1 @@
--- Every file of this set writes down that it ran: two rows of one version are a file applied twice.
-create table public.runs (
-    version text not null,
-    ran_at timestamptz not null default now()
-);
-
-alter table public.runs enable row level security;
-
-grant select on public.runs to service_role;
-
 insert into public.runs (version) values ('20260101000000');
