@@ -38,7 +38,7 @@ CANONICAL = Path(__file__).parents[1] / "supabase" / "migrations"
 ROUNDS = 9
 WARM_UP = 2
 TIMEOUT_SECONDS = 60
-TEMPLATES = "select datname from pg_database where datname ~ '^pgw_template_'"
+TEMPLATES = "select datname from pg_database where datname ~ '^template_pgw_'"
 ROLES_OF_TEMPLATE = "select rolname from pg_roles where starts_with(rolname, $1)"
 
 

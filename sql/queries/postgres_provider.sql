@@ -27,7 +27,7 @@ select
         where
             dependency.dbid = database.oid
             and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-            and starts_with(role.rolname, 'pgw_template_')
+            and starts_with(role.rolname, 'template_pgw_')
     ) as is_taken_over
 from pg_catalog.pg_database as database
 where database.datname = {name}; -- noqa: PRS
@@ -55,7 +55,7 @@ with named_database as (
             where
                 dependency.dbid = database.oid
                 and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-                and starts_with(role.rolname, 'pgw_template_')
+                and starts_with(role.rolname, 'template_pgw_')
         ) as is_taken_over
     from pg_catalog.pg_database as database
     where database.datname ~ '^pgw_[0-9a-f]{32}$'

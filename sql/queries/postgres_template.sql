@@ -28,7 +28,7 @@ traits as (
 ),
 
 named as (
-    select 'pgw_template_' || left(encode(sha256(convert_to(text, 'UTF8')), 'hex'), 32) as name
+    select 'template_pgw_' || left(encode(sha256(convert_to(text, 'UTF8')), 'hex'), 32) as name
     from traits
 )
 
@@ -86,7 +86,7 @@ begin
                 select oid from pg_catalog.pg_database where datname = current_database()
             )
             and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-            and starts_with(role.rolname, 'pgw_template_')
+            and starts_with(role.rolname, 'template_pgw_')
     loop
         -- Schemas first: unless a superuser says so, an owner must have the right to create where
         -- its objects are.
@@ -122,12 +122,12 @@ where
     pg_catalog.pg_has_role(database.datdba, 'member')
     and (
         (
-            database.datname ~ '^pgw_template_[0-9a-f]{32}$'
+            database.datname ~ '^template_pgw_[0-9a-f]{32}$'
             and right(pg_catalog.shobj_description(database.oid, 'pg_database'), 10)
             < to_char(now() at time zone 'UTC' - interval '2 days', 'YYYY-MM-DD')
         )
         or (
-            database.datname ~ '^pgw_(template|trial)_[0-9a-f]{32}_[0-9a-f]{12}$'
+            database.datname ~ '^(template|trial)_pgw_[0-9a-f]{32}_[0-9a-f]{12}$'
             and left(right(database.datname, 12), 8)
             < to_hex(extract(epoch from now())::bigint - 3600)
         )
@@ -138,7 +138,7 @@ union
 select role.rolname as name
 from pg_catalog.pg_roles as role
 where
-    role.rolname ~ '^pgw_(template|trial)_[0-9a-f]{32}_[0-9a-f]{12}$'
+    role.rolname ~ '^(template|trial)_pgw_[0-9a-f]{32}_[0-9a-f]{12}$'
     and left(right(role.rolname, 12), 8)
     < to_hex(extract(epoch from now())::bigint - 3600)
     and pg_catalog.pg_has_role(role.oid, 'member')

@@ -221,6 +221,19 @@ async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: A
     await provider.aclose()
 
 
+async def test_access_is_proved_by_a_login_and_not_by_a_session_that_is_kept(
+    server: Server, plain_admin: Admin
+) -> None:
+    provider = PostgresProvider(plain_admin.dsn)
+    await provider.prove_access()
+    await server.run(f"alter role {plain_admin.name} nologin")
+
+    with pytest.raises(CredentialRefused, match="not permitted to log in"):
+        await provider.prove_access()
+
+    await provider.aclose()
+
+
 async def test_a_login_that_may_not_create_is_told_what_it_needs(server: Server) -> None:
     weak = await server.provider.create(server.request())
     dsn = (await server.provider.credentials(weak.ref, PASSWORD, NoSteps())).fields["dsn"]

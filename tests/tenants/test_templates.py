@@ -296,7 +296,7 @@ async def test_a_template_is_no_tenant(workshop: Workshop) -> None:
     listed = {each.name for each in await workshop.provider.list_ours()}
 
     assert set(workshop.server.names) <= listed
-    assert not any(name.startswith("pgw_t") for name in listed)
+    assert not any(name.startswith(("template", "trial")) for name in listed)
 
 
 # -- what can't be copied -----------------------------------------------------------------------

@@ -219,7 +219,7 @@ class Templates:
         Raises:
             JobError: our login isn't allowed to, or something is left behind.
         """
-        # Its role must not count as a template's: `pgw_trial_…`.
+        # Its role must not count as a template's: `trial_pgw_…`.
         trial = draft.replace("template", "trial")
         await self._create_role(admin, trial, secrets.token_urlsafe(32))
         try:
