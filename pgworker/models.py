@@ -101,8 +101,9 @@ class ClientPatch:
 
     def as_json(self) -> dict[str, Any]:
         """Return the set fields only."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {name: value for name, value in values.items() if value is not None}
+        return {
+            name: value for name in self.__slots__ if (value := getattr(self, name)) is not None
+        }
 
 
 def _refuse_what_jsonb_refuses(value: object) -> None:

@@ -218,8 +218,13 @@ async def open_pool(
 async def set_codecs(connection: Connection) -> None:
     """Carry jsonb as Python values."""
     await connection.set_type_codec(
-        "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+        "jsonb", encoder=json.dumps, decoder=_read_jsonb, schema="pg_catalog"
     )
+
+
+def _read_jsonb(text: str) -> Any:
+    # What almost every checkpoint is, for a tenth of the price.
+    return {} if text == "{}" else json.loads(text)
 
 
 def place(dsn: str) -> str:

@@ -61,7 +61,8 @@ class Jobs:
             rows = await self._pool.fetch(
                 JOB_QUERIES.claim, self._worker, limit, self._lease, list(workflows)
             )
-        return [Job(**dict(row)) for row in rows]
+        # In the order of the columns that the block names.
+        return [Job(*row) for row in rows]
 
     async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
         """Renew the leases of these jobs; return the ids of those that are lost.
@@ -91,8 +92,8 @@ class Jobs:
             JOB_QUERIES.advance,
             [job for job, _ in steps],
             [advance.next_phase for _, advance in steps],
-            [advance.done.patch.as_json() for _, advance in steps],
-            [advance.done.learnt for _, advance in steps],
+            [advance.done.patch.as_json() or None for _, advance in steps],
+            [advance.done.learnt or None for _, advance in steps],
             self._lease,
         )
 
@@ -101,8 +102,8 @@ class Jobs:
         return await self._batch(
             JOB_QUERIES.complete,
             [job for job, _ in steps],
-            [complete.done.patch.as_json() for _, complete in steps],
-            [complete.done.learnt for _, complete in steps],
+            [complete.done.patch.as_json() or None for _, complete in steps],
+            [complete.done.learnt or None for _, complete in steps],
         )
 
     async def snooze(self, steps: Sequence[tuple[Job, Snooze]]) -> set[int]:
@@ -112,7 +113,7 @@ class Jobs:
             [job for job, _ in steps],
             [snooze.delay for _, snooze in steps],
             [storable(snooze.reason) for _, snooze in steps],
-            [snooze.learnt for _, snooze in steps],
+            [snooze.learnt or None for _, snooze in steps],
             [snooze.error_kind for _, snooze in steps],
             [None if snooze.error is None else storable(snooze.error) for _, snooze in steps],
             [snooze.credential for _, snooze in steps],

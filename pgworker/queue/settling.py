@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -24,12 +24,19 @@ RETRY_AFTER = timedelta(seconds=0.5)
 
 
 @dataclass(slots=True)
-class _Entry:
+class Settlement:
+    """A transition on its way into the database.
+
+    Attributes:
+        then: called once it is committed, with None; or, with the error, once it is refused,
+            because somebody else holds the job now and nothing was written.
+        is_dropped: nobody waits for it any more; it isn't tried again, and `then` isn't called.
+    """
+
     job: Job
     transition: Batched
-    stored: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    then: Callable[[LeaseLost | None], None]
+    is_dropped: bool = False
 
 
 class Settling:
@@ -42,8 +49,17 @@ class Settling:
     def __init__(self, jobs: Jobs, outage: Outage) -> None:
         self._jobs = jobs
         self._outage = outage
-        self._entries: list[_Entry] = []
+        self._settlements: list[Settlement] = []
         self._filled = asyncio.Event()
+
+    def hand_in(
+        self, job: Job, transition: Batched, then: Callable[[LeaseLost | None], None]
+    ) -> Settlement:
+        """Have the transition stored; return at once."""
+        settlement = Settlement(job, transition, then)
+        self._settlements.append(settlement)
+        self._filled.set()
+        return settlement
 
     async def store(self, job: Job, transition: Batched) -> None:
         """Return when the transition is committed.
@@ -51,50 +67,57 @@ class Settling:
         Raises:
             LeaseLost: somebody else holds the job now; nothing was written.
         """
-        entry = _Entry(job, transition)
-        self._entries.append(entry)
-        self._filled.set()
-        await entry.stored
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def then(error: LeaseLost | None) -> None:
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        settlement = self.hand_in(job, transition, then)
+        try:
+            await stored
+        finally:
+            settlement.is_dropped = True
 
     async def run(self) -> None:
         """Store what is handed in, until cancelled."""
         while True:
             await self._filled.wait()
             self._filled.clear()
-            entries, self._entries = self._entries, []
-            # Who was cancelled meanwhile has lost its lease, or is about to be released.
-            entries = [entry for entry in entries if not entry.stored.done()]
-            await self._store_kind(entries, Complete, self._jobs.complete)
-            await self._store_kind(entries, Advance, self._jobs.advance)
-            await self._store_kind(entries, Snooze, self._jobs.snooze)
-            if not self._entries:
+            handed_in, self._settlements = self._settlements, []
+            # Who dropped one has lost its lease, or is about to release the job.
+            handed_in = [each for each in handed_in if not each.is_dropped]
+            await self._store_kind(handed_in, Complete, self._jobs.complete)
+            await self._store_kind(handed_in, Advance, self._jobs.advance)
+            await self._store_kind(handed_in, Snooze, self._jobs.snooze)
+            if not self._settlements:
                 self._outage.over("settling")
 
     async def _store_kind(
         self,
-        entries: Sequence[_Entry],
+        handed_in: Sequence[Settlement],
         kind: type[T],
         statement: Callable[[Sequence[tuple[Job, T]]], Awaitable[set[int]]],
     ) -> None:
-        chosen = [entry for entry in entries if isinstance(entry.transition, kind)]
-        steps = [(entry.job, entry.transition) for entry in chosen]
-        if not steps:
+        chosen = [each for each in handed_in if isinstance(each.transition, kind)]
+        if not chosen:
             return
+        steps = [(each.job, each.transition) for each in chosen]
         try:
             refused = await statement(cast("Sequence[tuple[Job, T]]", steps))
         except DatabaseUnreachable as error:
             # Kept, and tried again: the work is done, and the lease may outlast the outage.
-            # Whoever's lease doesn't is cancelled by its worker, and dropped above.
+            # Whoever's lease doesn't is stopped by its worker, which drops it.
             self._outage.failed("settling", error)
-            self._entries.extend(chosen)
+            self._settlements.extend(chosen)
             asyncio.get_running_loop().call_later(RETRY_AFTER.total_seconds(), self._filled.set)
             return
-        for entry in chosen:
-            if entry.stored.done():
+        for each in chosen:
+            if each.is_dropped:
                 continue
-            if entry.job.id in refused:
-                entry.stored.set_exception(
-                    LeaseLost(f"job {entry.job.id} is held by somebody else now")
-                )
-            else:
-                entry.stored.set_result(None)
+            is_refused = each.job.id in refused
+            each.then(
+                LeaseLost(f"job {each.job.id} is held by somebody else now") if is_refused else None
+            )

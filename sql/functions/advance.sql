@@ -2,9 +2,9 @@
 -- their claims: a workflow does not queue up again between its phases. In one
 -- transaction: the phase's result on the client (p_patches), what the workflow learnt,
 -- the next job_type with its counters at zero, the client's status and the event.
--- Arrays are parallel. Returns the ids that were refused, because the claim token given
--- is not the current one; nothing of theirs is written. A repeat, after an answer that
--- got lost, finds the job in its next phase and changes nothing.
+-- Arrays are parallel; a patch or learnt of null changes nothing. Returns the ids that were
+-- refused, because the claim token given is not the current one; nothing of theirs is written.
+-- A repeat, after an answer that got lost, finds the job in its next phase and changes nothing.
 create or replace function pgworker.advance(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
@@ -14,9 +14,14 @@ create or replace function pgworker.advance(
     p_lease interval
 )
 returns setof bigint
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with input as (
         select *
         from unnest(p_job_ids, p_claim_tokens, p_next_phases, p_patches, p_learnt)
@@ -24,10 +29,9 @@ as $$
     ),
 
     held as (
-        select job.id, job.job_type, input.next_phase, input.patch, input.learnt
+        select job.id, job.status, job.job_type, input.next_phase, input.patch, input.learnt
         from public.client_provisioning_jobs as job
         inner join input on job.id = input.job_id and job.claim_token = input.claim_token
-        where job.status = 'running'
         order by job.id
         for update of job
     ),
@@ -38,12 +42,13 @@ as $$
             job_type = held.next_phase,
             attempts = 0,
             crashes = 0,
-            checkpoint = job.checkpoint || held.learnt,
+            checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
             lease_expires_at = now() + p_lease,
             updated_at = now()
         from held
         where
             job.id = held.id
+            and held.status = 'running'
             and held.job_type <> held.next_phase
         returning job.*, held.job_type as from_phase, held.patch
     ),
@@ -66,9 +71,13 @@ as $$
             schema_version = coalesce(advanced.patch ->> 'schema_version', client.schema_version),
             project_ref = coalesce(advanced.patch ->> 'project_ref', client.project_ref),
             project_url = coalesce(advanced.patch ->> 'project_url', client.project_url),
-            additional_settings = pgworker.with_provisioning(
-                client.additional_settings, advanced.patch -> 'provisioning'
-            ),
+            additional_settings = case
+                when advanced.patch ? 'provisioning'
+                    then pgworker.with_provisioning(
+                        client.additional_settings, advanced.patch -> 'provisioning'
+                    )
+                else client.additional_settings
+            end,
             updated_at = now()
         from advanced
         left join pgworker.phases as phase
@@ -78,5 +87,11 @@ as $$
 
     select input.job_id
     from input
-    where input.job_id not in (select held.id from held);
+    where
+        input.job_id not in (
+            select held.id
+            from held
+            where held.status = 'running'
+        );
+end
 $$;

@@ -5,6 +5,9 @@
 -- run_at; running past its lease (a rescue: the holder fell silent). Queued ones come by
 -- priority and age; of the waiting ones the earliest thousand due are looked at.
 -- A job whose holders fell silent p_max_crashes times in one phase fails instead.
+-- In two statements, because the planner takes an array that it can't see for a short one, and
+-- any limit for a tenth of the table: so it goes by the indexes, whatever the table holds. The
+-- plans are made once a session (sql/README.md, Plans).
 create or replace function pgworker.claim(
     p_worker text,
     p_limit integer,
@@ -15,10 +18,15 @@ create or replace function pgworker.claim(
 returns setof public.client_provisioning_jobs
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
     v_workflows text[];
+    v_ids bigint[];
+    v_statuses text[];
+    v_workers text[];
 begin
     select array_agg(known.workflow)
     into v_workflows
@@ -34,11 +42,16 @@ begin
         return;
     end if;
 
-    perform pgworker.fail_poisonous(p_worker, p_max_crashes);
+    if exists (
+        select 1
+        from public.client_provisioning_jobs as job
+        where job.status = 'running' and job.lease_expires_at <= now()
+    ) then
+        perform pgworker.fail_poisonous(p_worker, p_max_crashes);
+    end if;
 
-    return query
     with queued as (
-        select job.id, job.priority, job.created_at
+        select job.id, job.status, job.claimed_by, job.priority, job.created_at
         from public.client_provisioning_jobs as job
         where
             job.status = 'queued'
@@ -50,7 +63,7 @@ begin
     ),
 
     rested as (
-        select job.id, job.priority, job.created_at
+        select job.id, job.status, job.claimed_by, job.priority, job.created_at
         from public.client_provisioning_jobs as job
         where
             job.id = any(array(
@@ -71,7 +84,7 @@ begin
     ),
 
     silent as (
-        select job.id, job.priority, job.created_at
+        select job.id, job.status, job.claimed_by, job.priority, job.created_at
         from public.client_provisioning_jobs as job
         where
             job.status = 'running'
@@ -85,25 +98,33 @@ begin
     ),
 
     due as (
-        select candidate.id
+        select candidate.id, candidate.status, candidate.claimed_by
         from (
-            select queued.id, queued.priority, queued.created_at
-            from queued
+            select * from queued
             union all
-            select rested.id, rested.priority, rested.created_at
-            from rested
+            select * from rested
             union all
-            select silent.id, silent.priority, silent.created_at
-            from silent
+            select * from silent
         ) as candidate
         order by candidate.priority desc, candidate.created_at, candidate.id
         limit p_limit
-    ),
+    )
 
-    before as (
-        select job.id, job.status, job.claimed_by
-        from public.client_provisioning_jobs as job
-        where job.id in (select due.id from due)
+    select
+        array_agg(due.id),
+        array_agg(due.status),
+        array_agg(due.claimed_by)
+    into v_ids, v_statuses, v_workers
+    from due;
+
+    if v_ids is null then
+        return;
+    end if;
+
+    return query
+    with due as (
+        select *
+        from unnest(v_ids, v_statuses, v_workers) as due (id, from_status, silent_worker)
     ),
 
     claimed as (
@@ -111,15 +132,15 @@ begin
         set
             status = 'running',
             claim_token = job.claim_token + 1,
-            crashes = job.crashes + (before.status = 'running')::integer,
+            crashes = job.crashes + (due.from_status = 'running')::integer,
             claimed_at = now(),
             claimed_by = p_worker,
             lease_expires_at = now() + p_lease,
             waiting_for = null,
             updated_at = now()
-        from before
-        where job.id = before.id
-        returning job.*
+        from due
+        where job.id = due.id
+        returning job.*, due.from_status, due.silent_worker
     ),
 
     logged as (
@@ -128,21 +149,20 @@ begin
             from_status, to_status, from_phase, to_phase, detail
         )
         select
-            case before.status when 'running' then 'rescued' else 'claimed' end,
+            case from_status when 'running' then 'rescued' else 'claimed' end,
             p_worker,
-            claimed.client_id,
-            claimed.id,
-            claimed.workflow,
-            claimed.claim_token,
-            before.status,
+            client_id,
+            id,
+            workflow,
+            claim_token,
+            from_status,
             'running',
-            claimed.job_type,
-            claimed.job_type,
-            case before.status
-                when 'running' then jsonb_build_object('silent_worker', before.claimed_by)
+            job_type,
+            job_type,
+            case from_status
+                when 'running' then jsonb_build_object('silent_worker', silent_worker)
             end
         from claimed
-        inner join before on claimed.id = before.id
     ),
 
     shown as (
@@ -160,7 +180,29 @@ begin
             and phase.client_status is not null
     )
 
-    select claimed.*
+    select
+        claimed.id,
+        claimed.client_id,
+        claimed.workflow,
+        claimed.job_type,
+        claimed.status,
+        claimed.priority,
+        claimed.attempts,
+        claimed.max_attempts,
+        claimed.crashes,
+        claimed.last_error,
+        claimed.error_kind,
+        claimed.waiting_for,
+        claimed.run_at,
+        claimed.claimed_at,
+        claimed.claimed_by,
+        claimed.lease_expires_at,
+        claimed.claim_token,
+        claimed.checkpoint,
+        claimed.trace_context,
+        claimed.created_at,
+        claimed.updated_at,
+        claimed.finished_at
     from claimed;
 end
 $$;

@@ -1,9 +1,9 @@
 -- complete: running -> succeeded, for jobs held by their callers; a client whose
--- workflow is provision is ready, its error forgotten. Arrays are parallel. Returns the
--- ids that were refused (stale claim token): their callers must stop without writing
--- anything. A lease that ran out but was taken by nobody is still good: the work is
--- done, keep it. A repeat, after an answer that got lost, finds the job succeeded under
--- the same token, changes nothing and is not refused.
+-- workflow is provision is ready, its error forgotten. Arrays are parallel; a patch or learnt
+-- of null changes nothing. Returns the ids that were refused (stale claim token): their
+-- callers must stop without writing anything. A lease that ran out but was taken by nobody is
+-- still good: the work is done, keep it. A repeat, after an answer that got lost, finds the
+-- job succeeded under the same token, changes nothing and is not refused.
 create or replace function pgworker.complete(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
@@ -11,9 +11,14 @@ create or replace function pgworker.complete(
     p_learnt jsonb[]
 )
 returns setof bigint
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with input as (
         select *
         from unnest(p_job_ids, p_claim_tokens, p_patches, p_learnt)
@@ -21,10 +26,9 @@ as $$
     ),
 
     held as (
-        select job.id, job.claimed_by, input.patch, input.learnt
+        select job.id, job.status, job.claimed_by, input.patch, input.learnt
         from public.client_provisioning_jobs as job
         inner join input on job.id = input.job_id and job.claim_token = input.claim_token
-        where job.status = 'running'
         order by job.id
         for update of job
     ),
@@ -33,7 +37,7 @@ as $$
         update public.client_provisioning_jobs as job
         set
             status = 'succeeded',
-            checkpoint = job.checkpoint || held.learnt,
+            checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
             last_error = null,
             error_kind = null,
             claimed_at = null,
@@ -42,7 +46,9 @@ as $$
             finished_at = now(),
             updated_at = now()
         from held
-        where job.id = held.id
+        where
+            job.id = held.id
+            and held.status = 'running'
         returning job.*, held.claimed_by as actor, held.patch
     ),
 
@@ -78,9 +84,13 @@ as $$
             schema_version = coalesce(completed.patch ->> 'schema_version', client.schema_version),
             project_ref = coalesce(completed.patch ->> 'project_ref', client.project_ref),
             project_url = coalesce(completed.patch ->> 'project_url', client.project_url),
-            additional_settings = pgworker.with_provisioning(
-                client.additional_settings, completed.patch -> 'provisioning'
-            ),
+            additional_settings = case
+                when completed.patch ? 'provisioning'
+                    then pgworker.with_provisioning(
+                        client.additional_settings, completed.patch -> 'provisioning'
+                    )
+                else client.additional_settings
+            end,
             updated_at = now()
         from completed
         where client.id = completed.client_id
@@ -89,13 +99,10 @@ as $$
     select input.job_id
     from input
     where
-        input.job_id not in (select completed.id from completed)
-        and not exists (
-            select 1
-            from public.client_provisioning_jobs as job
-            where
-                job.id = input.job_id
-                and job.claim_token = input.claim_token
-                and job.status = 'succeeded'
+        input.job_id not in (
+            select held.id
+            from held
+            where held.status in ('running', 'succeeded')
         );
+end
 $$;

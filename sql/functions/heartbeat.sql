@@ -8,9 +8,14 @@ create or replace function pgworker.heartbeat(
     p_claim_tokens bigint[]
 )
 returns setof bigint
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with seen as (
         update pgworker.workers
         set last_seen_at = now()
@@ -20,11 +25,10 @@ as $$
     -- Locked in the order of ids, as every statement over several jobs does, so that
     -- two of one worker's statements cannot wait for each other in a circle.
     held as (
-        select job.id
+        select job.id, job.status
         from public.client_provisioning_jobs as job
         inner join unnest(p_job_ids, p_claim_tokens) as named (job_id, claim_token)
             on job.id = named.job_id and job.claim_token = named.claim_token
-        where job.status = 'running'
         order by job.id
         for update of job
     ),
@@ -33,11 +37,14 @@ as $$
         update public.client_provisioning_jobs as job
         set lease_expires_at = now() + p_lease
         from held
-        where job.id = held.id
+        where
+            job.id = held.id
+            and held.status = 'running'
         returning job.id
     )
 
     select named.job_id
     from unnest(p_job_ids) as named (job_id)
     where named.job_id not in (select renewed.id from renewed);
+end
 $$;

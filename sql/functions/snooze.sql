@@ -16,9 +16,14 @@ create or replace function pgworker.snooze(
     p_credentials text[]
 )
 returns setof bigint
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
+#variable_conflict use_column
+begin
+    return query
     with input as (
         select *
         from
@@ -48,6 +53,7 @@ as $$
     held as (
         select
             job.id,
+            job.status,
             job.claimed_by,
             input.delay,
             input.reason,
@@ -62,7 +68,6 @@ as $$
             ) as is_accepted_again
         from public.client_provisioning_jobs as job
         inner join input on job.id = input.job_id and job.claim_token = input.claim_token
-        where job.status = 'running'
         order by job.id
         for update of job
     ),
@@ -78,7 +83,7 @@ as $$
                 else 1
             end,
             waiting_for = held.reason,
-            checkpoint = job.checkpoint || held.learnt,
+            checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
             error_kind = coalesce(held.error_kind, job.error_kind),
             last_error = coalesce(held.error, job.last_error),
             claimed_at = null,
@@ -86,7 +91,9 @@ as $$
             lease_expires_at = null,
             updated_at = now()
         from held
-        where job.id = held.id
+        where
+            job.id = held.id
+            and held.status = 'running'
         returning
             job.*, held.claimed_by as actor, held.error_kind as new_error_kind, held.error as new_error
     ),
@@ -117,13 +124,10 @@ as $$
     select input.job_id
     from input
     where
-        input.job_id not in (select snoozed.id from snoozed)
-        and not exists (
-            select 1
-            from public.client_provisioning_jobs as job
-            where
-                job.id = input.job_id
-                and job.claim_token = input.claim_token
-                and job.status = 'waiting'
+        input.job_id not in (
+            select held.id
+            from held
+            where held.status in ('running', 'waiting')
         );
+end
 $$;

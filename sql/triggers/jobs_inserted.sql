@@ -2,11 +2,16 @@
 -- of them, sleeping workers wake. One notification per statement (NOTIFY takes a lock on
 -- the whole cluster at commit). security definer: the inserting role needs rights on
 -- the jobs table only.
+-- A session plans these statements once, for as many rows as its first insert brought; so
+-- they are held to go by the indexes, row by row, which is right for one and good for many.
 create or replace function pgworker.jobs_inserted()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 begin
     if not exists (select 1 from inserted where inserted.status = 'queued') then
@@ -76,7 +81,14 @@ begin
     where
         client.id = inserted.client_id
         and inserted.workflow = 'provision'
-        and inserted.status = 'queued';
+        and inserted.status = 'queued'
+        -- One that was inserted just now, with auto_provision, shows it already.
+        and (
+            client.provisioning_status <> 'queued'
+            or client.provisioning_error is not null
+            or client.provisioning_started_at is not null
+            or client.provisioning_completed_at is not null
+        );
 
     perform pg_notify('pgworker', 'enqueued');
 

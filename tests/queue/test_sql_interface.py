@@ -401,7 +401,7 @@ async def test_every_table_of_ours_has_row_level_security_without_policies(
 async def test_every_function_pins_its_search_path(jobs: JobsInTest) -> None:
     unpinned = await jobs.pool.fetch(
         "select proname from pg_proc where pronamespace = 'pgworker'::regnamespace"
-        " and proconfig is distinct from array['search_path=pg_catalog, pg_temp']"
+        " and array_position(proconfig, 'search_path=pg_catalog, pg_temp') is null"
     )
 
     assert unpinned == []

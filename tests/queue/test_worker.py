@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from pgworker import telemetry
@@ -572,7 +571,7 @@ async def test_durations_and_failed_attempts_are_measured(
 async def test_every_line_about_a_job_names_it(jobs: JobsInTest) -> None:
     job_id = await jobs.add()
 
-    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+    with capture_logs(processors=[telemetry.merge_job]) as logs:
         async with working(jobs.pool, complete_at_once, until_empty=True):
             pass
 

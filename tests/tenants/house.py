@@ -70,7 +70,7 @@ class Log:
     def capturing(self) -> Iterator[None]:
         before = structlog.get_config()
         structlog.configure(
-            processors=[structlog.contextvars.merge_contextvars, self],
+            processors=[telemetry.merge_job, self],
             wrapper_class=structlog.BoundLogger,
         )
         try:

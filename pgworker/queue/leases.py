@@ -1,0 +1,133 @@
+"""The jobs in hand: until when each is surely ours, and what happens when it isn't any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pgworker.errors import DatabaseUnreachable
+from pgworker.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgworker.db.outage import Outage
+    from pgworker.models import Job
+    from pgworker.queue.jobs import Jobs
+    from pgworker.queue.settling import Settlement
+
+log = get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A claimed job. It is in line, or carried by a task, or its result is being stored.
+
+    Attributes:
+        sure_until: on the monotonic clock; until then nobody else can have claimed it.
+        carrier: the task that runs its phase.
+        is_ending: its result is being stored, and that tells whether the lease was lost.
+        settlement: the result, when no carrier waits for it to be stored.
+        is_over: it was let go of; whoever finds it in line leaves it there.
+    """
+
+    job: Job
+    sure_until: float
+    carrier: asyncio.Task[None] | None = None
+    is_ending: bool = False
+    settlement: Settlement | None = None
+    is_over: bool = False
+
+
+class Leases:
+    """Holds the jobs in hand, renews their leases, and stops those whose lease is lost."""
+
+    def __init__(
+        self, jobs: Jobs, outage: Outage, *, lease: timedelta, freed: Callable[[], None]
+    ) -> None:
+        """Take the queue; `freed` is called whenever a job was let go of."""
+        self._jobs = jobs
+        self._outage = outage
+        self._lease = lease.total_seconds()
+        self._freed = freed
+        self._held: dict[int, Held] = {}
+        self._none_left = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Return how many jobs are in hand."""
+        return len(self._held)
+
+    def all(self) -> list[Held]:
+        """Return what is in hand."""
+        return list(self._held.values())
+
+    def take(self, job: Job, *, asked_at: float) -> Held:
+        """Hold a job that was claimed with a request sent at `asked_at`."""
+        before = self._held.get(job.id)
+        if before is not None:
+            # Our own lease ran out (a process that was frozen) and we were the first to see it.
+            self.stop(before, "this worker claimed the job again")
+        held = self._held[job.id] = Held(job, sure_until=asked_at + self._lease)
+        self._none_left.clear()
+        return held
+
+    def let_go(self, held: Held) -> None:
+        """Hold it no longer: it has ended, waits, or is somebody else's. Safe to repeat."""
+        held.is_over = True
+        # A job that was let go of may be due, and claimed again, before its task has ended.
+        if self._held.get(held.job.id) is held:
+            del self._held[held.job.id]
+            if not self._held:
+                self._none_left.set()
+            self._freed()
+
+    def stop(self, held: Held, reason: str) -> None:
+        """Stop whatever is being done with it; nothing more is written for it."""
+        if held.is_over or (held.carrier is not None and held.carrier.cancelling()):
+            return
+        log.warning("lease_lost", job_id=held.job.id, error=reason)
+        if held.carrier is not None:
+            held.carrier.cancel()
+            return
+        if held.settlement is not None:
+            held.settlement.is_dropped = True
+        self.let_go(held)
+
+    async def none_left(self) -> None:
+        """Return once nothing is in hand."""
+        if self._held:
+            await self._none_left.wait()
+
+    async def keep(self) -> None:
+        """Renew all leases with one statement, until cancelled."""
+        failures = 0
+        while True:
+            await asyncio.sleep(self._lease / 3 if failures == 0 else self._lease / 30)
+            held = self.all()
+            asked_at = time.monotonic()
+            try:
+                lost = await self._jobs.heartbeat(
+                    [each.job for each in held], timeout=timedelta(seconds=self._lease / 9)
+                )
+            except DatabaseUnreachable as error:
+                self._outage.failed("heartbeat", error)
+                failures += 1
+            else:
+                self._outage.over("heartbeat")
+                failures = 0
+                for each in held:
+                    each.sure_until = asked_at + self._lease
+                    # One that is ending may have ended while the statement was under way.
+                    if each.job.id in lost and not each.is_ending:
+                        self.stop(each, "somebody else holds the job now")
+
+    async def fence(self) -> None:
+        """Stop phases whose lease may be running out, until cancelled. Asks only the clock."""
+        while True:
+            await asyncio.sleep(self._lease / 30)
+            for each in self.all():
+                if time.monotonic() > each.sure_until - self._lease / 6:
+                    self.stop(each, "the lease could not be renewed in time")
