@@ -129,7 +129,9 @@ class Done:
 
     def __post_init__(self) -> None:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
-        _refuse_what_jsonb_refuses([self.patch.as_json(), self.learnt])
+        patch = self.patch.as_json()
+        if patch or self.learnt:
+            _refuse_what_jsonb_refuses([patch, self.learnt])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Status, StatusCode
@@ -193,23 +194,23 @@ class Carriers:
 
     def _hand_in(self, held: Held, transition: Complete | Snooze) -> None:
         """Have the end of a claim stored, while the carrier goes on with the next job."""
-
-        def then(error: LeaseLost | None) -> None:
-            job = held.job
-            if error is not None:
-                self._log.warning("lease_lost", **telemetry.fields_of(job), error=str(error))
-            elif isinstance(transition, Complete):
-                seconds = (datetime.now(UTC) - job.created_at).total_seconds()
-                telemetry.provisioning_seconds.record(seconds, {"workflow": job.workflow})
-                self._log.info(
-                    "job_succeeded", **telemetry.fields_of(job), seconds=round(seconds, 3)
-                )
-            else:
-                self._look_again()
-            self._leases.let_go(held)
-
         held.is_ending = True
-        held.settlement = self._settling.hand_in(held.job, transition, then)
+        held.settlement = self._settling.hand_in(
+            held.job, transition, partial(self._ended, held, transition)
+        )
+
+    def _ended(self, held: Held, transition: Complete | Snooze, error: LeaseLost | None) -> None:
+        """Tell what became of it, and let go."""
+        job = held.job
+        if error is not None:
+            self._log.warning("lease_lost", **telemetry.fields_of(job), error=str(error))
+        elif isinstance(transition, Complete):
+            seconds = (datetime.now(UTC) - job.created_at).total_seconds()
+            telemetry.provisioning_seconds.record(seconds, {"workflow": job.workflow})
+            self._log.info("job_succeeded", **telemetry.fields_of(job), seconds=round(seconds, 3))
+        else:
+            self._look_again()
+        self._leases.let_go(held)
 
     async def _store_failure(self, job: Job, failure: Failure) -> None:
         part = f"failure of job {job.id}"

@@ -77,6 +77,8 @@ class Leases:
     def let_go(self, held: Held) -> None:
         """Hold it no longer: it has ended, waits, or is somebody else's. Safe to repeat."""
         held.is_over = True
+        # The two refer to each other, and nobody waits for the garbage collector.
+        held.settlement = None
         # A job that was let go of may be due, and claimed again, before its task has ended.
         if self._held.get(held.job.id) is held:
             del self._held[held.job.id]
