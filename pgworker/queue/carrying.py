@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgworker.queue.leases import Held, Leases
     from pgworker.queue.settling import Settling
 
-# Jobs whose phases never wait are carried one after the other; others get their turn this often.
+# Jobs whose phases never wait are carried one after the other; after so long others get a turn.
 TURN_SECONDS = 0.005
 
 
@@ -61,7 +61,8 @@ class Carriers:
         # Bound once: the proxy would look up the configuration for each line.
         self._log = telemetry.get_logger().bind()
         self._line: deque[Held] = deque()
-        self._starting = False
+        # The one that is about to start.
+        self._next: asyncio.Task[None] | None = None
         self._stopped = False
         self._is_traced = True
 
@@ -71,11 +72,10 @@ class Carriers:
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """See to it that somebody carries what is in line."""
-        if self._starting or not self._line:
+        if self._next is not None or not self._line:
             return
-        self._starting = True
-        carrier = tasks.create_task(self._carry(tasks), name="carrier")
-        carrier.add_done_callback(lambda _: self._after(tasks))
+        self._next = tasks.create_task(self._carry(tasks), name="carrier")
+        self._next.add_done_callback(partial(self._replace, tasks))
 
     def stop(self) -> list[Job]:
         """Take no more jobs from the line; return those that were in it."""
@@ -99,7 +99,7 @@ class Carriers:
     # -- a carrier ------------------------------------------------------------------------
 
     async def _carry(self, tasks: asyncio.TaskGroup) -> None:
-        self._starting = False
+        self._next = None
         self._is_traced = telemetry.is_tracing()
         turn_ends = time.monotonic() + TURN_SECONDS
         while self._line:
@@ -115,13 +115,13 @@ class Carriers:
                 if held.settlement is None:
                     self._leases.let_go(held)
             if time.monotonic() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = time.monotonic() + TURN_SECONDS
+                # The next one is about to start.
+                return
 
-    def _after(self, tasks: asyncio.TaskGroup) -> None:
+    def _replace(self, tasks: asyncio.TaskGroup, carrier: asyncio.Task[None]) -> None:
         """Let another carrier start in the place of one that was cancelled before it began."""
-        if self._line and not self._stopped:
-            self._starting = False
+        if self._next is carrier:
+            self._next = None
             self.start(tasks)
 
     async def _finish(self, held: Held) -> None:
