@@ -57,6 +57,8 @@ class Job:
         claim_token: the fencing token; every write by its holder names it.
         checkpoint: what the workflow learnt so far; never a secret.
         trace_context: W3C `traceparent` of whoever enqueued it.
+        in_phase: how long it had been in its phase when it was claimed, by the database's clock;
+            counted from the last time that a person put it there.
     """
 
     id: int
@@ -69,6 +71,7 @@ class Job:
     checkpoint: dict[str, Any]
     trace_context: str | None
     created_at: datetime
+    in_phase: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,14 @@ class Client:
     schema_version: str | None
     created_at: datetime | None
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+def client_status(stored: str | None) -> ClientStatus:
+    """Return the status; a null or word that an adopted table had before is none of ours."""
+    try:
+        return ClientStatus(stored or "")
+    except ValueError:
+        return ClientStatus.NOT_PROVISIONED
 
 
 @dataclass(frozen=True, slots=True)

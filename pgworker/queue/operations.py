@@ -10,7 +10,7 @@ from uuid import UUID
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import NotRetryable, PgworkerError, UnknownClient
-from pgworker.models import Client, ClientStatus
+from pgworker.models import Client, client_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,7 @@ class Operations:
         rows = await self._fetch(OPERATION_QUERIES.client, client_id)
         if not rows:
             raise UnknownClient(f"there is no client {client_id}")
-        return Client(**(rows[0] | {"status": _client_status(rows[0]["status"])}))
+        return Client(**(rows[0] | {"status": client_status(rows[0]["status"])}))
 
     async def clients(
         self, *, status: str | None = None, client_id: UUID | None = None, limit: int | None = None
@@ -249,14 +249,6 @@ class Operations:
     async def _value(self, query: str, *arguments: object) -> Any:
         with translated():
             return await self._pool.fetchval(query, *arguments)
-
-
-def _client_status(stored: str | None) -> ClientStatus:
-    """Return the status; a null or word that an adopted table had before is none of ours."""
-    try:
-        return ClientStatus(stored or "")
-    except ValueError:
-        return ClientStatus.NOT_PROVISIONED
 
 
 def nearest(name: str, names: list[str]) -> list[str]:

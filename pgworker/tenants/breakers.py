@@ -36,6 +36,10 @@ class Admission:
     doubt: str | None
 
 
+# No credential at all is refused.
+ADMITTED = Admission(None, None)
+
+
 class Breakers:
     """One breaker for each credential, in `pgworker.breakers`."""
 

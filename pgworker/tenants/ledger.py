@@ -32,6 +32,7 @@ PASSWORD_LENGTH = 40
 class TenantQueries(NamedTuple):
     """The statements of `sql/queries/tenants.sql`."""
 
+    briefings: str
     commit_intent: str
     intent_of: str
     begin_step: str
@@ -39,7 +40,6 @@ class TenantQueries(NamedTuple):
     find_steps: str
     fulfil: str
     show_project: str
-    phase_seconds: str
     admit: str
     open_breaker: str
     close_breaker: str
@@ -126,14 +126,6 @@ class Ledger:
         """Return what is meant or made for the client; None when nothing was meant yet."""
         with translated():
             return await _read_intent(self._pool, client_id)
-
-    async def time_in_phase(self, job: Job) -> timedelta:
-        """Return how long the job has been in its phase, since a person last put it there."""
-        with translated():
-            seconds = await self._pool.fetchval(
-                TENANT_QUERIES.phase_seconds, job.client_id, job.id, job.job_type
-            )
-        return timedelta(seconds=seconds or 0)
 
     @asynccontextmanager
     async def _fenced(self, job: Job) -> AsyncIterator[Connection]:

@@ -15,10 +15,10 @@ from pgworker.errors import (
     Permanent,
     Transient,
 )
-from pgworker.models import Advance, Client, Complete, Done, Job, Outcome, Snooze, Transition
-from pgworker.queue.operations import Operations
+from pgworker.models import Advance, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.telemetry import get_logger
-from pgworker.tenants.breakers import Breakers
+from pgworker.tenants.breakers import ADMITTED, Breakers
+from pgworker.tenants.briefings import Briefing, Briefings
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.ledger import TENANT_QUERIES, Ledger
 from pgworker.tenants.phases.await_project import AwaitProject
@@ -117,7 +117,7 @@ class PhaseRunner:
         self._settings = settings
         self._ledger = Ledger(pool, tenant_secrets)
         self._breakers = Breakers(pool)
-        self._operations = Operations(pool)
+        self._briefings = Briefings(pool)
 
     async def register(self) -> None:
         """Tell the database the phases of all workflows, for its views and for `claim`."""
@@ -147,9 +147,12 @@ class PhaseRunner:
         """
         workflow = self._workflows[job.workflow]
         position = workflow.position_of(job.job_type)
-        client = await self._operations.client(job.client_id)
-        provider = await self._provider_of(client)
-        admission = await self._breakers.admit(provider.credential, job)
+        briefing = await self._briefings.of(job)
+        client = briefing.client
+        provider = self._provider_of(briefing)
+        admission = ADMITTED
+        if briefing.some_are_refused:
+            admission = await self._breakers.admit(provider.credential, job)
         if admission.wait is not None:
             return admission.wait
         steps = StepLedger(self._pool, client.id, job)
@@ -186,12 +189,11 @@ class PhaseRunner:
             return replace(outcome, reason=scrub(outcome.reason))
         return _after(workflow, position, outcome)
 
-    async def _provider_of(self, client: Client) -> Provider:
+    def _provider_of(self, briefing: Briefing) -> Provider:
         """Return who made the tenant, else whom the client asks for, else the default."""
-        intent = await self._ledger.intent_of(client.id)
-        if intent is not None:
-            return self._provider_named(intent.provider)
-        wish = client.settings.get("provider")
+        if briefing.provider is not None:
+            return self._provider_named(briefing.provider)
+        wish = briefing.client.settings.get("provider")
         return self._provider_named(None if wish is None else str(wish))
 
     async def _redact(self, error: JobError, job: Job) -> None:

@@ -42,6 +42,7 @@ begin
             job_type = held.next_phase,
             attempts = 0,
             crashes = 0,
+            phase_began_at = now(),
             checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
             lease_expires_at = now() + p_lease,
             updated_at = now()

@@ -202,7 +202,8 @@ begin
         claimed.trace_context,
         claimed.created_at,
         claimed.updated_at,
-        claimed.finished_at
+        claimed.finished_at,
+        claimed.phase_began_at
     from claimed;
 end
 $$;

@@ -19,6 +19,14 @@ begin
 end
 $$;
 
+-- Since when a job has been in its phase, or since a person last put it there: each look at a
+-- project that comes up asks, and must not read all earlier looks for it.
+alter table public.client_provisioning_jobs
+add column if not exists phase_began_at timestamptz not null default now();
+
+comment on column public.client_provisioning_jobs.phase_began_at is
+'When the job came into its phase, or was last put back into it by a person.';
+
 -- Each transition leaves a dead entry in the index that it leaves. Claims step over them until
 -- they are swept, so a thousand are enough for a sweep, however many finished rows there are.
 alter table public.client_provisioning_jobs set (

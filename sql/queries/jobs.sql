@@ -10,7 +10,8 @@ select
     claim_token,
     checkpoint,
     trace_context,
-    created_at
+    created_at,
+    now() - phase_began_at as in_phase
 from pgworker.claim($1, $2, $3, $4);
 
 -- name: heartbeat

@@ -1,3 +1,22 @@
+-- name: briefings
+-- What phases must know before they begin, for each of these jobs: the client, who made or is
+-- to make its tenant, and whether any credential is refused at all.
+select
+    asked.job_id,
+    client.id,
+    client.name,
+    client.provisioning_status as status,
+    client.project_ref,
+    client.project_url,
+    client.schema_version,
+    client.created_at,
+    coalesce(client.additional_settings, '{}') as settings,
+    intent.provider,
+    exists(select 1 from pgworker.breakers) as some_are_refused
+from unnest($1::bigint[], $2::uuid[]) as asked (job_id, client_id)
+inner join public.clients as client on asked.client_id = client.id
+left join pgworker.intents as intent on client.id = intent.client_id and intent.kind = 'tenant';
+
 -- name: commit_intent
 -- The client's intent: made now, or as an earlier try left it.
 insert into pgworker.intents (client_id, kind, provider, name, request)
@@ -70,19 +89,6 @@ set
     additional_settings = pgworker.with_provisioning(additional_settings, $4),
     updated_at = now()
 where id = $1;
-
--- name: phase_seconds
--- Seconds since the job came into its phase, or was put back into it by a person.
-select extract(epoch from now() - max(event.at))::double precision
-from pgworker.event_log as event
-where
-    event.client_id = $1
-    and event.job_id = $2
-    and event.to_phase = $3
-    and (
-        event.event in ('enqueued', 'retried')
-        or (event.event = 'advanced' and event.from_phase <> event.to_phase)
-    );
 
 -- name: admit
 select

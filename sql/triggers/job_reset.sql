@@ -14,6 +14,7 @@ as $$
 begin
     new.status := 'queued';
     new.crashes := 0;
+    new.phase_began_at := now();
     new.run_at := now();
     new.claimed_by := null;
     new.lease_expires_at := null;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,6 +94,32 @@ async def test_an_advance_that_is_repeated_changes_nothing(jobs: JobsInTest) -> 
 
     assert await jobs.names_of_events(job.id) == before
     assert (await jobs.row(job.id))["job_type"] == "await_project"
+
+
+async def test_time_in_a_phase_counts_from_its_beginning_whatever_waits_were_in_it(
+    jobs: JobsInTest,
+) -> None:
+    job = await jobs.claimed()
+    await jobs.snooze(job)
+    await jobs.set(job.id, phase_began_at=datetime.now(UTC) - timedelta(hours=1))
+    await jobs.let_wait_end(job.id)
+    again = await jobs.claim_one()
+    assert timedelta(minutes=59) < again.in_phase < timedelta(minutes=61)
+
+    await jobs.advance(again)
+    await jobs.let_lease_expire(job.id)
+    assert (await jobs.claim_one()).in_phase < timedelta(minutes=1)
+
+
+async def test_time_in_a_phase_counts_from_the_last_time_a_person_put_the_job_there(
+    jobs: JobsInTest,
+) -> None:
+    job = await jobs.claimed()
+    await jobs.set(job.id, phase_began_at=datetime.now(UTC) - timedelta(hours=1))
+
+    await jobs.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
+
+    assert (await jobs.claim_one()).in_phase < timedelta(minutes=1)
 
 
 async def test_complete_makes_the_client_ready_and_forgets_its_error(jobs: JobsInTest) -> None:

@@ -160,6 +160,10 @@ class House:
                     "update client_provisioning_jobs set run_at = run_at - $1 * interval '1 s'"
                     " where status = 'waiting'"
                 ),
+                (
+                    "update client_provisioning_jobs"
+                    " set phase_began_at = phase_began_at - $1 * interval '1 s'"
+                ),
                 "update pgworker.breakers set probe_at = probe_at - $1 * interval '1 s'",
                 "update pgworker.steps set intended_at = intended_at - $1 * interval '1 s'",
                 (

@@ -126,10 +126,9 @@ async def test_a_first_commit_by_who_lost_the_job_leaves_no_intent(held: LedgerI
 
 
 def test_every_writing_method_is_tried_above() -> None:
-    reading = {"intent_of", "time_in_phase"}
     public = {name for name in vars(Ledger) if not name.startswith("_")}
 
-    assert public - reading == WRITES.keys()
+    assert public - {"intent_of"} == WRITES.keys()
 
 
 async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
@@ -199,25 +198,6 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
     intent = await held.ledger.intent_of(held.client_id)
     assert intent is not None
     assert (intent.provider, intent.ref) == ("supabase", TENANT.ref)
-
-
-async def test_time_in_a_phase_counts_from_the_last_time_a_person_put_the_job_there(
-    held: LedgerInTest,
-) -> None:
-    await _let_an_hour_pass(held.pool)
-    assert timedelta(minutes=59) < await held.ledger.time_in_phase(held.job) < timedelta(minutes=61)
-
-    await held.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
-    (again,) = await Jobs(held.pool, worker="next", lease=LEASE).claim(1, ["provision"])
-    assert await held.ledger.time_in_phase(again) < timedelta(minutes=1)
-
-
-async def _let_an_hour_pass(pool: Pool) -> None:
-    """Move the audit trail's timestamps, past the trigger that keeps it as it was."""
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("alter table pgworker.event_log disable trigger user")
-        await connection.execute("update pgworker.event_log set at = at - interval '1 hour'")
-        await connection.execute("alter table pgworker.event_log enable trigger user")
 
 
 async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:

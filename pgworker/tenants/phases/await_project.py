@@ -35,7 +35,7 @@ class AwaitProject:
         Raises:
             Permanent: it is gone, broken, or not up within the time limit.
         """
-        waited = await ctx.ledger.time_in_phase(ctx.job)
+        waited = ctx.job.in_phase
         seen = await ctx.provider.observe(ctx.ref)
         ctx.log.info("project_observed", state=str(seen.state), answer=seen.answer)
         if seen.state is TenantState.BROKEN:
