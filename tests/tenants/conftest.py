@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.jobs import JobsInTest, jobs_in
 from tests.tenants.tenants_server import PASSWORD, Admin, Server
+
+
+@pytest.fixture
+async def jobs(database: str) -> AsyncIterator[JobsInTest]:
+    """The queue of a fresh, migrated database, with connections for many at once."""
+    async with jobs_in(database, max_size=20) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from pgworker.queue.jobs import Jobs
 from pgworker.simulator.faults import Answer
 from pgworker.tenants.breakers import Breakers
 from pgworker.tenants.providers.postgres import PostgresProvider
-from tests.support.jobs import JobsInTest, jobs_in
+from tests.support.jobs import JobsInTest
 from tests.support.workers import PATIENCE, within
 from tests.tenants.house import TO_NEXT_PROBE_SECONDS, House, a_house
 
@@ -35,12 +35,6 @@ def supabase(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
         return a_house(database, monkeypatch, simulated={}, strange_answers=True, settings=settings)
 
     return opened
-
-
-@pytest.fixture
-async def jobs(database: str) -> AsyncIterator[JobsInTest]:
-    async with jobs_in(database, max_size=20) as opened:
-        yield opened
 
 
 async def let_probe_be_due(pool: Any) -> None:
