@@ -5,7 +5,7 @@
 -- run_at; running past its lease (a rescue: the holder fell silent). Queued ones come by
 -- priority and age; of the waiting ones the earliest thousand due are looked at.
 -- A job whose holders fell silent p_max_crashes times in one phase fails instead.
--- In two statements, because the planner takes an array that it can't see for a short one, and
+-- In several statements, because the planner takes an array that it can't see for a short one, and
 -- any limit for a tenth of the table: so it goes by the indexes, whatever the table holds. The
 -- plans are made once a session (sql/README.md, Plans).
 create or replace function pgworker.claim(
@@ -24,6 +24,7 @@ as $$
 #variable_conflict use_column
 declare
     v_workflows text[];
+    v_earliest bigint[];
     v_ids bigint[];
     v_statuses text[];
     v_workers text[];
@@ -50,6 +51,17 @@ begin
         perform pgworker.fail_poisonous(p_worker, p_max_crashes);
     end if;
 
+    v_earliest := array(
+        select job.id
+        from public.client_provisioning_jobs as job
+        where
+            job.status = 'waiting'
+            and job.run_at <= now()
+            and job.workflow = any(v_workflows)
+        order by job.run_at
+        limit greatest(p_limit, 1000)
+    );
+
     with queued as (
         select job.id, job.status, job.claimed_by, job.priority, job.created_at
         from public.client_provisioning_jobs as job
@@ -62,25 +74,18 @@ begin
         for update skip locked
     ),
 
+    -- coalesce: without it the planner may go by the index of waiting jobs once more, and look
+    -- for each of them in the array.
     rested as (
         select job.id, job.status, job.claimed_by, job.priority, job.created_at
-        from public.client_provisioning_jobs as job
+        from unnest(v_earliest) as earliest (id)
+        inner join public.client_provisioning_jobs as job on earliest.id = job.id
         where
-            job.id = any(array(
-                select due.id
-                from public.client_provisioning_jobs as due
-                where
-                    due.status = 'waiting'
-                    and due.run_at <= now()
-                    and due.workflow = any(v_workflows)
-                order by due.run_at
-                limit greatest(p_limit, 1000)
-            ))
-            and job.status = 'waiting'
+            coalesce(job.status, '') = 'waiting'
             and job.run_at <= now()
         order by job.priority desc, job.created_at, job.id
         limit p_limit
-        for update skip locked
+        for update of job skip locked
     ),
 
     silent as (

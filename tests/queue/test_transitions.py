@@ -565,6 +565,20 @@ async def test_the_worker_reads_no_more_than_what_it_is_about(
     assert read["rows"] <= most_rows
 
 
+async def test_a_claim_among_many_that_have_waited_looks_at_the_earliest_thousand(
+    crowded: JobsInTest,
+) -> None:
+    await crowded.pool.execute(
+        "update client_provisioning_jobs set run_at = now() where status = 'waiting'"
+    )
+
+    read = await rows_read(crowded, "select id from pgworker.claim('worker', 20, '30 s')")
+
+    assert read["seq_scan"] == 0
+    # Each of them twice: in the order of their times, and then in the order of the line.
+    assert read["rows"] <= 2_100
+
+
 @pytest.mark.parametrize(
     "statement", [JOB_QUERIES.outstanding, "select * from pgworker.queue_health"]
 )
