@@ -8,6 +8,7 @@ WHEEL_TESTS ?= tests/db tests/test_packaging.py
 VENV := .venv/.complete
 PIP_INSTALL := install -qq --disable-pip-version-check --no-input
 WHEEL := build/wheel
+PEERS := build/bench/peers/.complete
 export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help venv demo test check test-wheel chaos bench lock clean
@@ -42,14 +43,17 @@ test-wheel: $(VENV) ## build the wheel and test what it installs
 chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), by the plan of a SEED
 	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
-bench: $(VENV) ## measure on this machine: insert to the first line of the first phase
-	@.venv/bin/python bench/latency.py
+bench: $(VENV) $(PEERS) ## measure beside the peers (CELLS=throughput,latency ROUNDS=1: a quick look)
+	@.venv/bin/python -m bench --peers build/bench/peers/bin/python \
+		$(if $(CELLS),--cells $(CELLS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_ARGS)
 
-lock: ## write requirements.lock anew (needs uv; UPGRADE=1 takes newer versions)
+lock: ## write requirements.lock and bench/peers.txt anew (needs uv; UPGRADE=1 takes newer versions)
 	@command -v uv > /dev/null || { echo "uv is missing: pipx install uv" >&2; exit 1; }
 	@uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 \
 		--extra all --group dev $(if $(UPGRADE),--upgrade) \
 		--output-file requirements.lock pyproject.toml
+	@uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 \
+		$(if $(UPGRADE),--upgrade) --output-file bench/peers.txt bench/peers.in
 
 clean: ## remove what the other targets made
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -72,4 +76,13 @@ $(VENV): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/python -m pip $(PIP_INSTALL) -r requirements.lock
 	@.venv/bin/python -m pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+# One that can't be installed here is named in the report: the others are measured all the same.
+$(PEERS): bench/peers.txt
+	@echo "setting up the peers of the bench in build/bench/peers (once)"
+	@rm -f $@
+	@$(PYTHON) -m venv build/bench/peers
+	@build/bench/peers/bin/python -m pip $(PIP_INSTALL) -r $< || \
+		xargs -d '\n' -n 1 build/bench/peers/bin/python -m pip $(PIP_INSTALL) --no-deps < $< || true
 	@touch $@

@@ -1,0 +1,66 @@
+"""Who takes part: each with the settings that its documentation recommends, and its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["ours", "peer", "limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A contender with one set of settings.
+
+    Attributes:
+        name: of the contender.
+        jobs: of a throughput run: a few seconds of work.
+        settings: what the contender is told; empty are its defaults.
+    """
+
+    name: str
+    kind: Kind
+    module: str
+    jobs: int
+    settings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name with the settings."""
+        told = " ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.name} {told or '(defaults)'}"
+
+
+def ours(jobs: int, **settings: int) -> Entry:
+    return Entry("pgworker", "ours", "bench.ours", jobs, settings)
+
+
+def peer(name: str, jobs: int, **settings: int) -> Entry:
+    return Entry(name, "peer", f"bench.peers.{name}", jobs, settings)
+
+
+def limit(jobs: int, **settings: int) -> Entry:
+    return Entry("asyncpg loop", "limit", "bench.limits", jobs, settings)
+
+
+ONE_CONNECTION = limit(100_000, connections=1, batch_size=500)
+TWO_CONNECTIONS = limit(100_000, connections=2, batch_size=500)
+FLOOR = limit(0, connections=0)
+
+BEST = ours(50_000, concurrency=1000)
+
+THROUGHPUT = (
+    ONE_CONNECTION,
+    TWO_CONNECTIONS,
+    BEST,
+    ours(20_000),
+    peer("pgqueuer", 40_000, batch_size=500, pool=10),
+    peer("pgqueuer", 15_000),
+)
+
+LATENCY = (
+    FLOOR,
+    ours(0),
+    peer("pgqueuer", 0),
+)
