@@ -5,49 +5,174 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import platform
+import signal
+import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.cells import latency, throughput
-from bench.running import Bench
-from bench.server import bench_server
+import asyncpg
 
-CELLS = {"throughput": throughput, "latency": latency}
-BUILD = Path(__file__).parents[1] / "build" / "bench"
+from bench import picture, report
+from bench.cells import (
+    awaiting,
+    degradation,
+    enqueue,
+    latency,
+    processes,
+    tenants,
+    throughput,
+)
+from bench.running import ROOT, Bench, RunFailed
+from bench.server import SETTINGS, bench_server
+from bench.targets import judge
+from pgworker.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.targets import Run
+
+CELLS = {
+    "throughput": throughput,
+    "latency": latency,
+    "degradation": degradation,
+    "enqueue": enqueue,
+    "awaiting": awaiting,
+    "processes": processes,
+    "tenants": tenants,
+}
+BUILD = ROOT / "build" / "bench"
+DOCS = ROOT / "docs"
+PEERS = ("pgqueuer", "awa-pg", "procrastinate", "chancy", "absurd-sdk", "dbos")
+VERSIONS = (
+    "import importlib.metadata as m, sys\n"
+    "installed = {d.name: d.version for d in m.distributions()}\n"
+    "print(', '.join(f'{n} {installed[n]}' for n in sys.argv[1:] if n in installed))"
+)
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the chosen cells, one after the other, on one server."""
-    results: dict[str, Any] = {}
+    cells: dict[str, list[Run]] = {}
+    began = time.monotonic()
+    deadline = began + arguments.minutes * 60
     async with bench_server(BUILD) as server:
-        bench = Bench(server, arguments.peers, arguments.rounds, arguments.scale)
+        bench = Bench(server, arguments.peers, arguments.rounds, arguments.scale, deadline)
         for name in arguments.cells:
-            print(name, file=sys.stderr, flush=True)
-            results[name] = await CELLS[name].measure(bench)
-    return results
+            minutes = (time.monotonic() - began) / 60
+            print(f"{name} ({minutes:.1f} minutes so far)", file=sys.stderr, flush=True)
+            try:
+                cells[name] = await CELLS[name].measure(bench)
+            except (RunFailed, asyncpg.PostgresError, TimeoutError) as error:
+                cells[name] = [{"label": name, "failed": f"{name}: {error!r}"}]
+                print(f"  {error!r}", file=sys.stderr)
+        postgres = await server.admin.fetchval("show server_version")
+    conditions = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine(),
+        "postgres": postgres,
+        "python": platform.python_version(),
+        "pgworker": __version__,
+        "settings": ", ".join(f"{name}={value}" for name, value in SETTINGS.items()),
+        "peers": peers(arguments.peers),
+        "rounds": arguments.rounds,
+        "scale": arguments.scale,
+        "minutes": (time.monotonic() - began) / 60,
+    }
+    return {"conditions": conditions, "cells": cells}
 
 
-def parse() -> argparse.Namespace:
+def machine() -> str:
+    """Return what a reader must know of the machine."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores ({model}), {gib:.0f} GiB"
+
+
+def peers(python: Path | None) -> str:
+    """Return the versions of the peers that are installed."""
+    if python is None:
+        return ""
+    command = [str(python), "-c", VERSIONS, *PEERS]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def write(results: Mapping[str, Any], *, publish: bool) -> None:
+    """Write the report and its picture, to build/bench and, when asked to, to docs."""
+    places = [(BUILD / "report.md", BUILD / "bench.svg", "bench.svg")]
+    if publish:
+        places.append((DOCS / "benchmarks.md", DOCS / "images" / "bench.svg", "images/bench.svg"))
+    for text, image, link in places:
+        text.write_text(report.render(results, picture=link))
+        image.write_text(picture.draw(results["cells"]))
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print the verdicts."""
+    for verdict in judge(results["cells"]):
+        if verdict.value is not None:
+            print(
+                f"{verdict.promise}: {verdict.value:.2f}"
+                f" (target {verdict.target}) {verdict.outcome}"
+            )
+    print(f"report: {(BUILD / 'report.md').relative_to(ROOT)}")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "--cells",
-        type=lambda text: text.split(","),
-        default=list(CELLS),
-        help=f"some of {','.join(CELLS)}",
+        "--cells", type=cell_names, default=list(CELLS), help=f"some of {','.join(CELLS)}"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--minutes", type=float, default=17.0, help="after these no cell begins another round"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="of the counts of jobs")
     parser.add_argument("--peers", type=Path, help="an interpreter that has the peers")
-    return parser.parse_args()
+    parser.add_argument(
+        "--publish", action="store_true", help="write docs/benchmarks.md and its picture, too"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="measure nothing: report the last results again"
+    )
+    return parser.parse_args(arguments)
+
+
+def cell_names(text: str) -> list[str]:
+    """Read the names of cells."""
+    names = text.split(",")
+    for name in names:
+        if name not in CELLS:
+            raise argparse.ArgumentTypeError(f"no cell {name!r}: there are {','.join(CELLS)}")
+    return names
 
 
 def main() -> None:
     """Measure, and write what was measured."""
-    results = asyncio.run(measure(parse()))
-    BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "results.json").write_text(json.dumps(results, indent=1))
+    arguments = parse()
+    # As Ctrl-C: the server must not outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    kept = BUILD / "results.json"
+    if arguments.again:
+        results = json.loads(kept.read_text())
+    else:
+        results = asyncio.run(measure(arguments))
+        kept.write_text(json.dumps(results))
+    write(results, publish=arguments.publish)
+    show(results)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def limit(jobs: int, **settings: int) -> Entry:
 
 ONE_CONNECTION = limit(100_000, connections=1, batch_size=500)
 TWO_CONNECTIONS = limit(100_000, connections=2, batch_size=500)
-FLOOR = limit(0, connections=0)
+FLOOR = Entry("a bare listener", "limit", "bench.limits", 200, {"connections": 0})
 
 BEST = ours(50_000, concurrency=1000)
 
@@ -56,11 +56,36 @@ THROUGHPUT = (
     BEST,
     ours(20_000),
     peer("pgqueuer", 40_000, batch_size=500, pool=10),
-    peer("pgqueuer", 15_000),
+    peer("pgqueuer", 12_000),
+    peer("awa", 25_000, workers=1024, claim_batch_size=512),
+    peer("awa", 8_000),
+    peer("procrastinate", 1_200, concurrency=20),
+    peer("procrastinate", 600),
+    peer("chancy", 4_000, concurrency=100),
+    peer("absurd", 1_500, concurrency=100),
+    peer("dbos", 1_500),
 )
 
+# Those that poll take longer for each: fewer jobs tell as much.
 LATENCY = (
     FLOOR,
-    ours(0),
-    peer("pgqueuer", 0),
+    ours(200),
+    peer("pgqueuer", 200),
+    peer("awa", 200),
+    peer("procrastinate", 200, concurrency=20),
+    peer("chancy", 200, concurrency=100),
+    peer("absurd", 40, concurrency=100),
+    peer("dbos", 10),
 )
+
+# Those that have a bulk call.
+ENQUEUE = (
+    ours(50_000),
+    peer("pgqueuer", 50_000),
+    peer("awa", 50_000),
+    peer("procrastinate", 15_000),
+    peer("chancy", 5_000),
+)
+
+# Who would belong here and doesn't take part.
+ABSENT = {"oban": "its package can't be had for Python 3.11"}

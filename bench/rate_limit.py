@@ -1,11 +1,11 @@
 """How many requests the provider refuses (429) when many workers share one token.
 
-Run it with `.venv/bin/python bench/rate_limit.py`. It starts a durable embedded PostgreSQL of its
-own (or uses DATABASE_URL: it makes and drops databases there), the simulator of the Management
-API with a low rate limit that it really counts, and so many worker processes; then it signs all
-clients up at once. That is done twice: with workers that share the rate limit through PostgreSQL,
-and with workers that each follow the headers of their own answers, which is what a process can do
-that asks nobody.
+Run it with `.venv/bin/python -m bench.rate_limit`; it is no part of `make bench`, which compares.
+It starts a durable embedded PostgreSQL of its own, the simulator of the Management API with a low
+rate limit that it really counts, and so many worker processes; then it signs all clients up at
+once. That is done twice: with workers that share the rate limit through PostgreSQL, and with
+workers that each follow the headers of their own answers, which is what a process can do that asks
+nobody.
 """
 
 from __future__ import annotations
@@ -14,18 +14,14 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import structlog
 
-from pgworker.db.embedded import embedded_server
+from bench.running import ROOT
+from bench.server import bench_server
 from pgworker.db.migrate import migrate
 from pgworker.db.pool import connect
 from pgworker.settings import load_settings
@@ -66,7 +62,7 @@ async def run_workers(count: int, mode: str, dsn: str, simulator: Simulator) -> 
         "PGWORKER_PROVIDER": "supabase",
         "PGWORKER_ENCRYPTION_KEYS": "bench:" + "A" * 43 + "=",
         "PGWORKER_PROJECT_POLL_SECONDS": "1",
-        "PGWORKER_MIGRATIONS_DIR": str(Path(__file__).parents[1] / "supabase" / "migrations"),
+        "PGWORKER_MIGRATIONS_DIR": str(ROOT / "supabase" / "migrations"),
         "SUPABASE_ACCESS_TOKEN": simulator.token,
         "SUPABASE_ORG_ID": simulator.organization,
         "SUPABASE_API_URL": simulator.url,
@@ -74,9 +70,9 @@ async def run_workers(count: int, mode: str, dsn: str, simulator: Simulator) -> 
         "PGWORKER_SUPABASE_POOLER_HOSTS": "127.0.0.1",
         "PGWORKER_SUPABASE_POOLER_PORT": str(simulator.pooler_port),
     }
-    command = (sys.executable, __file__, "--work", mode)
+    command = (sys.executable, "-m", "bench.rate_limit", "--work", mode)
     workers = [
-        await asyncio.create_subprocess_exec(*command, env=os.environ | environment)
+        await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=os.environ | environment)
         for _ in range(count)
     ]
     try:
@@ -125,22 +121,11 @@ async def main(arguments: argparse.Namespace) -> None:
         f"{arguments.limit} requests per {arguments.window:g} s and bucket",
         flush=True,
     )
-    settings = load_settings()
-    async with AsyncExitStack() as stack:
-        if settings.database_url is not None:
-            dsn = settings.database_url.get_secret_value()
-        else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pgworker-bench-"))
-            dsn = (await stack.enter_async_context(embedded_server(Path(folder)))).dsn
-        admin = await connect(dsn)
+    async with bench_server(ROOT / "build" / "bench") as server:
         for mode in (ALONE, SHARED):
-            name = f"pgworker_bench_{uuid4().hex[:8]}"
-            await admin.execute(f"create database {name}")
-            try:
-                await measure(arguments, mode, urlunsplit(urlsplit(dsn)._replace(path=f"/{name}")))
-            finally:
-                await admin.execute(f"drop database {name} with (force)")
-        await admin.close()
+            await server.create("bench_run")
+            await measure(arguments, mode, server.dsn_of("bench_run"))
+            await server.drop("bench_run")
 
 
 def parse() -> argparse.Namespace:

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from bench.field import Entry
     from bench.running import Bench
 
+SHOWN = (
+    *("jobs_per_second", "p50_ms", "p99_ms", "worker_cpu_us", "server_cpu_us", "wal_bytes"),
+    *("late_p99_s", "connections", "worker_mib", "raw_seconds", "ratio", "others_cores"),
+)
+
 
 async def interleaved(
     bench: Bench,
@@ -34,7 +39,7 @@ async def interleaved(
             runs.append(failed(entry, error))
         else:
             templates[entry.label] = (entry, template)
-    for round_number in range(1, bench.rounds + 1):
+    for round_number in bench.turns():
         for entry, template in list(templates.values()):
             await bench.server.copy(template, "bench_run")
             try:
@@ -64,6 +69,5 @@ def failed(entry: Entry, error: RunFailed) -> dict[str, Any]:
 
 def tell(run: dict[str, Any]) -> None:
     """Show a run while the bench goes on."""
-    shown = ("jobs_per_second", "p50_ms", "p99_ms", "worker_cpu_us", "server_cpu_us", "commits")
-    figures = "  ".join(f"{name} {run[name]:,.3g}" for name in shown if name in run)
-    print(f"  {run['label']:45} {figures}", file=sys.stderr, flush=True)
+    figures = "  ".join(f"{name} {run[name]:,.4g}" for name in SHOWN if name in run)
+    print(f"  {run['label']:50} {figures}", file=sys.stderr, flush=True)

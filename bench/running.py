@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import resource
 import sys
@@ -13,16 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.field import Entry
     from bench.server import BenchServer
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 420
 
 
 class RunFailed(Exception):
-    """A contender's process has failed."""
+    """A contender could not be measured; the message says whose, and its last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,21 @@ class Bench:
     Attributes:
         peers_python: an interpreter that has the peers; None leaves them out.
         scale: of all counts of jobs; below 1 for a quick look.
+        deadline: on `time.monotonic`; after it no cell begins a second round.
     """
 
     server: BenchServer
     peers_python: Path | None
     rounds: int
     scale: float = 1.0
+    deadline: float = math.inf
+
+    def turns(self) -> Iterator[int]:
+        """Number the rounds, as many as there is time for, and one at least."""
+        for number in range(1, self.rounds + 1):
+            if number > 1 and time.monotonic() > self.deadline:
+                return
+            yield number
 
     def takes(self, entry: Entry) -> bool:
         """Tell whether the entry can take part."""
@@ -96,11 +110,25 @@ class Bench:
         return result | {"others_cores": others / (time.perf_counter() - began)}
 
     async def template(
-        self, entry: Entry, database: str, *, prepared: int, enqueued: int = 0
+        self,
+        entry: Entry,
+        database: str,
+        *,
+        prepared: int,
+        enqueued: int = 0,
+        paused: bool = False,
     ) -> None:
-        """Make a database to copy runs from: prepared, so many jobs enqueued, tidy."""
+        """Make a database to copy runs from: prepared, so many jobs enqueued, tidy.
+
+        Args:
+            paused: no worker claims, until resumed (ours only).
+        """
         await self.server.create(database)
         await self.run(entry, "prepare", database, "--jobs", str(prepared))
+        if paused:
+            connection = await asyncpg.connect(self.server.dsn_of(database))
+            await connection.execute("select pgworker.pause()")
+            await connection.close()
         if enqueued:
             await self.run(entry, "enqueue", database, "--jobs", str(enqueued))
         await self.server.settle(database)

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from bench.field import Entry
     from bench.running import Bench
 
-JOBS = 200
-WARM_UP = 20
+WARM_UP = 0.1
 
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
@@ -23,7 +22,8 @@ async def measure(bench: Bench) -> list[dict[str, Any]]:
         await bench.template(entry, template, prepared=1000)
 
     async def run(entry: Entry, database: str) -> dict[str, Any]:
-        options = ("--jobs", str(bench.scaled(JOBS)), "--warm-up", str(WARM_UP))
+        jobs = bench.scaled(entry.jobs)
+        options = ("--jobs", str(jobs), "--warm-up", str(max(1, int(jobs * WARM_UP))))
         result = await bench.measure(entry, "latency", database, *options)
         waits = result["ms"]
         return result | {"p50_ms": percentile(waits, 50), "p99_ms": percentile(waits, 99)}

@@ -1,0 +1,97 @@
+"""Throughput beside a backlog, a million that wait, and a million that are finished."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from bench import field
+from bench.rounds import described, failed, tell
+from bench.running import RunFailed
+
+if TYPE_CHECKING:
+    from bench.running import Bench
+
+ROWS = 1_000_000
+BACKLOG = 50_000
+# Started of the backlog; of them so many to warm up.
+STARTED = 40_000
+WARM_UP = 8_000
+LATER = """
+insert into client_provisioning_jobs (client_id, run_at)
+select id, now() + interval '1 day' from clients c
+where not exists (select from client_provisioning_jobs j where j.client_id = c.id)
+limit $1
+"""
+
+
+async def measure(bench: Bench) -> list[dict[str, Any]]:
+    """Start the same number of jobs beside each of the four."""
+    runs: list[dict[str, Any]] = []
+    templates: dict[str, str] = {}
+    for beside, make in MADE_BY.items():
+        database = f"bench_{beside}"
+        try:
+            await make(bench, database)
+        except RunFailed as error:
+            runs.append(failed(field.BEST, error) | _told(beside))
+        else:
+            templates[beside] = database
+    options = ("--jobs", str(bench.scaled(STARTED)), "--warm-up", str(bench.scaled(WARM_UP)))
+    for round_number in bench.turns():
+        for beside, template in templates.items():
+            await bench.server.copy(template, "bench_run")
+            told = _told(beside) | {"round": round_number}
+            try:
+                result = await bench.measure(
+                    field.BEST, "work", "bench_run", *options, "--beside-backlog"
+                )
+            except RunFailed as error:
+                runs.append(failed(field.BEST, error) | told)
+            else:
+                runs.append(told | result)
+                tell(runs[-1])
+    for database in ("bench_run", *templates.values()):
+        await bench.server.drop(database)
+    return runs
+
+
+def _told(beside: str) -> dict[str, Any]:
+    many = f"{BACKLOG:,} queued" if beside == "few" else f"1 M {beside}"
+    return described(field.BEST) | {"label": f"beside {many}", "beside": beside}
+
+
+async def _few(bench: Bench, database: str) -> None:
+    backlog = bench.scaled(BACKLOG)
+    await bench.template(field.BEST, database, prepared=backlog, enqueued=backlog)
+
+
+async def _queued(bench: Bench, database: str) -> None:
+    rows = bench.scaled(ROWS)
+    await bench.template(field.BEST, database, prepared=rows, enqueued=rows)
+
+
+async def _waiting(bench: Bench, database: str) -> None:
+    rows, backlog = bench.scaled(ROWS), bench.scaled(BACKLOG)
+    await bench.server.create(database)
+    await bench.run(field.BEST, "prepare", database, "--jobs", str(rows + backlog))
+    connection = await asyncpg.connect(bench.server.dsn_of(database))
+    await connection.execute(LATER, rows, timeout=600)
+    await connection.close()
+    await bench.run(field.BEST, "enqueue", database, "--jobs", str(backlog))
+    await bench.server.settle(database)
+
+
+async def _finished(bench: Bench, database: str) -> None:
+    """Work them really off, so that every row and event is there that this leaves."""
+    rows, backlog = bench.scaled(ROWS), bench.scaled(BACKLOG)
+    await bench.server.create(database)
+    await bench.run(field.BEST, "prepare", database, "--jobs", str(rows + backlog))
+    await bench.run(field.BEST, "enqueue", database, "--jobs", str(rows))
+    await bench.run(field.BEST, "work", database, "--jobs", str(rows))
+    await bench.run(field.BEST, "enqueue", database, "--jobs", str(backlog))
+    await bench.server.settle(database)
+
+
+MADE_BY = {"few": _few, "queued": _queued, "waiting": _waiting, "finished": _finished}

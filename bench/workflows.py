@@ -1,0 +1,72 @@
+"""Workflows for `pgworker run` under measurement, named by PGWORKER_WORKFLOW as users do."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from bench.contender import peak_mib
+from pgworker.models import ClientStatus, Done, Outcome, Snooze
+from pgworker.tenants.phases.await_project import AwaitProject
+from pgworker.tenants.phases.base import PhaseContext
+from pgworker.tenants.providers.base import Observation, Provider, TenantState
+from pgworker.tenants.workflow import Workflow
+
+
+class NoOp:
+    """Does nothing, under the name of a workflow's first phase."""
+
+    name = "create_project"
+    client_status = ClientStatus.CREATING_PROJECT
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        return Done()
+
+
+class ComingUp:
+    """A stub of a provider whose every project is still coming up: it answers at once."""
+
+    async def observe(self, ref: str) -> Observation:
+        return Observation(TenantState.COMING_UP, "COMING_UP")
+
+
+class AwaitForEver:
+    """The real `await_project` before that stub; notes how late each look comes.
+
+    A look is due when the delay is over that the look before it asked for. What is noted goes to
+    the file BENCH_NOTES when the process leaves: when each look was due (seconds, monotonic) and
+    how late it came; those that didn't come any more count until then.
+    """
+
+    name = AwaitProject.name
+    client_status = AwaitProject.client_status
+
+    def __init__(self) -> None:
+        self._phase = AwaitProject()
+        self._due: dict[int, float] = {}
+        self._looks: list[tuple[float, float]] = []
+        if "BENCH_NOTES" in os.environ:
+            atexit.register(self._write, Path(os.environ["BENCH_NOTES"]))
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        due = self._due.get(ctx.job.id)
+        if due is not None:
+            self._looks.append((due, time.monotonic() - due))
+        outcome = await self._phase.run(replace(ctx, provider=cast("Provider", ComingUp())))
+        assert isinstance(outcome, Snooze), "the stub is never ready"
+        self._due[ctx.job.id] = time.monotonic() + outcome.delay.total_seconds()
+        return outcome
+
+    def _write(self, path: Path) -> None:
+        now = time.monotonic()
+        looks = self._looks + [(due, now - due) for due in self._due.values() if due < now]
+        path.write_text(json.dumps({"looks": looks, "peak_mib": peak_mib()}))
+
+
+NO_OP = Workflow("provision", (NoOp(),))
+AWAITING = Workflow("provision", (AwaitForEver(),))
