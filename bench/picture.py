@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 WIDTH, LEFT, RIGHT = 760, 150, 110
 ROW, GAP = 24, 44
+OFF_SCALE = 40
 COLOURS = {"ours": "#2f6feb", "peer": "#9aa4b2", "limit": "#d9b44a"}
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}"
@@ -25,7 +26,7 @@ def draw(cells: Mapping[str, Sequence[Run]]) -> str:
     """Return the SVG; a cell that wasn't measured is left out."""
     panels = [
         ("No-op jobs a second, one worker process", "throughput", "jobs_per_second", max, ",.0f"),
-        ("Enqueue to start, median ms (less is better)", "latency", "p50_ms", min, ".2f"),
+        ("Enqueue to start, median ms (less is better)", "latency", "p50_ms", min, ",.2f"),
     ]
     parts: list[str] = []
     y = 0
@@ -35,14 +36,17 @@ def draw(cells: Mapping[str, Sequence[Run]]) -> str:
             continue
         parts.append(f'<text class="title" x="0" y="{y + 18}">{escape(title)}</text>')
         y += 30
-        largest = max(value for _, _, value in bars)
+        values = [value for _, _, value in bars]
+        # Latencies differ a thousandfold: who is off the scale is cut off, and its number tells.
+        largest = min(max(values), OFF_SCALE * min(values)) if best is min else max(values)
         for name, kind, value in bars:
-            length = max(2.0, value / largest * (WIDTH - LEFT - RIGHT))
+            length = max(2.0, min(1.0, value / largest) * (WIDTH - LEFT - RIGHT))
+            mark = "» " if value > largest else ""
             parts.append(
                 f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>'
                 f'<rect x="{LEFT}" y="{y + 3}" width="{length:.1f}" height="{ROW - 7}" rx="2"'
                 f' fill="{COLOURS[kind]}"/>'
-                f'<text x="{LEFT + length + 6:.1f}" y="{y + 15}">{value:{shape}}</text>'
+                f'<text x="{LEFT + length + 6:.1f}" y="{y + 15}">{mark}{value:{shape}}</text>'
             )
             y += ROW
         y += GAP - ROW

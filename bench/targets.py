@@ -61,9 +61,7 @@ def judge(cells: Mapping[str, Sequence[Run]]) -> list[Verdict]:
             0.45,
         ),
         at_most("enqueue to start, median ÷ floor", ratio(p50.ours(min), floor), 2.5),
-        at_most(
-            "enqueue to start, median ÷ best peer's", ratio(p50.ours(min), p50.peer(min)), 0.65
-        ),
+        at_most("enqueue to start, median ÷ best peer", ratio(p50.ours(min), p50.peer(min)), 0.65),
         at_most("enqueue to start, p99 ÷ floor", ratio(p99.ours(min), floor), 6),
         *(
             at_least(f"throughput beside 1 M {what} ÷ few", ratio(beside.of(what), few), 0.95)

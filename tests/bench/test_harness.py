@@ -1,0 +1,78 @@
+"""The harness runs; how fast anything is, is no matter here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from bench import field
+from bench.cells import latency, processes, tenants, throughput
+from bench.running import Bench
+from bench.server import BenchServer, bench_server
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BenchServer]:
+    async with bench_server(tmp_path_factory.mktemp("bench")) as running:
+        yield running
+
+
+def bench_of(server: BenchServer, *, rounds: int = 1, scale: float = 0.002) -> Bench:
+    return Bench(server, peers_python=None, rounds=rounds, scale=scale)
+
+
+async def test_contenders_take_turns_peers_are_left_out_and_who_breaks_is_named(
+    server: BenchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = field.Entry("broken", "ours", "bench.no_such_contender", 10_000)
+    entries = (field.ONE_CONNECTION, broken, field.peer("pgqueuer", 10), field.BEST)
+    monkeypatch.setattr(field, "THROUGHPUT", entries)
+
+    runs = await throughput.measure(bench_of(server, rounds=2))
+
+    ours = [run for run in runs if "failed" not in run]
+    turn = [field.ONE_CONNECTION.label, field.BEST.label]
+    assert [(run["label"], run["round"]) for run in ours] == [
+        (label, number) for number in (1, 2) for label in turn
+    ]
+    for run in ours:
+        assert run["jobs_per_second"] > 0
+        assert run["worker_mib"] > 10
+        assert run["wal_bytes"] > 0
+        assert 0 < run["commits"] < 10
+    (said,) = [run["failed"] for run in runs if "failed" in run]
+    assert "no_such_contender" in said
+
+
+async def test_latency_is_measured_beside_its_floor(server: BenchServer) -> None:
+    runs = await latency.measure(bench_of(server, scale=0.05))
+
+    assert [run["name"] for run in runs] == ["a bare listener", "pgworker"]
+    assert all(len(run["ms"]) == 10 and 0 < run["p50_ms"] <= run["p99_ms"] for run in runs)
+
+
+async def test_real_worker_processes_work_a_paused_backlog_off_after_it_is_resumed(
+    server: BenchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "COUNTS", (2,))
+
+    (run,) = await processes.measure(bench_of(server))
+
+    assert (run["processes"], run["jobs"]) == (2, 40)
+
+
+async def test_tenants_are_made_and_leave_no_database_behind(
+    server: BenchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tenants, "WARM_UP", 0)
+    monkeypatch.setattr(tenants, "TENANTS", 1)
+
+    (run,) = await tenants.measure(bench_of(server))
+
+    assert run["ratio"] > 0
+    left = await server.admin.fetch("select datname from pg_database where not datistemplate")
+    assert [row["datname"] for row in left] == ["postgres"]
