@@ -140,6 +140,17 @@ async def enqueue(contender: Contender, *, jobs: int) -> dict[str, Any]:
     return {"jobs": jobs, "seconds": seconds, "jobs_per_second": jobs / seconds}
 
 
+async def one_by_one(contender: Contender, jobs: int) -> Callable[[], Awaitable[None]]:
+    """Return what enqueues so many jobs, for contenders without a bulk call."""
+    enqueue_one = await contender.enqueue_one()
+
+    async def go() -> None:
+        for _ in range(jobs):
+            await enqueue_one()
+
+    return go
+
+
 async def unless_ended(working: asyncio.Task[None], awaitable: Coroutine[Any, Any, T]) -> T:
     """Await something, or raise what ended the worker."""
     waiting = asyncio.ensure_future(awaitable)

@@ -50,7 +50,7 @@ class Pgworker:
 
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
         connection = await connect(self._dsn)
-        clients = [row["id"] for row in await connection.fetch(FREE_CLIENTS, jobs)]
+        clients = [row["id"] for row in await connection.fetch(FREE_CLIENTS, jobs, timeout=600)]
         assert len(clients) == jobs, "prepare comes first, for so many jobs"
         calls = [clients[start : start + BULK] for start in range(0, jobs, BULK)]
         statement = await connection.prepare(ENQUEUE)

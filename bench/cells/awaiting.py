@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import asyncpg
 from bench import field
 from bench.daemons import daemons
 from bench.figures import percentile
-from bench.rounds import failed, tell
+from bench.rounds import Subject, in_turns
 from bench.running import RunFailed
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ CLIENTS = 10_000
 INTERVAL_SECONDS = 5
 SETTLING_SECONDS = 10
 MEASURED_SECONDS = 25
-TEMPLATE = "bench_template"
 REFS = "update clients set project_ref = 'ref-' || id"
 # Far away while the worker starts.
 JOBS = """
@@ -42,29 +42,21 @@ where datname = current_database() and pid <> pg_backend_pid() and backend_type 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
     """Look at each client every 5 s for a while; note how late the looks come."""
     clients = bench.scaled(CLIENTS)
-    await bench.template(field.BEST, TEMPLATE, prepared=clients)
-    connection = await asyncpg.connect(bench.server.dsn_of(TEMPLATE))
-    await connection.execute(REFS)
-    await connection.execute(JOBS)
-    await connection.close()
-    await bench.server.settle(TEMPLATE)
-    runs = []
-    for round_number in bench.turns():
-        await bench.server.copy(TEMPLATE, "bench_run")
-        told = {"label": f"{clients:,} clients", "clients": clients, "round": round_number}
-        try:
-            runs.append(told | await _run(bench))
-        except RunFailed as error:
-            runs.append(failed(field.BEST, error) | told)
-        else:
-            tell(runs[-1])
-    await bench.server.drop("bench_run")
-    await bench.server.drop(TEMPLATE)
-    return runs
+
+    async def prepare(template: str) -> None:
+        await bench.template(field.BEST, template, prepared=clients)
+        connection = await asyncpg.connect(bench.server.dsn_of(template))
+        await connection.execute(REFS)
+        await connection.execute(JOBS)
+        await connection.close()
+        await bench.server.settle(template)
+
+    told = {"label": f"{clients:,} clients", "clients": clients}
+    return await in_turns(bench, [Subject(told, "bench_template", prepare, partial(_run, bench))])
 
 
-async def _run(bench: Bench) -> dict[str, Any]:
-    dsn = bench.server.dsn_of("bench_run")
+async def _run(bench: Bench, database: str) -> dict[str, Any]:
+    dsn = bench.server.dsn_of(database)
     eye = await asyncpg.connect(dsn)
     with TemporaryDirectory(prefix="pgworker-bench-") as folder:
         notes = Path(folder, "notes.json")
@@ -80,14 +72,14 @@ async def _run(bench: Bench) -> dict[str, Any]:
             await eye.execute(BEGIN, INTERVAL_SECONDS)
             await eye.execute("select pg_notify('pgworker', 'bench')")
             await asyncio.sleep(SETTLING_SECONDS)
-            before = await bench.server.usage("bench_run")
+            before = await bench.server.usage(database)
             began = time.monotonic()
             connections = 0
             while time.monotonic() < began + MEASURED_SECONDS:
                 connections = max(connections, await eye.fetchval(CONNECTIONS))
                 await asyncio.sleep(0.5)
             ended = time.monotonic()
-            used = await bench.server.usage("bench_run") - before
+            used = await bench.server.usage(database) - before
         await eye.close()
         if not notes.exists():
             raise RunFailed("pgworker run left no notes")

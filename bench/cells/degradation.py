@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from bench import field
-from bench.rounds import described, failed, tell
-from bench.running import RunFailed
+from bench.rounds import Subject, described, in_turns
 
 if TYPE_CHECKING:
     from bench.running import Bench
@@ -28,38 +28,25 @@ limit $1
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
     """Start the same number of jobs beside each of the four."""
-    runs: list[dict[str, Any]] = []
-    templates: dict[str, str] = {}
-    for beside, make in MADE_BY.items():
-        database = f"bench_{beside}"
-        try:
-            await make(bench, database)
-        except RunFailed as error:
-            runs.append(failed(field.BEST, error) | _told(beside))
-        else:
-            templates[beside] = database
+    labels = {beside: f"beside {bench.scaled(ROWS):,} {beside}" for beside in MADE_BY}
+    labels["few"] = f"beside {bench.scaled(BACKLOG):,} queued"
+    return await in_turns(
+        bench,
+        [
+            Subject(
+                described(field.BEST) | {"label": labels[beside], "beside": beside},
+                f"bench_{beside}",
+                partial(make, bench),
+                partial(_run, bench),
+            )
+            for beside, make in MADE_BY.items()
+        ],
+    )
+
+
+async def _run(bench: Bench, database: str) -> dict[str, Any]:
     options = ("--jobs", str(bench.scaled(STARTED)), "--warm-up", str(bench.scaled(WARM_UP)))
-    for round_number in bench.turns():
-        for beside, template in templates.items():
-            await bench.server.copy(template, "bench_run")
-            told = _told(beside) | {"round": round_number}
-            try:
-                result = await bench.measure(
-                    field.BEST, "work", "bench_run", *options, "--beside-backlog"
-                )
-            except RunFailed as error:
-                runs.append(failed(field.BEST, error) | told)
-            else:
-                runs.append(told | result)
-                tell(runs[-1])
-    for database in ("bench_run", *templates.values()):
-        await bench.server.drop(database)
-    return runs
-
-
-def _told(beside: str) -> dict[str, Any]:
-    many = f"{BACKLOG:,} queued" if beside == "few" else f"1 M {beside}"
-    return described(field.BEST) | {"label": f"beside {many}", "beside": beside}
+    return await bench.measure(field.BEST, "work", database, *options, "--beside-backlog")
 
 
 async def _few(bench: Bench, database: str) -> None:

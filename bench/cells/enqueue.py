@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench import field
-from bench.rounds import interleaved
+from bench.rounds import entries, in_turns
 
 if TYPE_CHECKING:
     from bench.field import Entry
@@ -22,4 +22,4 @@ async def measure(bench: Bench) -> list[dict[str, Any]]:
         options = ("--jobs", str(bench.scaled(entry.jobs)))
         return await bench.measure(entry, "enqueue", database, *options)
 
-    return await interleaved(bench, field.ENQUEUE, prepare, run)
+    return await in_turns(bench, entries(bench, field.ENQUEUE, prepare, run))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import field
 from bench.figures import percentile
-from bench.rounds import interleaved
+from bench.rounds import entries, in_turns
 
 if TYPE_CHECKING:
     from bench.field import Entry
@@ -28,4 +28,4 @@ async def measure(bench: Bench) -> list[dict[str, Any]]:
         waits = result["ms"]
         return result | {"p50_ms": percentile(waits, 50), "p99_ms": percentile(waits, 99)}
 
-    return await interleaved(bench, field.LATENCY, prepare, run)
+    return await in_turns(bench, entries(bench, field.LATENCY, prepare, run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import asyncpg
 from bench import field
 from bench.daemons import daemons
 from bench.figures import median
-from bench.rounds import failed, tell
+from bench.rounds import Subject, in_turns
 from bench.running import ROOT, RunFailed
 from pgworker.db.postmaster import binary
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 WARM_UP = 2
 TENANTS = 5
 PATIENCE_SECONDS = 60
-TEMPLATE = "bench_template"
 REFS = "select project_ref from clients where project_ref is not null"
 SIGN_UP = "insert into clients (name, auto_provision) values ('tenant', true) returning id"
 STATUS = "select provisioning_status, provisioning_error from clients where id = $1"
@@ -35,24 +35,21 @@ STATUS = "select provisioning_status, provisioning_error from clients where id =
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
     """Make tenants one after the other, ours and raw ones in turn."""
-    await bench.template(field.BEST, TEMPLATE, prepared=0)
-    runs = []
-    for round_number in bench.turns():
-        await bench.server.copy(TEMPLATE, "bench_run")
-        told = {"label": "postgres tenant", "round": round_number}
-        try:
-            runs.append(told | await _run(bench.server))
-        except RunFailed as error:
-            runs.append(failed(field.BEST, error) | told)
-        else:
-            tell(runs[-1])
-    await bench.server.drop("bench_run")
-    await bench.server.drop(TEMPLATE)
-    return runs
+    return await in_turns(
+        bench,
+        [
+            Subject(
+                {"label": "postgres tenant"},
+                "bench_template",
+                partial(bench.template, field.BEST, prepared=0),
+                partial(_run, bench.server),
+            )
+        ],
+    )
 
 
-async def _run(server: BenchServer) -> dict[str, Any]:
-    dsn = server.dsn_of("bench_run")
+async def _run(server: BenchServer, database: str) -> dict[str, Any]:
+    dsn = server.dsn_of(database)
     ours, raw = [], []
     eye = await asyncpg.connect(dsn)
     with TemporaryDirectory(prefix="pgworker-bench-") as folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bench import field
-from bench.rounds import interleaved
+from bench.rounds import entries, in_turns
 
 if TYPE_CHECKING:
     from bench.field import Entry
@@ -26,4 +26,4 @@ async def measure(bench: Bench) -> list[dict[str, Any]]:
         options = ("--jobs", str(jobs), "--warm-up", str(max(1, int(jobs * WARM_UP))))
         return await bench.measure(entry, "work", database, *options)
 
-    return await interleaved(bench, field.THROUGHPUT, prepare, run)
+    return await in_turns(bench, entries(bench, field.THROUGHPUT, prepare, run))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from absurd_sdk import AsyncAbsurd
 
-from bench.contender import main
+from bench.contender import main, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -37,13 +37,7 @@ class Absurd:
             assert await process.wait() == 0, f"absurdctl {arguments[0]} failed"
 
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
-        one = await self.enqueue_one()
-
-        async def go() -> None:
-            for _ in range(jobs):
-                await one()
-
-        return go
+        return await one_by_one(self, jobs)
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
         app = AsyncAbsurd(self._dsn)

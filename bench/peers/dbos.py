@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbos import DBOS, DBOSClient
 
-from bench.contender import main
+from bench.contender import main, one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -51,13 +51,7 @@ class Dbos:
         await asyncio.to_thread(self._launch)
 
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
-        one = await self.enqueue_one()
-
-        async def go() -> None:
-            for _ in range(jobs):
-                await one()
-
-        return go
+        return await one_by_one(self, jobs)
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
         client = DBOSClient(system_database_url=self._dsn)
