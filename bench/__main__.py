@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 from bench import picture, report
 from bench.cells import (
     awaiting,
@@ -27,7 +25,8 @@ from bench.cells import (
     tenants,
     throughput,
 )
-from bench.running import ROOT, Bench, RunFailed
+from bench.rounds import FAILURES
+from bench.running import ROOT, Bench
 from bench.server import SETTINGS, bench_server
 from bench.targets import judge
 from pgworker.version import __version__
@@ -68,7 +67,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             print(f"{name} ({minutes:.1f} minutes so far)", file=sys.stderr, flush=True)
             try:
                 cells[name] = await CELLS[name].measure(bench)
-            except (RunFailed, asyncpg.PostgresError, TimeoutError) as error:
+            except FAILURES as error:
                 cells[name] = [{"label": name, "failed": f"{name}: {error!r}"}]
                 print(f"  {error!r}", file=sys.stderr)
         postgres = await server.admin.fetchval("show server_version")

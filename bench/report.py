@@ -35,7 +35,8 @@ The floor of latency is a durable insert whose trigger notifies, heard by a bare
 
 Clients that come up: the real `await_project` phase in a real `pgworker run`, before a stub of a
 provider in the same process that answers "coming up" at once. Lateness is counted from the end of
-the delay that a look asked for to the next look's first line; looks that never came count, too."""
+the delay that a look asked for to the next look's first line; who still waits for one at the end
+counts, too."""
 
 
 @dataclass(frozen=True, slots=True)

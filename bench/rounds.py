@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+
 from bench.running import RunFailed
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from bench.running import Bench
 
 RUN = "bench_run"
+FAILURES = (RunFailed, TimeoutError, asyncpg.PostgresError)
 SHOWN = (
     *("jobs_per_second", "p50_ms", "p99_ms", "worker_cpu_us", "server_cpu_us", "wal_bytes"),
     *("late_p99_s", "connections", "worker_mib", "raw_seconds", "ratio", "others_cores"),
@@ -60,7 +63,7 @@ async def in_turns(bench: Bench, subjects: Iterable[Subject]) -> list[dict[str, 
             await bench.server.copy(subject.template, RUN)
             try:
                 result = await subject.run(RUN)
-            except (RunFailed, TimeoutError) as error:
+            except FAILURES as error:
                 _keep(runs, subject.told | {"failed": _words(subject, error)})
                 ready.remove(subject)
             else:
@@ -96,7 +99,7 @@ def described(entry: Entry) -> dict[str, Any]:
 async def _failure_of(work: Awaitable[None]) -> Exception | None:
     try:
         await work
-    except (RunFailed, TimeoutError) as error:
+    except FAILURES as error:
         return error
     return None
 

@@ -24,7 +24,7 @@ SETTINGS = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "shared_buffers": "1GB",
-    "max_wal_size": "8GB",
+    "max_wal_size": "4GB",
     "checkpoint_timeout": "1h",
 }
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")

@@ -37,6 +37,10 @@ CONNECTIONS = """
 select count(*) from pg_stat_activity
 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
 """
+OVERDUE = """
+select extract(epoch from now() - run_at)::float as late from client_provisioning_jobs
+where status in ('queued', 'waiting') and run_at < now()
+"""
 
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
@@ -79,17 +83,20 @@ async def _run(bench: Bench, database: str) -> dict[str, Any]:
                 connections = max(connections, await eye.fetchval(CONNECTIONS))
                 await asyncio.sleep(0.5)
             ended = time.monotonic()
+            overdue = [row["late"] for row in await eye.fetch(OVERDUE)]
             used = await bench.server.usage(database) - before
         await eye.close()
         if not notes.exists():
             raise RunFailed("pgworker run left no notes")
         noted = json.loads(notes.read_text())
-    late = [seconds for due, seconds in noted["looks"] if began <= due <= ended]
-    if not late:
+    looks = [late for at, late in noted["looks"] if began <= at <= ended]
+    # Whoever still waits for a look at the end is as late as that, at least.
+    late = looks + overdue
+    if not looks:
         raise RunFailed("no client was looked at a second time")
     return {
         "seconds": ended - began,
-        "looks_per_second": len(late) / (ended - began),
+        "looks_per_second": len(looks) / (ended - began),
         "late_p50_s": percentile(late, 50),
         "late_p99_s": percentile(late, 99),
         "late_max_s": max(late),
