@@ -26,7 +26,7 @@ log = telemetry.get_logger()
 
 # More than one statement's worth of slots lets claims, phases and results overlap.
 CLAIMED_AT_ONCE = 500
-# Something is due that we couldn't claim: another worker is at it, or it is paused.
+# Something is due that we couldn't claim, twice: another worker is at it, or it is paused.
 RECHECK = timedelta(seconds=1)
 DATABASE_RETRY_CAP = timedelta(seconds=5)
 
@@ -92,6 +92,7 @@ class Worker:
         self._outage = outage or Outage()
         self._signals = _Signals()
         self._more_is_due = False
+        self._claims_in_vain = 0
         self._settling = Settling(jobs, self._outage)
         self._leases = Leases(jobs, self._outage, lease=settings.lease, freed=self._slot_is_free)
         self._carriers = Carriers(
@@ -183,13 +184,11 @@ class Worker:
             self._carriers.put(self._leases.take(job, asked_at=asked_at))
         self._carriers.start(carriers)
         self._more_is_due = len(claimed) == limit
+        self._claims_in_vain = 0 if claimed else self._claims_in_vain + 1
         if self._more_is_due:
             # Beyond one statement's worth the next is asked for while these are carried.
             return self._settings.poll if limit == free else None
-        if claimed:
-            # Short sleepers among what is left: ask for the time before going to bed.
-            return await self._time_until_due()
-        if self._settings.until_empty and not len(self._leases):
+        if self._settings.until_empty and not claimed and not len(self._leases):
             outstanding = await self._jobs.outstanding()
             if outstanding.live == 0:
                 self.drain()
@@ -200,15 +199,16 @@ class Worker:
         if self._more_is_due or not len(self._leases):
             self._signals.wake.set()
 
-    async def _time_until_due(self) -> timedelta:
+    async def _time_until_due(self) -> timedelta | None:
+        """Return how long nothing falls due by itself; None when something has just done so."""
         seconds = await self._jobs.seconds_until_due()
         # Who waits for the queue to be empty isn't told when another worker finishes a job.
         longest = RECHECK if self._settings.until_empty else self._settings.poll
         if seconds is None:
             return longest
-        if seconds <= 0:
-            return min(RECHECK, longest)
-        return min(timedelta(seconds=seconds), longest)
+        if seconds > 0:
+            return min(timedelta(seconds=seconds), longest)
+        return min(RECHECK, longest) if self._claims_in_vain > 1 else None
 
     async def _sleep(self, timeout: timedelta) -> None:
         try:

@@ -178,6 +178,55 @@ async def test_a_job_that_falls_due_is_started_then_and_not_at_the_poll(
         assert (await phase.next_job()).id == job_id
 
 
+class JobsThatFallDueInBetween(Jobs):
+    """The queue in which a job falls due after a claim, and before the next look at the time."""
+
+    def __init__(self, jobs: JobsInTest, job_id: int) -> None:
+        super().__init__(jobs.pool, worker="worker", lease=timedelta(seconds=30))
+        self._jobs_in_test = jobs
+        self._job_id = job_id
+
+    async def seconds_until_due(self) -> float | None:
+        if await self._jobs_in_test.status_of(self._job_id) is JobStatus.WAITING:
+            await self._jobs_in_test.let_wait_end(self._job_id)
+        return await super().seconds_until_due()
+
+
+async def test_a_job_that_falls_due_between_a_claim_and_the_look_at_the_time_starts_at_once(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.worker.RECHECK", NEVER)
+    job_id = await jobs.to_status(JobStatus.WAITING)
+    phase = PhaseInTest()
+
+    async with working(jobs.pool, phase, jobs=JobsThatFallDueInBetween(jobs, job_id)):
+        assert (await phase.next_job()).id == job_id
+
+
+async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: JobsInTest) -> None:
+    await jobs.add_many(3)
+    await jobs.operations.pause("all")
+    claims = 0
+
+    class CountingJobs(Jobs):
+        async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+            nonlocal claims
+            claims += 1
+            return await super().claim(limit, workflows)
+
+    counting = CountingJobs(jobs.pool, worker="worker", lease=timedelta(seconds=30))
+    phase = PhaseInTest()
+    async with working(jobs.pool, phase, jobs=counting):
+        async with asyncio.timeout(20):
+            while claims < 4:
+                await jobs.pool.fetchval("select 1")
+        await jobs.operations.resume("all")
+        await phase.next_job()
+
+    # Two in a row, then one a second: a machine may be slow, but it doesn't spin.
+    assert claims < 20
+
+
 async def test_a_short_wait_is_kept_while_another_phase_runs_long(jobs: JobsInTest) -> None:
     long = await jobs.add("long")
     short = await jobs.add("short")
