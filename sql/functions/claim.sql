@@ -5,9 +5,10 @@
 -- run_at; running past its lease (a rescue: the holder fell silent). Queued ones come by
 -- priority and age; of the waiting ones the earliest thousand due are looked at.
 -- A job whose holders fell silent p_max_crashes times in one phase fails instead.
--- In several statements, because the planner takes an array that it can't see for a short one, and
--- any limit for a tenth of the table: so it goes by the indexes, whatever the table holds. The
--- plans are made once a session (sql/README.md, Plans).
+-- Each kind is a statement of its own, and most claims need the first only: what a statement
+-- does before its first row is what a claim of one job costs. Arrays between them, because the
+-- planner takes one that it can't see for a short one, and any limit for a tenth of the table: so
+-- it goes by the indexes, whatever the table holds (sql/README.md, Plans).
 create or replace function pgworker.claim(
     p_worker text,
     p_limit integer,
@@ -23,33 +24,38 @@ set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-    v_workflows text[];
+    v_workflows text[] := p_workflows;
     v_earliest bigint[];
+    v_queued bigint[];
+    v_rested bigint[];
+    v_silent bigint[];
     v_ids bigint[];
     v_statuses text[];
-    v_workers text[];
 begin
-    select array_agg(known.workflow)
-    into v_workflows
-    from unnest(p_workflows) as known (workflow)
-    where
-        not exists (
-            select 1
-            from pgworker.pauses as pause
-            where pause.scope in ('all', known.workflow)
+    if exists (select 1 from pgworker.pauses) then
+        v_workflows := array(
+            select known.workflow
+            from unnest(p_workflows) as known (workflow)
+            where
+                not exists (
+                    select 1
+                    from pgworker.pauses as pause
+                    where pause.scope in ('all', known.workflow)
+                )
         );
-
-    if v_workflows is null then
-        return;
     end if;
 
-    if exists (
-        select 1
+    v_queued := array(
+        select job.id
         from public.client_provisioning_jobs as job
-        where job.status = 'running' and job.lease_expires_at <= now()
-    ) then
-        perform pgworker.fail_poisonous(p_worker, p_max_crashes);
-    end if;
+        where
+            job.status = 'queued'
+            and job.run_at <= now()
+            and job.workflow = any(v_workflows)
+        order by job.priority desc, job.created_at, job.id
+        limit p_limit
+        for update skip locked
+    );
 
     v_earliest := array(
         select job.id
@@ -62,74 +68,72 @@ begin
         limit greatest(p_limit, 1000)
     );
 
-    with queued as (
-        select job.id, job.status, job.claimed_by, job.priority, job.created_at
+    if cardinality(v_earliest) > 0 then
+        -- coalesce: without it the planner may go by the index of waiting jobs once more, and
+        -- look for each of them in the array.
+        v_rested := array(
+            select job.id
+            from unnest(v_earliest) as earliest (id)
+            inner join public.client_provisioning_jobs as job on earliest.id = job.id
+            where
+                coalesce(job.status, '') = 'waiting'
+                and job.run_at <= now()
+            order by job.priority desc, job.created_at, job.id
+            limit p_limit
+            for update of job skip locked
+        );
+    end if;
+
+    if exists (
+        select 1
         from public.client_provisioning_jobs as job
-        where
-            job.status = 'queued'
-            and job.run_at <= now()
-            and job.workflow = any(v_workflows)
-        order by job.priority desc, job.created_at, job.id
-        limit p_limit
-        for update skip locked
-    ),
+        where job.status = 'running' and job.lease_expires_at <= now()
+    ) then
+        perform pgworker.fail_poisonous(p_worker, p_max_crashes);
 
-    -- coalesce: without it the planner may go by the index of waiting jobs once more, and look
-    -- for each of them in the array.
-    rested as (
-        select job.id, job.status, job.claimed_by, job.priority, job.created_at
-        from unnest(v_earliest) as earliest (id)
-        inner join public.client_provisioning_jobs as job on earliest.id = job.id
-        where
-            coalesce(job.status, '') = 'waiting'
-            and job.run_at <= now()
-        order by job.priority desc, job.created_at, job.id
-        limit p_limit
-        for update of job skip locked
-    ),
+        v_silent := array(
+            select job.id
+            from public.client_provisioning_jobs as job
+            where
+                job.status = 'running'
+                and job.lease_expires_at <= now()
+                -- Those beyond are fail_poisonous's, even if it had to skip them just now.
+                and job.crashes + 1 < p_max_crashes
+                and job.workflow = any(v_workflows)
+            order by job.lease_expires_at
+            limit p_limit
+            for update skip locked
+        );
+    end if;
 
-    silent as (
-        select job.id, job.status, job.claimed_by, job.priority, job.created_at
-        from public.client_provisioning_jobs as job
-        where
-            job.status = 'running'
-            and job.lease_expires_at <= now()
-            -- Those beyond are fail_poisonous's, even if it had to skip them just now.
-            and job.crashes + 1 < p_max_crashes
-            and job.workflow = any(v_workflows)
-        order by job.lease_expires_at
-        limit p_limit
-        for update skip locked
-    ),
+    v_ids := v_queued || v_rested || v_silent;
 
-    due as (
-        select candidate.id, candidate.status, candidate.claimed_by
-        from (
-            select * from queued
-            union all
-            select * from rested
-            union all
-            select * from silent
-        ) as candidate
-        order by candidate.priority desc, candidate.created_at, candidate.id
-        limit p_limit
-    )
-
-    select
-        array_agg(due.id),
-        array_agg(due.status),
-        array_agg(due.claimed_by)
-    into v_ids, v_statuses, v_workers
-    from due;
-
-    if v_ids is null then
+    if cardinality(v_ids) = 0 then
         return;
+    end if;
+
+    v_statuses := array_fill('queued'::text, array[cardinality(v_queued)])
+    || array_fill('waiting'::text, array[coalesce(cardinality(v_rested), 0)])
+    || array_fill('running'::text, array[coalesce(cardinality(v_silent), 0)]);
+
+    if cardinality(v_ids) > p_limit then
+        select
+            array_agg(first.id),
+            array_agg(first.status)
+        into v_ids, v_statuses
+        from (
+            select job.id, job.status
+            from unnest(v_ids) as found (id)
+            inner join public.client_provisioning_jobs as job on found.id = job.id
+            order by job.priority desc, job.created_at, job.id
+            limit p_limit
+        ) as first;
     end if;
 
     return query
     with due as (
         select *
-        from unnest(v_ids, v_statuses, v_workers) as due (id, from_status, silent_worker)
+        from unnest(v_ids, v_statuses) as due (id, from_status)
     ),
 
     claimed as (
@@ -145,7 +149,7 @@ begin
             updated_at = now()
         from due
         where job.id = due.id
-        returning job.*, due.from_status, due.silent_worker
+        returning job.*, due.from_status
     ),
 
     logged as (
@@ -165,7 +169,13 @@ begin
             job_type,
             job_type,
             case from_status
-                when 'running' then jsonb_build_object('silent_worker', silent_worker)
+                when 'running'
+                    then (
+                        -- As the statement found it, before it was claimed.
+                        select jsonb_build_object('silent_worker', before.claimed_by)
+                        from public.client_provisioning_jobs as before
+                        where before.id = claimed.id
+                    )
             end
         from claimed
     ),

@@ -13,8 +13,17 @@ set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
+declare
+    v_some_are_queued boolean;
+    v_some_are_for_later boolean;
 begin
-    if not exists (select 1 from inserted where inserted.status = 'queued') then
+    select
+        bool_or(inserted.status = 'queued'),
+        bool_or(inserted.status = 'queued' and inserted.run_at > now())
+    into v_some_are_queued, v_some_are_for_later
+    from inserted;
+
+    if v_some_are_queued is not true then
         return null;
     end if;
 
@@ -45,15 +54,17 @@ begin
     from superseded;
 
     -- Queued means due: what shall not start yet waits.
-    update public.client_provisioning_jobs as job
-    set
-        status = 'waiting',
-        waiting_for = 'its start time'
-    from inserted
-    where
-        job.id = inserted.id
-        and inserted.status = 'queued'
-        and inserted.run_at > now();
+    if v_some_are_for_later then
+        update public.client_provisioning_jobs as job
+        set
+            status = 'waiting',
+            waiting_for = 'its start time'
+        from inserted
+        where
+            job.id = inserted.id
+            and inserted.status = 'queued'
+            and inserted.run_at > now();
+    end if;
 
     insert into pgworker.event_log (
         event, actor, client_id, job_id, workflow, claim_token, to_status, to_phase
