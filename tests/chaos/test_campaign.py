@@ -73,6 +73,15 @@ async def test_a_worker_killed_at_any_step_boundary_leaves_nothing_twice_and_not
 
 
 @a_while
+async def test_a_run_without_faults_discovers_the_boundaries(stage: Stage) -> None:
+    (scene,) = [scene for scene in SCENES if scene.name == "a project"]
+    swept, _ = await sweep(scene, stage, acts=[], every_passage=False)
+
+    unseen = [mark for mark in LANDMARKS if not fnmatch.filter(swept.boundaries, mark)]
+    assert unseen == []
+
+
+@a_while
 async def test_a_worker_that_is_frozen_or_robbed_of_an_answer_or_of_its_job_does_no_harm(
     stage: Stage,
 ) -> None:
@@ -86,14 +95,6 @@ async def test_everything_holds_after_a_round_of_random_faults(stage: Stage, num
 
     assert outcome.found() == []
     assert outcome.faults.total() > 5, outcome.faults
-
-
-async def test_a_run_without_faults_discovers_the_boundaries(stage: Stage) -> None:
-    (scene,) = [scene for scene in SCENES if scene.name == "a project"]
-    swept, _ = await sweep(scene, stage, acts=[], every_passage=False)
-
-    unseen = [mark for mark in LANDMARKS if not fnmatch.filter(swept.boundaries, mark)]
-    assert unseen == []
 
 
 def test_a_create_that_everything_delays_shows_up_while_it_is_looked_for() -> None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from datetime import timedelta
+from time import monotonic, process_time
 from typing import Any
 
 from pgworker.db import hosts, listen, pool
@@ -65,10 +65,10 @@ PROBE_SECONDS = 0.1
 
 def measure_pace() -> float:
     """Return how many times as long everything should last here and now; at least 1, in halves."""
-    began_at, used = time.monotonic(), time.process_time()
-    while time.process_time() - used < PROBE_SECONDS:
+    began_at, used = monotonic(), process_time()
+    while process_time() - used < PROBE_SECONDS:
         pass
-    slowness = (time.monotonic() - began_at) / PROBE_SECONDS
+    slowness = (monotonic() - began_at) / PROBE_SECONDS
     return max(1.0, math.ceil(slowness / BORNE_SLOWNESS * 2) / 2)
 
 
