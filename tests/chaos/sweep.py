@@ -95,12 +95,18 @@ class Case:
 
 @dataclass(slots=True)
 class Sweep:
-    """All cases of one scene."""
+    """All cases of one scene.
+
+    Attributes:
+        boundaries: that were passed.
+        left_out: acts and boundaries that there was no time for.
+    """
 
     scene: Scene
     acts: Sequence[Act]
     cases: list[Case] = field(default_factory=list)
     boundaries: set[str] = field(default_factory=set)
+    left_out: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def fired(self) -> Counter[tuple[str, str]]:
@@ -141,6 +147,7 @@ async def sweep(
     every_passage: bool,
     share: tuple[int, int] = (0, 1),
     done: set[tuple[str, str]] | None = None,
+    until: float | None = None,
 ) -> tuple[Sweep, Evidence]:
     """Sweep over the boundaries of a scene; return what happened and what it left behind.
 
@@ -151,6 +158,7 @@ async def sweep(
         every_passage: at each passage of a boundary, instead of at the first one only.
         share: (k, n) takes the k-th of n parts of the boundaries.
         done: acts and boundaries that earlier sweeps have had; grows.
+        until: begin no case after it (`time.monotonic`).
     """
     swept = Sweep(scene, acts)
     done = set() if done is None else done
@@ -178,13 +186,21 @@ async def sweep(
                             if sum(map(len, orders)) <= MOST_FAULTS:
                                 enqueue(orders)
 
+    def leave_out(case: Case) -> None:
+        swept.cases.remove(case)
+        for order in chain.from_iterable(case.orders[-1:]):
+            swept.left_out.add((order.act, order.boundary))
+
     async def work(world: World, platform: str) -> None:
         while True:
             case = await queue.get()
             try:
-                await run_case(world, scene, case, platform)
-                done.update(case.fired)
-                take_in(case)
+                if until is not None and time.monotonic() >= until:
+                    leave_out(case)
+                else:
+                    await run_case(world, scene, case, platform)
+                    done.update(case.fired)
+                    take_in(case)
             finally:
                 queue.task_done()
 
@@ -192,7 +208,7 @@ async def sweep(
         """Run all cases; what they missed, because it is passed by chance only, is tried again."""
         await queue.join()
         for attempt in range(MOST_TRIES):
-            missed = swept.wanted() - done
+            missed = swept.wanted() - done - swept.left_out
             for act in acts:
                 for boundary in sorted(boundary for each, boundary in missed if each == act):
                     known = ways[boundary]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from tests.chaos.gate import Act
     from tests.chaos.world import Stage
 
+# Continuous integration waits for it: a busy machine gets less far, and says so.
+KILL_SECONDS = 150.0
 SAMPLE = 12
+SAMPLE_SECONDS = 45.0
 SEED = 20260101
 ROUND_SECONDS = 8.0
 # A busy machine takes its time; what stands still is given up long before.
@@ -46,30 +50,44 @@ LANDMARKS = (
 )
 
 
-async def sweep_over(stage: Stage, acts: list[Act], share: tuple[int, int]) -> None:
-    """Sweep over all scenes; everything must hold."""
+async def sweep_over(
+    stage: Stage, acts: list[Act], share: tuple[int, int], *, seconds: float
+) -> None:
+    """Sweep over all scenes, for so long; everything must hold.
+
+    Skips the test at its end when there was no time for some of it, and says for how much.
+    """
+    until = time.monotonic() + seconds
     done: set[tuple[str, str]] = set()
     wanted: set[tuple[str, str]] = set()
     boundaries: set[str] = set()
+    left_out: set[tuple[str, str]] = set()
     for scene in SCENES:
         swept, evidence = await sweep(
-            scene, stage, acts=acts, every_passage=False, share=share, done=done
+            scene, stage, acts=acts, every_passage=False, share=share, done=done, until=until
         )
         assert swept.with_cases(check(evidence, expected())) == []
         assert swept.problems() == []
         wanted |= swept.wanted()
         boundaries |= swept.boundaries
-    missed = wanted - done
+        left_out |= swept.left_out
+    left_out -= done
+    missed = wanted - done - left_out
     landmarks = {each for mark in LANDMARKS for each in fnmatch.filter(boundaries, mark)}
     assert {boundary for _, boundary in missed} & landmarks == set()
     assert len(missed) <= BY_CHANCE * len(wanted), missed
+    if left_out:
+        pytest.skip(
+            f"the rest of a sweep ({len(left_out)} of {len(wanted)}): this machine had no more "
+            f"time for it in {seconds:g} s; what ran held, and make chaos runs all"
+        )
 
 
 @a_while
 async def test_a_worker_killed_at_any_step_boundary_leaves_nothing_twice_and_nothing_lost(
     stage: Stage,
 ) -> None:
-    await sweep_over(stage, ["die"], (0, 1))
+    await sweep_over(stage, ["die"], (0, 1), seconds=KILL_SECONDS)
 
 
 @a_while
@@ -85,7 +103,7 @@ async def test_a_run_without_faults_discovers_the_boundaries(stage: Stage) -> No
 async def test_a_worker_that_is_frozen_or_robbed_of_an_answer_or_of_its_job_does_no_harm(
     stage: Stage,
 ) -> None:
-    await sweep_over(stage, ["freeze", "lose", "usurp"], (0, SAMPLE))
+    await sweep_over(stage, ["freeze", "lose", "usurp"], (0, SAMPLE), seconds=SAMPLE_SECONDS)
 
 
 @a_while
