@@ -27,8 +27,7 @@ async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Pat
                 await primary.until(SOME_ARE_READY)
                 await primary.stop(signal.SIGQUIT)
                 await worker.until("database_failed")
-                # Without waiting: its snapshot could be in the way of what is still to be replayed.
-                await standby.run("select pg_promote(wait => false)")
+                await standby.promote()
                 await worker.until("database_back")
                 await add_clients(standby, 4, name="late")
 

@@ -109,8 +109,11 @@ class Server:
         await self.stop(signal.SIGQUIT)
 
     async def promote(self) -> None:
-        """Let a standby take writes from now on."""
-        await self.run("select pg_promote()")
+        """Let a standby take writes; return when it does."""
+        # Not waited for in the statement: its snapshot could be in the way of what is still to be
+        # replayed, and then it is cancelled.
+        await self.run("select pg_promote(wait => false)")
+        await self.until("select not pg_is_in_recovery()")
 
     def dsn_of(self, database: str) -> str:
         return f"{self.dsn.rpartition('/')[0]}/{database}"
