@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgworker.errors import BadConfiguration
 from pgworker.settings import load_settings
 from pgworker.telemetry import configure_logging, configure_opentelemetry, get_logger
 from pgworker.tenants.daemon import Daemon
 from pgworker.tenants.platform import open_platform
 
-from .console import EX_FAILED, data_dir, run_async, usage_error
+from .console import EX_FAILED, data_dir, run_async
 
 if TYPE_CHECKING:
-    from pgworker.settings import Settings
+    from contextlib import AbstractAsyncContextManager
 
-NO_HTTP = "this release has no HTTP API yet"
+    from pgworker.settings import Settings
+    from pgworker.tenants.platform import Platform
 
 log = get_logger()
 
@@ -29,7 +30,7 @@ def run(
         int | None, typer.Option(min=1, max=10_000, help="phases at a time  [default: 20]")
     ] = None,
     http: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="serve the HTTP API (not yet)")
+        str | None, typer.Option(metavar="HOST:PORT", help="serve the HTTP API and the console")
     ] = None,
     migrate: Annotated[
         bool, typer.Option("--migrate", help="bring pgworker's own schema up to date first")
@@ -43,12 +44,8 @@ def run(
     SIGTERM or Ctrl-C drains: running phases get 20 seconds, then their jobs are given back; a
     second one leaves at once. With --drain the exit code is 1 when a job has failed.
     """
-    if http is not None:
-        raise usage_error(f"{NO_HTTP}: leave out --http")
-    overrides = {} if concurrency is None else {"PGWORKER_CONCURRENCY": concurrency}
-    settings = load_settings(**overrides)
-    if settings.http is not None:
-        raise BadConfiguration(f"PGWORKER_HTTP: {NO_HTTP}: unset it")
+    overrides = {"PGWORKER_CONCURRENCY": concurrency, "PGWORKER_HTTP": http}
+    settings = load_settings(**{name: value for name, value in overrides.items() if value})
     configure_logging(settings.log_format)
     configure_opentelemetry()
     raise typer.Exit(run_async(_run(settings, migrate=migrate, drain=drain)))
@@ -64,13 +61,22 @@ async def _run(settings: Settings, *, migrate: bool, drain: bool) -> int:
     async with open_platform(settings, migrate_first=migrate) as platform:
         daemon = Daemon(platform, until_empty=drain)
         told_to_leave = _drain_on_signals(daemon)
-        left = await daemon.run()
+        async with _http(platform, daemon):
+            left = await daemon.run()
     if not drain:
         return 0
     if left.failed:
         log.error("jobs_have_failed", jobs=left.failed, advice="pgworker jobs --failed")
         return EX_FAILED
     return EX_FAILED if left.live and told_to_leave.is_set() else 0
+
+
+def _http(platform: Platform, daemon: Daemon) -> AbstractAsyncContextManager[object]:
+    if platform.settings.http is None:
+        return nullcontext()
+    from pgworker.api.server import serving  # the extra `http`
+
+    return serving(platform, daemon)
 
 
 def _drain_on_signals(daemon: Daemon) -> asyncio.Event:

@@ -1,6 +1,30 @@
 """pgworker: PostgreSQL-native tenant provisioning. Insert a client, get a working backend."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from pgworker.schema_sync import ClientConfig, SyncReport, apply_latest_schema
 from pgworker.version import __version__
 
-__all__ = ["ClientConfig", "SyncReport", "__version__", "apply_latest_schema"]
+if TYPE_CHECKING:
+    from pgworker.api import Principal, lifespan, router
+
+__all__ = [
+    "ClientConfig",
+    "Principal",
+    "SyncReport",
+    "__version__",
+    "apply_latest_schema",
+    "lifespan",
+    "router",
+]
+
+# These need the extra `http`: whoever doesn't name them doesn't need it.
+_OF_THE_API = frozenset({"Principal", "lifespan", "router"})
+
+
+def __getattr__(name: str) -> object:
+    if name not in _OF_THE_API:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module("pgworker.api"), name)

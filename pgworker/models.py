@@ -48,6 +48,32 @@ class ErrorKind(StrEnum):
     PERMANENT = "permanent"  # failed at once: a person must look
 
 
+class Scope(StrEnum):
+    """What the bearer of a token may do over HTTP; each scope includes the ones before it."""
+
+    READ = "read"  # look
+    OPERATE = "operate"  # and create, retry and cancel
+    ADMIN = "admin"  # and pause and resume, which is everybody's concern
+
+    def includes(self, wanted: Scope) -> bool:
+        """Return whether whoever has this scope may do what asks for `wanted`."""
+        order = list(Scope)
+        return order.index(self) >= order.index(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A token of the HTTP API, without the token: its SHA-256.
+
+    Attributes:
+        name: who bears it; in logs and on screens.
+    """
+
+    name: str
+    scope: Scope
+    digest: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed row of `client_provisioning_jobs`: one client's workflow, in its present phase.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pgworker.errors import BadConfiguration
+from pgworker.models import ApiToken, Scope
+
+# Whoever makes up a token types a short one; 32 letters from `pgworker keys token` have 190 bits.
+MIN_TOKEN_LENGTH = 16
+_TOKEN_NAME = re.compile(r"[\w.-]{1,64}")
 
 
 def _seconds(value: object) -> object:
@@ -58,6 +64,11 @@ def _comma_separated(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _api_tokens(value: object) -> object:
+    """Read tokens and forget them: only their hashes are kept."""
+    return parse_api_tokens(value) if isinstance(value, str) else value
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
@@ -106,7 +117,9 @@ class Settings(BaseSettings):
         (), alias="PGWORKER_ENCRYPTION_KEYS"
     )
     http: str | None = Field(None, alias="PGWORKER_HTTP", pattern=r"^\[?[\w.:-]+\]?:\d{1,5}$")
-    api_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), alias="PGWORKER_API_TOKENS")
+    api_tokens: Annotated[tuple[ApiToken, ...], NoDecode, BeforeValidator(_api_tokens)] = Field(
+        (), alias="PGWORKER_API_TOKENS"
+    )
     log_format: Literal["json", "console"] | None = Field(None, alias="PGWORKER_LOG_FORMAT")
 
     supabase_access_token: SecretStr | None = Field(None, alias="SUPABASE_ACCESS_TOKEN")
@@ -123,7 +136,7 @@ class Settings(BaseSettings):
     )
     supabase_pooler_port: int = Field(5432, alias="PGWORKER_SUPABASE_POOLER_PORT", ge=1, le=65535)
 
-    @field_validator("encryption_keys", "api_tokens", mode="before")
+    @field_validator("encryption_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return _comma_separated(value)
@@ -181,6 +194,57 @@ def parse_encryption_keys(keys: tuple[SecretStr, ...]) -> dict[str, bytes]:
             raise ValueError(msg)
         parsed[key_id] = raw
     return parsed
+
+
+def parse_api_tokens(setting: str) -> tuple[ApiToken, ...]:
+    """Return the tokens of `scope:token` or `name:scope:token`, comma separated.
+
+    In place of a token may stand `sha256=` and its hash in 64 hexadecimal digits.
+
+    Raises:
+        ValueError: one is malformed, short or there twice; the message never holds it.
+    """
+    parsed: list[ApiToken] = []
+    parts = [part.strip() for part in setting.split(",") if part.strip()]
+    for number, part in enumerate(parts, start=1):
+        *names, scope, token = part.split(":") if ":" in part else ("", part)
+        if (
+            scope not in set(Scope)
+            or len(names) > 1
+            or not _TOKEN_NAME.fullmatch((names or [scope])[0])
+        ):
+            msg = (
+                f"token {number} must be SCOPE:TOKEN or NAME:SCOPE:TOKEN with a scope of "
+                f"{', '.join(Scope)} (pgworker keys token makes one)"
+            )
+            raise ValueError(msg)
+        digest = _digest_of(token)
+        if digest is None:
+            msg = (
+                f"token {number} must have {MIN_TOKEN_LENGTH} characters or more, or be sha256= "
+                "and 64 hexadecimal digits (pgworker keys token makes one)"
+            )
+            raise ValueError(msg)
+        if any(each.digest == digest for each in parsed):
+            msg = f"token {number} is there twice"
+            raise ValueError(msg)
+        parsed.append(ApiToken((names or [scope])[0], Scope(scope), digest))
+    return tuple(parsed)
+
+
+def token_digest(token: str) -> bytes:
+    """Return what is kept of a token: its SHA-256. Tokens are random: there is nothing to slow."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _digest_of(token: str) -> bytes | None:
+    if token.startswith("sha256="):
+        try:
+            digest = bytes.fromhex(token.removeprefix("sha256="))
+        except ValueError:
+            return None
+        return digest if len(digest) == hashlib.sha256().digest_size else None
+    return token_digest(token) if len(token) >= MIN_TOKEN_LENGTH else None
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from pgworker.errors import BadConfiguration
-from pgworker.settings import Settings, load_settings, parse_encryption_keys
+from pgworker.models import ApiToken, Scope
+from pgworker.settings import Settings, load_settings, parse_api_tokens, parse_encryption_keys
 
 # Design, section 8, and the setting of section 5.
 NAMES = [
@@ -61,6 +63,7 @@ BAD = {
     "PGWORKER_BACKOFF_CAP_SECONDS": "5m",
     "PGWORKER_ENCRYPTION_KEYS": "main:hunter2",
     "PGWORKER_HTTP": "8080",
+    "PGWORKER_API_TOKENS": "read:hunter2",
     "PGWORKER_LOG_FORMAT": "hunter2",
     "SUPABASE_ORG_ID": "hunter2/../x",
     "SUPABASE_API_URL": "ftp://hunter2",
@@ -160,9 +163,8 @@ def test_listening_can_be_switched_off() -> None:
 
 
 def test_lists_are_separated_by_commas() -> None:
-    settings = load_settings(PGWORKER_API_TOKENS="a, b,", PGWORKER_SUPABASE_POOLER_HOSTS=".x, y")
+    settings = load_settings(PGWORKER_SUPABASE_POOLER_HOSTS=".x, y,")
 
-    assert [token.get_secret_value() for token in settings.api_tokens] == ["a", "b"]
     assert settings.supabase_pooler_hosts == (".x", "y")
 
 
@@ -171,7 +173,7 @@ def test_no_secret_is_in_what_is_printed_of_the_settings() -> None:
         DATABASE_URL="postgresql://me:hunter2@db/app",
         PGWORKER_TENANTS_URL="postgresql://me:hunter2@db/app",
         PGWORKER_LISTEN_URL="postgresql://me:hunter2@db/app",
-        PGWORKER_API_TOKENS="hunter2",
+        PGWORKER_API_TOKENS="read:hunter2hunter2hunter2",
         SUPABASE_ACCESS_TOKEN="hunter2",
         PGWORKER_ENCRYPTION_KEYS=f"main:{KEY}",
     )
@@ -190,6 +192,46 @@ def test_the_env_file_is_read_and_the_environment_wins(
     settings = load_settings()
 
     assert (settings.concurrency, settings.poll) == (4, timedelta(seconds=7))
+
+
+# -- tokens of the API -------------------------------------------------------------------------
+
+
+def test_only_hashes_of_tokens_are_kept() -> None:
+    token = "hunter2hunter2hunter2"
+    digest = hashlib.sha256(token.encode())
+
+    plain, hashed = (
+        load_settings(PGWORKER_API_TOKENS=setting).api_tokens
+        for setting in (f"ci:operate:{token}", f"ci:operate:sha256={digest.hexdigest()}")
+    )
+
+    assert plain == hashed == (ApiToken("ci", Scope.OPERATE, digest.digest()),)
+
+
+def test_a_token_without_a_name_is_called_by_its_scope() -> None:
+    (token,) = parse_api_tokens("read:0123456789abcdef")
+
+    assert (token.name, token.scope) == ("read", Scope.READ)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("hunter2hunter2hunter2", "token 1 must be SCOPE:TOKEN"),
+        ("write:hunter2hunter2hunter2", "a scope of read, operate, admin"),
+        ("a:b:read:hunter2hunter2hunter2", "token 1 must be SCOPE:TOKEN"),
+        ("a b:read:hunter2hunter2hunter2", "token 1 must be SCOPE:TOKEN"),
+        ("read:hunter2", "16 characters or more"),
+        ("read:sha256=hunter2", "64 hexadecimal digits"),
+        ("read:sha256=00", "64 hexadecimal digits"),
+        ("read:hunter2hunter2hunter2,admin:hunter2hunter2hunter2", "token 2 is there twice"),
+    ],
+)
+def test_a_token_that_cannot_be_used_is_named_by_its_number(setting: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as refusal:
+        parse_api_tokens(setting)
+    assert "hunter2" not in str(refusal.value)
 
 
 # -- encryption keys --------------------------------------------------------------------------

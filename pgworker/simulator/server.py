@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
-import uvicorn
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
+from pgworker.http_server import HttpServer, open_listener
 from pgworker.simulator.app import build_app
 from pgworker.simulator.databases import database_name
 from pgworker.simulator.faults import Faults
@@ -57,41 +56,6 @@ class Simulator:
         return self._world.faults
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn that lives inside a program: it leaves signals alone and tells when it accepts."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepting = asyncio.Event()
-        self.closing = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave SIGINT and SIGTERM to the program around."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self.accepting.set()
-
-    async def main_loop(self) -> None:
-        """Wait until told to close; uvicorn's own loop looks every 0.1 s, which a test feels."""
-        await self.closing.wait()
-
-    def abort_connection(self, scope: Scope) -> None:
-        """Reset the connection that a request came on."""
-        for connection in list(self.server_state.connections):
-            transport = connection.transport
-            if transport.get_extra_info("peername")[:2] == tuple(scope["client"]):
-                transport.abort()
-
-    def abort_all(self) -> None:
-        """Reset every connection, so that no idle client keeps the server from closing."""
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-
-
 @asynccontextmanager
 async def running_simulator(
     settings: SimulatorSettings, *, middleware: Sequence[Middleware] = ()
@@ -118,22 +82,9 @@ async def running_simulator(
     app: ASGIApp = build_app(world)
     for wrap in reversed(middleware):
         app = wrap(app)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="off",
-            loop="none",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            date_header=False,
-            timeout_keep_alive=60,
-        )
-    )
+    server = HttpServer(app, timeout_keep_alive=60)
     world.abort_connection = server.abort_connection
-    with _listener(settings.host, settings.port) as listener:
+    with open_listener(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         # No TaskGroup: it would wrap every error of the caller's block in an ExceptionGroup.
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="simulator")
@@ -148,13 +99,3 @@ async def running_simulator(
             await pooler.aclose()
             await world.databases.aclose()
             await serving
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    # asyncio turns Nagle's delay (40 ms an answer) off only where the protocol is named, which
-    # socket.create_server doesn't do.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    listener.listen(1024)
-    return listener

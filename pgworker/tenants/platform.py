@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from pydantic import SecretStr
 
 from pgworker.db.embedded import default_data_dir, embedded_server
@@ -68,10 +70,24 @@ class Platform:
         Raises:
             BadConfiguration: PGWORKER_ENCRYPTION_KEYS is not set, or a key can't be used.
         """
+        return Vault(self._encryption_keys())
+
+    def session_keys(self) -> list[bytes]:
+        """Return what signs the console's cookies: the first one signs, all of them verify.
+
+        Derived from the encryption keys, so that every process of a platform takes the cookies
+        of the others, before and after a restart.
+
+        Raises:
+            BadConfiguration: as `vault`.
+        """
+        return [_derived(key) for key in self._encryption_keys().values()]
+
+    def _encryption_keys(self) -> dict[str, bytes]:
         keys = self.settings.encryption_keys
         if not keys and self.data_dir is not None:
             keys = (_own_key(self.data_dir / KEY_FILE),)
-        return Vault(parse_encryption_keys(keys))
+        return parse_encryption_keys(keys)
 
 
 @asynccontextmanager
@@ -134,6 +150,11 @@ async def open_platform(
 def _worker_patience(lease: timedelta) -> timedelta:
     """Return how long a worker waits for a statement: three such waits fit into half a lease."""
     return min(STATEMENT_TIMEOUT, max(lease / 6, timedelta(seconds=1)))
+
+
+def _derived(key: bytes) -> bytes:
+    """Return a key for cookies that tells nothing of the key that it comes from (RFC 5869)."""
+    return HKDFExpand(SHA256(), length=32, info=b"pgworker session cookie").derive(key)
 
 
 def _own_key(path: Path) -> SecretStr:

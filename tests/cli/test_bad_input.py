@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -200,13 +201,20 @@ def test_a_provider_that_lacks_a_setting_keeps_the_worker_from_starting(
     assert "SUPABASE_ACCESS_TOKEN" in the_only_line(result)
 
 
-def test_http_is_refused_as_long_as_there_is_none(pgworker: Pgworker, database: str) -> None:
-    asked = pgworker("run", "--http", "127.0.0.1:8080", DATABASE_URL=database)
-    assert asked.returncode == 2
-    assert "no HTTP API" in asked.stderr
-    set_ = pgworker("run", DATABASE_URL=database, PGWORKER_HTTP="127.0.0.1:8080")
-    assert set_.returncode == 78
-    assert "PGWORKER_HTTP" in the_only_line(set_)
+def test_without_a_token_http_is_for_this_machine_only(pgworker: Pgworker, database: str) -> None:
+    asked = pgworker("run", "--http", "0.0.0.0:8080", DATABASE_URL=database)
+    assert asked.returncode == 78
+    line = the_only_line(asked)
+    assert "PGWORKER_API_TOKENS is not set" in line
+    assert "127.0.0.1:8080" in line
+
+
+def test_an_address_that_is_taken_is_named(pgworker: Pgworker, database: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        asked = pgworker("run", DATABASE_URL=database, PGWORKER_HTTP=f"127.0.0.1:{port}")
+    assert asked.returncode == 1
+    assert f"127.0.0.1:{port} can't be listened on" in the_only_line(asked)
 
 
 # -- migrations -------------------------------------------------------------------------------

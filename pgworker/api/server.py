@@ -1,0 +1,90 @@
+"""Serves the API from the worker's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pgworker.api.app import create_app
+from pgworker.api.auth import is_loopback
+from pgworker.api.service import Service
+from pgworker.errors import BadConfiguration, PgworkerError
+from pgworker.http_server import HttpServer, open_listener
+from pgworker.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pgworker.settings import Settings
+    from pgworker.tenants.daemon import Daemon
+    from pgworker.tenants.platform import Platform
+
+# How long requests may go on once the worker has ended.
+GRACE = timedelta(seconds=5)
+
+log = get_logger()
+
+
+def address_of(settings: Settings) -> tuple[str, int]:
+    """Return host and port of PGWORKER_HTTP.
+
+    Raises:
+        BadConfiguration: there is no such port, or nobody would need a token from outside.
+    """
+    assert settings.http is not None
+    host, _, port = settings.http.rpartition(":")
+    host = host.strip("[]")
+    if int(port) > 65535:
+        raise BadConfiguration(f"PGWORKER_HTTP: there is no port {port}")
+    if not settings.api_tokens and not is_loopback(host):
+        raise BadConfiguration(
+            f"PGWORKER_HTTP: {settings.http} is open to other machines and PGWORKER_API_TOKENS is "
+            f"not set: set it (pgworker keys token makes one), or listen on 127.0.0.1:{port}"
+        )
+    return host, int(port)
+
+
+@asynccontextmanager
+async def serving(platform: Platform, daemon: Daemon) -> AsyncIterator[str]:
+    """Serve PGWORKER_HTTP while the block runs; yield the URL.
+
+    Raises:
+        BadConfiguration: as `address_of`.
+        PgworkerError: the address is taken, or isn't this machine's.
+    """
+    settings = platform.settings
+    host, port = address_of(settings)
+    service = Service.of(platform, daemon)
+    server = HttpServer(
+        create_app(service),
+        timeout_graceful_shutdown=int(GRACE.total_seconds()),
+    )
+    try:
+        listener = open_listener(host, port)
+    except OSError as error:
+        raise PgworkerError(
+            f"PGWORKER_HTTP: {settings.http} can't be listened on: {error.strerror or error}"
+        ) from error
+    with listener:
+        url = _url(listener)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[listener]), name="http")
+            await server.accepting.wait()
+            log.info(
+                "http_listening",
+                url=url,
+                access="tokens" if settings.api_tokens else "this machine only, without a token",
+            )
+            try:
+                yield url
+            finally:
+                server.closing.set()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if listener.family is socket.AF_INET6 else host
+    return f"http://{shown}:{port}"
