@@ -47,7 +47,9 @@ def run(
     overrides = {"PGWORKER_CONCURRENCY": concurrency, "PGWORKER_HTTP": http}
     settings = load_settings(**{name: value for name, value in overrides.items() if value})
     configure_logging(settings.log_format)
-    configure_opentelemetry()
+    if settings.http is not None:
+        _refuse_bad_address(settings)
+    configure_opentelemetry(scraped=settings.http is not None)
     raise typer.Exit(run_async(_run(settings, migrate=migrate, drain=drain)))
 
 
@@ -69,6 +71,12 @@ async def _run(settings: Settings, *, migrate: bool, drain: bool) -> int:
         log.error("jobs_have_failed", jobs=left.failed, advice="pgworker jobs --failed")
         return EX_FAILED
     return EX_FAILED if left.live and told_to_leave.is_set() else 0
+
+
+def _refuse_bad_address(settings: Settings) -> None:
+    from pgworker.api.server import address_of  # the extra `http`
+
+    address_of(settings)
 
 
 def _http(platform: Platform, daemon: Daemon) -> AbstractAsyncContextManager[object]:

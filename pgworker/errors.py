@@ -131,6 +131,22 @@ class UnknownClient(PgworkerError):
     """No client has that id or name (SQLSTATE PW003)."""
 
 
+class UnknownWorkflow(PgworkerError):
+    """There is no workflow of that name (SQLSTATE PW004)."""
+
+
+class KeyReused(PgworkerError):
+    """An Idempotency-Key came with another order before (SQLSTATE PW006)."""
+
+
+class BadCursor(PgworkerError):
+    """What says where a page begins isn't ours."""
+
+
+class TooManyStreams(PgworkerError):
+    """As many watch the events as this process serves."""
+
+
 class NotDeleted(PgworkerError):
     """A tenant that was to be deleted has an owner, or isn't known; or deleting it failed."""
 

@@ -143,13 +143,14 @@ class ClientPatch:
         }
 
 
-def _refuse_what_jsonb_refuses(value: object) -> None:
-    """Raise here rather than when many results are stored with one statement."""
+def refuse_what_jsonb_refuses(value: object) -> str:
+    """Raise here rather than when many results are stored with one statement; return the JSON."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if "\\u0000" in text:
         msg = "PostgreSQL can't store the character U+0000"
         raise ValueError(msg)
     text.encode()
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class Done:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
         patch = self.patch.as_json()
         if patch or self.learnt:
-            _refuse_what_jsonb_refuses([patch, self.learnt])
+            refuse_what_jsonb_refuses([patch, self.learnt])
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ class Snooze:
 
     def __post_init__(self) -> None:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
-        _refuse_what_jsonb_refuses([self.learnt])
+        refuse_what_jsonb_refuses([self.learnt])
 
 
 # What a phase returns.

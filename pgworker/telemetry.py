@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import structlog
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -140,8 +144,10 @@ def configure_logging(
     )
 
 
-def configure_opentelemetry() -> None:
+def configure_opentelemetry(*, scraped: bool = False) -> None:
     """Start exporting spans and metrics as OpenTelemetry's own `OTEL_*` variables say.
+
+    With `scraped`, metrics are also kept for Prometheus to fetch (`GET /metrics`; extra `http`).
 
     `OTEL_TRACES_EXPORTER` and `OTEL_METRICS_EXPORTER` may be `none` (the default), `console`
     or, with the package opentelemetry-exporter-otlp-proto-http installed, `otlp`.
@@ -155,9 +161,15 @@ def configure_opentelemetry() -> None:
         provider = TracerProvider()
         provider.add_span_processor(BatchSpanProcessor(_span_exporter(traces)))
         trace.set_tracer_provider(provider)
+    readers: list[MetricReader] = []
     if measures != "none":
-        reader = PeriodicExportingMetricReader(_metric_exporter(measures))
-        metrics.set_meter_provider(MeterProvider([reader]))
+        readers.append(PeriodicExportingMetricReader(_metric_exporter(measures)))
+    if scraped:
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader  # the extra `http`
+
+        readers.append(PrometheusMetricReader())
+    if readers:
+        metrics.set_meter_provider(MeterProvider(readers))
 
 
 def _span_exporter(name: str) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+import signal
+import threading
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -11,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from pgworker.api import console
 from pgworker.api.auth import identify, remember
 from pgworker.api.problems import ProblemRoute, answers, handle_errors
-from pgworker.api.routes import admin, clients, probes
+from pgworker.api.routes import admin, clients, metrics, probes
 from pgworker.api.service import Service
 from pgworker.settings import load_settings
 from pgworker.tenants.daemon import Daemon
@@ -19,25 +21,29 @@ from pgworker.tenants.platform import open_platform
 from pgworker.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
+    from pgworker.queue.watching import Watching
     from pgworker.settings import Settings
 
 MAX_BODY_BYTES = 64 * 1024
 
 
-def router(*, access: Callable[..., Any] | None = None) -> APIRouter:
-    """Return pgworker's routes, for `app.include_router`.
+def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True) -> APIRouter:
+    """Return pgworker's routes, for `app.include_router`. They need `lifespan`.
 
     Args:
-        access: a FastAPI dependency that returns a `Principal`, or refuses; instead of the tokens
-            of `PGWORKER_API_TOKENS`. The routes ask its scope.
+        access: a FastAPI dependency that returns a `Principal`, or refuses (HTTPException);
+            instead of the tokens of `PGWORKER_API_TOKENS`. The routes ask its scope.
+        probes_too: with `/healthz`, `/readyz` and `/metrics`, which an application may have itself.
     """
     routes = APIRouter(route_class=ProblemRoute, max_body_size=MAX_BODY_BYTES)
-    routes.include_router(probes.router)
     guarded = [Depends(remember(access or identify))]
-    refusals = answers(401, 403, 503)
+    refusals = answers(401, 403, 500, 503)
+    if probes_too:
+        routes.include_router(probes.router)
+        routes.include_router(metrics.router, dependencies=guarded, responses=refusals)
     routes.include_router(clients.router, dependencies=guarded, responses=refusals)
     routes.include_router(admin.router, dependencies=guarded, responses=refusals)
     routes.include_router(console.router, dependencies=guarded, include_in_schema=False)
@@ -49,36 +55,100 @@ def lifespan(
     inner: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None,
     *,
     settings: Settings | None = None,
+    migrate: bool = False,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Any]]:
     """Return a lifespan that runs the worker while the application runs.
 
+    The application starts once the worker has, and leaves once its running phases have ended or
+    had their 20 seconds, as `pgworker run` does.
+
     Args:
-        inner: the application's own lifespan; begins after the platform is open, and ends before.
+        inner: the application's own lifespan: begins when the worker runs, ends before it does.
         settings: instead of those of the environment.
+        migrate: bring pgworker's schema up to date first.
+
+    Raises (when the application starts):
+        BadConfiguration, DatabaseUnreachable, SchemaMismatch: as `pgworker run` refuses to start.
     """
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[Any]:
-        async with open_platform(settings or load_settings()) as platform:
+        chosen = settings or load_settings()
+        async with open_platform(chosen, migrate_first=migrate) as platform:
             daemon = Daemon(platform)
-            app.state.pgworker = Service.of(platform, daemon)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(daemon.run(), name="pgworker")
-                try:
-                    if inner is None:
-                        yield None
-                    else:
-                        async with inner(app) as state:
-                            yield state
-                finally:
-                    daemon.drain()
+            service = Service.of(platform, daemon)
+            app.state.pgworker = service
+            async with _working(service, daemon):
+                own = nullcontext() if inner is None else inner(app)
+                with _streams_end_on_signals(service.watching):
+                    async with own as state:
+                        yield state
 
     return running
 
 
+@asynccontextmanager
+async def _working(service: Service, daemon: Daemon) -> AsyncIterator[None]:
+    """Run the worker and the streams while the block runs."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            working = tasks.create_task(daemon.run(), name="pgworker")
+            watching = tasks.create_task(service.watching.run(), name="watching")
+            await daemon.started.wait()
+            try:
+                yield
+            finally:
+                service.watching.close()
+                daemon.drain()
+                await asyncio.wait({working})
+                watching.cancel()
+    except ExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            # The application's own error, or ours: whoever reads the traceback wants that one.
+            raise group.exceptions[0] from None
+        raise
+
+
+@contextmanager
+def _streams_end_on_signals(watching: Watching) -> Iterator[None]:
+    """End the streams when the server is told to leave, before it waits for them.
+
+    A server ends its lifespan only after its last request, and a stream is a request that never
+    ends by itself: without this they would wait for each other.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(watching.close)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    # What the system does by itself stays as it is.
+    changed = [each for each, handler in before.items() if callable(handler)]
+    for each in changed:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in changed:
+            signal.signal(each, before[each])
+
+
 def create_app(service: Service) -> FastAPI:
     """Return an application that is nothing but pgworker's routes, over an open platform."""
-    app = FastAPI(title="pgworker", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="pgworker",
+        version=__version__,
+        summary="Tenant provisioning: insert a client, get a working backend.",
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.pgworker = service
     app.include_router(router())
     handle_errors(app)

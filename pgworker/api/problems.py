@@ -17,11 +17,15 @@ from starlette.exceptions import HTTPException
 
 from pgworker.errors import (
     BadConfiguration,
+    BadCursor,
     DatabaseUnreachable,
+    KeyReused,
     NotRetryable,
     PgworkerError,
     SchemaMismatch,
+    TooManyStreams,
     UnknownClient,
+    UnknownWorkflow,
 )
 from pgworker.telemetry import get_logger
 
@@ -36,8 +40,12 @@ PROBLEM_JSON = "application/problem+json"
 SIGN_IN_PATH = "/admin/provisioning/sign-in"
 # What a platform's trouble means to whoever asks. Everything else that is raised on purpose is 500.
 _STATUS_OF: dict[type[PgworkerError], HTTPStatus] = {
-    UnknownClient: HTTPStatus.NOT_FOUND,
+    BadCursor: HTTPStatus.UNPROCESSABLE_ENTITY,
+    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotRetryable: HTTPStatus.CONFLICT,
+    TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
+    UnknownClient: HTTPStatus.NOT_FOUND,
+    UnknownWorkflow: HTTPStatus.NOT_FOUND,
     DatabaseUnreachable: HTTPStatus.SERVICE_UNAVAILABLE,
     SchemaMismatch: HTTPStatus.SERVICE_UNAVAILABLE,
     BadConfiguration: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -72,6 +72,7 @@ async def serving(platform: Platform, daemon: Daemon) -> AsyncIterator[str]:
         url = _url(listener)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]), name="http")
+            watching = tasks.create_task(service.watching.run(), name="watching")
             await server.accepting.wait()
             log.info(
                 "http_listening",
@@ -81,7 +82,10 @@ async def serving(platform: Platform, daemon: Daemon) -> AsyncIterator[str]:
             try:
                 yield url
             finally:
+                # First the streams: the server waits for its requests to end.
+                service.watching.close()
                 server.closing.set()
+                watching.cancel()
 
 
 def _url(listener: socket.socket) -> str:

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
+from pgworker.api.attempts import SignInAttempts
 from pgworker.api.auth import Sessions
+from pgworker.db.listen import EVENTS_CHANNEL, Listener
+from pgworker.queue.pages import Pages
+from pgworker.queue.watching import Watching
+from pgworker.tenants.progress import Progresses
+from pgworker.tenants.readiness import Readiness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgworker.queue.operations import Operations
     from pgworker.tenants.daemon import Daemon
     from pgworker.tenants.platform import Platform
@@ -23,12 +31,19 @@ class Service:
     """The open platform, and what the HTTP side keeps beside it.
 
     Attributes:
+        attempts: to sign in.
         daemon: the worker of this process; None where none runs.
     """
 
     platform: Platform
+    daemon: Daemon | None
     sessions: Sessions
-    daemon: Daemon | None = None
+    attempts: SignInAttempts
+    operations: Operations
+    pages: Pages
+    progresses: Progresses
+    watching: Watching
+    readiness: Readiness
 
     @classmethod
     def of(cls, platform: Platform, daemon: Daemon | None = None) -> Service:
@@ -38,12 +53,25 @@ class Service:
             BadConfiguration: PGWORKER_ENCRYPTION_KEYS is not set.
         """
         tokens = platform.settings.api_tokens
-        return cls(platform, Sessions(platform.session_keys(), tokens, SESSION_AGE), daemon)
+        return cls(
+            platform=platform,
+            daemon=daemon,
+            sessions=Sessions(platform.session_keys(), tokens, SESSION_AGE),
+            attempts=SignInAttempts(),
+            operations=platform.operations,
+            pages=Pages(platform.pool),
+            progresses=Progresses(platform.pool),
+            watching=Watching(platform.pool, _listener(platform.listen_dsn)),
+            readiness=Readiness(platform, daemon),
+        )
 
-    @property
-    def operations(self) -> Operations:
-        """What people ask of the queue."""
-        return self.platform.operations
+
+def _listener(dsn: str | None) -> Callable[[Callable[[], None]], Listener] | None:
+    if dsn is None:
+        return None
+    return lambda wake: Listener(
+        dsn, wake, channel=EVENTS_CHANNEL, application_name="pgworker watch"
+    )
 
 
 def service_of(request: Request) -> Service:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 CHANNEL = "pgworker"
+# New events, while somebody watches (sql/triggers/event_log_watched.sql).
+EVENTS_CHANNEL = "pgworker_events"
 
 # A half-open socket stays silent for ever: only an answer proves that we would be woken.
 PING_EVERY = timedelta(seconds=15)
@@ -53,12 +55,16 @@ class Listener:
         dsn: str,
         wake: Callable[[], None],
         *,
+        channel: str = CHANNEL,
+        application_name: str = "pgworker listen",
         outage: Outage | None = None,
         ping_every: timedelta = PING_EVERY,
         ping_timeout: timedelta = PING_TIMEOUT,
     ) -> None:
         """Take the URL of a direct connection; `outage` is told when it is lost and back."""
         self._hosts = Hosts(dsn)
+        self._channel = channel
+        self._application_name = application_name
         self._wake = wake
         self._outage = outage or Outage()
         self._ping_every = ping_every
@@ -84,14 +90,14 @@ class Listener:
             await asyncio.sleep(random.uniform(0.05, cap))  # noqa: S311  # jitter
 
     async def _listen(self) -> None:
-        connection = await connect(self._hosts, application_name="pgworker listen")
+        connection = await connect(self._hosts, application_name=self._application_name)
         try:
             self._lost.clear()
             connection.add_termination_listener(lambda _: self._lost.set())
             # One's own channel, so that a ping wakes nobody else.
-            own = f"{CHANNEL}_ping_{connection.get_server_pid()}"
+            own = f"{self._channel}_ping_{connection.get_server_pid()}"
             async with _answer_within(self._ping_timeout):
-                await connection.add_listener(CHANNEL, self._on_notify)
+                await connection.add_listener(self._channel, self._on_notify)
                 await connection.add_listener(own, self._on_pong)
                 restarted = await self._is_another_run(connection)
             self.is_connected = True

@@ -10,11 +10,13 @@ import asyncpg
 from pgworker.errors import (
     BadConfiguration,
     DatabaseUnreachable,
+    KeyReused,
     LeaseLost,
     NotRetryable,
     PgworkerError,
     SchemaMismatch,
     UnknownClient,
+    UnknownWorkflow,
     UnusableTable,
 )
 
@@ -35,7 +37,8 @@ _BY_SQLSTATE: dict[str, type[PgworkerError]] = {
     "PW001": LeaseLost,
     "PW002": NotRetryable,
     "PW003": UnknownClient,
-    "PW004": PgworkerError,
+    "PW004": UnknownWorkflow,
+    "PW006": KeyReused,
     "PW010": UnusableTable,
 }
 _MISSING_SCHEMA = {"42P01", "42883", "3F000", "42703"}

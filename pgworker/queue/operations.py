@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
-from pgworker.errors import NotRetryable, PgworkerError, UnknownClient
+from pgworker.errors import NotRetryable, UnknownClient, UnknownWorkflow
 from pgworker.models import Client, client_status
 
 if TYPE_CHECKING:
@@ -28,9 +30,11 @@ class OperationQueries(NamedTuple):
     clients_named: str
     some_names: str
     add_client: str
+    order_client: str
     tenants: str
     set_schema_version: str
     retry: str
+    retry_group: str
     cancel: str
     pause: str
     resume: str
@@ -43,6 +47,7 @@ class OperationQueries(NamedTuple):
     latency: str
     clients_open_to_api_roles: str
     phase_seconds: str
+    failed_groups: str
     what_helps: str
     workflows: str
     pauses: str
@@ -67,6 +72,36 @@ class RetryReport:
 
     retried: tuple[UUID, ...]
     refused: dict[UUID, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A client that somebody wants.
+
+    Attributes:
+        additional_settings: as the column of `clients`; `region`, `plan` and `provider` are wishes.
+        traceparent: W3C trace context of whoever orders it.
+        key: names the order; the same order of the same person isn't carried out twice.
+    """
+
+    name: str
+    auto_provision: bool = True
+    additional_settings: dict[str, Any] = field(default_factory=dict)
+    traceparent: str | None = None
+    key: str | None = None
+
+    def fingerprint(self) -> bytes:
+        """Return what tells two orders apart."""
+        ordered = [self.name, self.auto_provision, self.additional_settings]
+        return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The client that an order is for, and whether it was made just now."""
+
+    client_id: UUID
+    is_new: bool
 
 
 class Operations:
@@ -140,6 +175,23 @@ class Operations:
         client_id: UUID = await self._value(OPERATION_QUERIES.add_client, name, settings)
         return client_id
 
+    async def order_client(self, order: Order, *, by: str | None = None) -> Ordered:
+        """Insert a client; one that was ordered before under the same key is given again.
+
+        Raises:
+            KeyReused: the key came with another order before.
+        """
+        (row,) = await self._fetch(
+            OPERATION_QUERIES.order_client,
+            order.name,
+            order.auto_provision,
+            order.additional_settings,
+            order.traceparent,
+            *((by or "", order.key, order.fingerprint()) if order.key else (None, None, None)),
+            by,
+        )
+        return Ordered(row["client_id"], is_new=row["is_new"])
+
     async def tenants(self) -> list[UUID]:
         """Return the ids of all clients that have a tenant."""
         return [row["id"] for row in await self._fetch(OPERATION_QUERIES.tenants)]
@@ -148,14 +200,28 @@ class Operations:
         """Record the newest migration that a tenant has."""
         await self._value(OPERATION_QUERIES.set_schema_version, client_id, version)
 
-    async def retry(self, client_id: UUID) -> int:
+    async def retry(self, client_id: UUID, *, by: str | None = None) -> int:
         """Put the client's failed job back in line, at its phase; return the job's id.
+
+        Args:
+            client_id: of the client.
+            by: for whom it is done, as the audit trail tells beside the database's role.
 
         Raises:
             NotRetryable: it has none.
+            UnknownClient: there is no such client.
         """
-        job_id: int = await self._value(OPERATION_QUERIES.retry, client_id)
+        job_id: int = await self._value(OPERATION_QUERIES.retry, client_id, by)
         return job_id
+
+    async def retry_group(self, group_id: str, *, by: str | None = None) -> int:
+        """Retry all jobs that failed with the same error (`failed_groups`); return how many."""
+        count: int = await self._value(OPERATION_QUERIES.retry_group, group_id, by)
+        return count
+
+    async def failed_groups(self, *, limit: int | None = None) -> list[Row]:
+        """Return failed jobs by what is the same error, the most numerous group first."""
+        return await self._fetch(OPERATION_QUERIES.failed_groups, limit)
 
     async def retry_each(self, client_ids: Sequence[UUID]) -> RetryReport:
         """Retry several clients; one without a failed job is left alone and reported."""
@@ -170,27 +236,31 @@ class Operations:
                 retried.append(client_id)
         return RetryReport(tuple(retried), refused)
 
-    async def cancel(self, client_id: UUID) -> int:
-        """Cancel the client's unfinished jobs; return how many. What exists outside stays."""
-        count: int = await self._value(OPERATION_QUERIES.cancel, client_id)
+    async def cancel(self, client_id: UUID, *, by: str | None = None) -> int:
+        """Cancel the client's unfinished jobs; return how many. What exists outside stays.
+
+        Raises:
+            UnknownClient: there is no such client.
+        """
+        count: int = await self._value(OPERATION_QUERIES.cancel, client_id, by)
         return count
 
-    async def pause(self, scope: str) -> bool:
+    async def pause(self, scope: str, *, by: str | None = None) -> bool:
         """Stop claiming jobs of a workflow, or `all`; return whether that is news.
 
         Raises:
-            PgworkerError: there is no such workflow.
+            UnknownWorkflow: there is no such workflow.
         """
         known = [row["workflow"] for row in await self._fetch(OPERATION_QUERIES.workflows)]
         if scope not in {EVERYTHING, *known}:
-            raise PgworkerError(
+            raise UnknownWorkflow(
                 f"there is no workflow {scope!r}: choose {EVERYTHING} or {', '.join(known)}"
             )
-        return bool(await self._value(OPERATION_QUERIES.pause, scope))
+        return bool(await self._value(OPERATION_QUERIES.pause, scope, by))
 
-    async def resume(self, scope: str) -> bool:
+    async def resume(self, scope: str, *, by: str | None = None) -> bool:
         """Take a pause back; return whether there was one."""
-        return bool(await self._value(OPERATION_QUERIES.resume, scope))
+        return bool(await self._value(OPERATION_QUERIES.resume, scope, by))
 
     async def pauses(self) -> list[Row]:
         """Return what is paused, since when and by whom."""

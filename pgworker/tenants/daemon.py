@@ -39,7 +39,12 @@ WORKER_QUERIES = load(WorkerQueries, "queries/workers.sql")
 
 
 class Daemon:
-    """One worker of this process."""
+    """One worker of this process.
+
+    Attributes:
+        started: set once it has registered.
+        is_running: from then until it has ended.
+    """
 
     def __init__(self, platform: Platform, *, until_empty: bool = False) -> None:
         """Put the worker together; `until_empty` lets it leave when nothing is left to do.
@@ -81,6 +86,19 @@ class Daemon:
             ),
             outage=self._outage,
         )
+        self._listener = self._new_listener()
+        self.started = asyncio.Event()
+        self.is_running = False
+
+    @property
+    def is_listening(self) -> bool | None:
+        """Whether notifications reach it; None when it polls only."""
+        return None if self._listener is None else self._listener.is_connected
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it has been told to leave."""
+        return self._worker.is_draining
 
     def drain(self) -> None:
         """Leave: claim no more, let phases end for a while; at once when called again."""
@@ -108,9 +126,12 @@ class Daemon:
             provider=settings.provider,
         )
         try:
-            await self._worker.run(self._listener())
+            self.is_running = True
+            self.started.set()
+            await self._worker.run(self._listener)
             return await self._jobs.outstanding()
         finally:
+            self.is_running = False
             await self._sign_off()
             log.info("worker_stopped", worker=self._id)
 
@@ -129,12 +150,9 @@ class Daemon:
             # Somebody who has just installed pgworker and looks around.
             log.warning("migrations_missing", error=str(error))
 
-    def _listener(self) -> Listener | None:
-        url = self._platform.settings.listen_url
-        if url == "off":
-            return None
-        dsn = self._platform.dsn if url is None else url.get_secret_value()
-        return Listener(dsn, self._worker.wake, outage=self._outage)
+    def _new_listener(self) -> Listener | None:
+        dsn = self._platform.listen_dsn
+        return None if dsn is None else Listener(dsn, self._worker.wake, outage=self._outage)
 
     async def _register(self) -> None:
         settings: Settings = self._platform.settings

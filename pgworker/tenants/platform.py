@@ -56,6 +56,14 @@ class Platform:
         """What people ask of the queue."""
         return Operations(self.pool)
 
+    @property
+    def listen_dsn(self) -> str | None:
+        """Where to LISTEN: a direct connection; None when it is switched off."""
+        url = self.settings.listen_url
+        if url == "off":
+            return None
+        return self.dsn if url is None else url.get_secret_value()
+
     def secrets(self) -> TenantSecrets:
         """Return the tenants' secrets.
 

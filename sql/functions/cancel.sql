@@ -48,7 +48,7 @@ begin
             from_status, to_status, from_phase, to_phase
         )
         select
-            'cancelled', 'sql:' || session_user, client_id, id, workflow, claim_token,
+            'cancelled', pgworker.actor(), client_id, id, workflow, claim_token,
             from_status, 'cancelled', job_type, job_type
         from cancelled
     ),

@@ -9,7 +9,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     insert into pgworker.pauses (scope, paused_by)
-    values (p_scope, 'sql:' || session_user)
+    values (p_scope, pgworker.actor())
     on conflict (scope) do nothing;
 
     if not found then
@@ -17,7 +17,7 @@ begin
     end if;
 
     insert into pgworker.event_log (event, actor, detail)
-    values ('paused', 'sql:' || session_user, jsonb_build_object('scope', p_scope));
+    values ('paused', pgworker.actor(), jsonb_build_object('scope', p_scope));
 
     return true;
 end

@@ -15,7 +15,7 @@ begin
     end if;
 
     insert into pgworker.event_log (event, actor, detail)
-    values ('resumed', 'sql:' || session_user, jsonb_build_object('scope', p_scope));
+    values ('resumed', pgworker.actor(), jsonb_build_object('scope', p_scope));
 
     perform pg_notify('pgworker', 'resumed');
 

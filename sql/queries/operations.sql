@@ -104,6 +104,25 @@ insert into public.clients (name, auto_provision, additional_settings)
 values ($1, true, $2)
 returning id;
 
+-- name: order_client
+-- The client's id, whether it is new, and when it was made.
+with person as materialized (
+    select set_config('pgworker.on_behalf_of', coalesce($8, ''), true)
+),
+
+ordered as materialized (
+    select
+        added.client_id,
+        added.is_new
+    from person
+    cross join lateral pgworker.add_client($1, $2, $3, $4, $5, $6, $7) as added
+)
+
+select
+    ordered.client_id,
+    ordered.is_new
+from ordered;
+
 -- name: tenants
 -- Clients that have a tenant, for work on the whole fleet.
 select id
@@ -121,16 +140,44 @@ set
 where id = $1;
 
 -- name: retry
-select pgworker.retry($1);
+with person as materialized (
+    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
+)
+
+select pgworker.retry($1)
+from person;
 
 -- name: cancel
-select pgworker.cancel($1);
+with person as materialized (
+    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
+)
+
+select pgworker.cancel($1)
+from person;
+
+-- name: retry_group
+with person as materialized (
+    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
+)
+
+select pgworker.retry_group($1)
+from person;
 
 -- name: pause
-select pgworker.pause($1);
+with person as materialized (
+    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
+)
+
+select pgworker.pause($1)
+from person;
 
 -- name: resume
-select pgworker.resume($1);
+with person as materialized (
+    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
+)
+
+select pgworker.resume($1)
+from person;
 
 -- name: history
 -- The newest events of a client, oldest first.
@@ -303,6 +350,22 @@ from job
 inner join began on job.id = began.job_id
 left join ended on began.job_id = ended.job_id and began.phase = ended.phase
 order by job.client_id, began.at;
+
+-- name: failed_groups
+select
+    group_id,
+    workflow,
+    phase,
+    error_kind,
+    jobs,
+    oldest_failed_at,
+    newest_failed_at,
+    sample_error,
+    sample_client_ids,
+    sample_client_names
+from pgworker.failed_groups
+order by jobs desc, newest_failed_at desc, group_id
+limit $1;
 
 -- name: what_helps
 -- Advice for the client's newest failed job.

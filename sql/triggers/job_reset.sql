@@ -28,7 +28,7 @@ begin
         from_status, to_status, from_phase, to_phase
     )
     values (
-        'retried', 'sql:' || session_user, new.client_id, new.id, new.workflow, new.claim_token,
+        'retried', pgworker.actor(), new.client_id, new.id, new.workflow, new.claim_token,
         old.status, 'queued', old.job_type, new.job_type
     );
 

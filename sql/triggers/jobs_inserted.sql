@@ -48,7 +48,7 @@ begin
         from_status, to_status, from_phase, to_phase, detail
     )
     select
-        'cancelled', 'sql:' || session_user, client_id, id, workflow, claim_token,
+        'cancelled', pgworker.actor(), client_id, id, workflow, claim_token,
         'failed', 'cancelled', job_type, job_type,
         jsonb_build_object('superseded_by', successor)
     from superseded;
@@ -71,7 +71,7 @@ begin
     )
     select
         'enqueued',
-        'sql:' || session_user,
+        pgworker.actor(),
         inserted.client_id,
         inserted.id,
         inserted.workflow,

@@ -417,6 +417,7 @@ async def test_only_trigger_functions_run_with_the_rights_of_their_owner(
 
     assert {row["proname"]: row["returns"] for row in definers} == {
         "clients_inserted": "trigger",
+        "event_log_watched": "trigger",
         "job_reset": "trigger",
         "jobs_inserted": "trigger",
     }

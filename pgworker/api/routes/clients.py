@@ -2,18 +2,245 @@
 
 from __future__ import annotations
 
-from typing import Any
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.responses import StreamingResponse
 
-from pgworker.api.auth import READ
-from pgworker.api.problems import ProblemRoute
+from pgworker.api.auth import READ, MayOperate
+from pgworker.api.badge import badge
+from pgworker.api.conditional import NOT_MODIFIED, answer, conditional
+from pgworker.api.problems import ProblemRoute, Refused, answers
 from pgworker.api.service import TheService
+from pgworker.api.shapes import (
+    Cancelled,
+    ClientDetail,
+    ClientOrder,
+    ClientOrdered,
+    ClientPage,
+    JobPage,
+    Retried,
+    Text,
+    Word,
+)
+from pgworker.api.streams import STREAM, client_messages, stream
+from pgworker.models import ClientStatus, ErrorKind, JobStatus
+from pgworker.queue.operations import Order
+from pgworker.queue.pages import Filter
 
 router = APIRouter(route_class=ProblemRoute, tags=["clients"])
 
+Limit = Annotated[int, Query(ge=1, le=1000, description="rows on a page")]
+Cursor = Annotated[
+    str | None, Query(max_length=500, description="`next_cursor` of the page before")
+]
+Kind = Annotated[
+    ErrorKind | None, Query(description="of the error of the unfinished or failed job")
+]
+Phase = Annotated[Word | None, Query(description="that the unfinished or failed job is in")]
+Search = Annotated[
+    Text | None, Query(description="part of the name in any case, or the client's id or project")
+]
+IfNoneMatch = Annotated[
+    str | None, Header(description="ETag of an earlier answer: 304 when nothing has changed")
+]
+EventId = Annotated[
+    int | None,
+    Header(
+        alias="Last-Event-ID", ge=0, lt=2**63, description="begin with what came after this event"
+    ),
+]
 
-@router.get("/clients", dependencies=[READ])
-async def list_clients(service: TheService) -> list[dict[str, Any]]:
-    """List clients, newest first."""
-    return await service.operations.clients(limit=50)
+
+@router.post(
+    "/clients",
+    status_code=HTTPStatus.CREATED,
+    responses={
+        **answers(400, 413, 422),
+        201: {
+            "headers": {
+                "Location": {"schema": {"type": "string"}, "description": "of the client"},
+                "Idempotency-Replayed": {
+                    "schema": {"type": "string"},
+                    "description": "`true`: ordered by an earlier request",
+                },
+            }
+        },
+    },
+)
+async def order_client(
+    order: ClientOrder,
+    request: Request,
+    response: Response,
+    service: TheService,
+    principal: MayOperate,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[\x21-\x7e]{1,255}$",
+            description="of the caller's choice; the same order with the same key is carried out "
+            "once, within a week",
+        ),
+    ] = None,
+    traceparent: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+            description="W3C trace context, which the job carries on",
+        ),
+    ] = None,
+) -> ClientOrdered:
+    """Add a client and have it provisioned."""
+    ordered = await service.operations.order_client(
+        Order(
+            name=order.name,
+            auto_provision=order.auto_provision,
+            additional_settings=order.additional_settings,
+            traceparent=traceparent,
+            key=idempotency_key,
+        ),
+        by=principal.name,
+    )
+    url = request.url_for("show_client", client_id=str(ordered.client_id)).path
+    response.headers["Location"] = url
+    if not ordered.is_new:
+        response.headers["Idempotency-Replayed"] = "true"
+    return ClientOrdered(
+        id=ordered.client_id,
+        name=order.name,
+        auto_provision=order.auto_provision,
+        url=url,
+        events_url=f"{url}/events",
+    )
+
+
+@router.get(
+    "/clients",
+    response_model=ClientPage,
+    responses={**answers(422), **NOT_MODIFIED},
+    dependencies=[READ],
+)
+async def list_clients(
+    request: Request,
+    service: TheService,
+    status: Annotated[ClientStatus | None, Query(description="`provisioning_status`")] = None,
+    kind: Kind = None,
+    phase: Phase = None,
+    text: Search = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
+) -> Response:
+    """List clients with their newest jobs, newest client first."""
+    wanted = Filter(status=status, kind=kind, phase=phase, text=text)
+    page = await service.pages.clients(wanted, limit=limit, cursor=cursor)
+    return answer(request, ClientPage.of(page))
+
+
+@router.get(
+    "/clients/provisioning/jobs",
+    response_model=JobPage,
+    responses={**answers(422), **NOT_MODIFIED},
+    dependencies=[READ],
+)
+async def list_jobs(
+    request: Request,
+    service: TheService,
+    status: JobStatus | None = None,
+    kind: Kind = None,
+    phase: Annotated[Word | None, Query(description="that the job is in, or ended in")] = None,
+    text: Search = None,
+    client_id: UUID | None = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
+) -> Response:
+    """List jobs, newest first."""
+    wanted = Filter(status=status, kind=kind, phase=phase, text=text, client_id=client_id)
+    page = await service.pages.jobs(wanted, limit=limit, cursor=cursor)
+    return answer(request, JobPage.of(page))
+
+
+@router.get(
+    "/clients/{client_id}",
+    response_model=ClientDetail,
+    responses={**answers(404, 422), **NOT_MODIFIED},
+    dependencies=[READ],
+)
+async def show_client(
+    request: Request,
+    service: TheService,
+    client_id: UUID,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
+) -> Response:
+    """Tell how far a client is: all that a status badge needs."""
+    return answer(request, ClientDetail.of_progress(await service.progresses.of(client_id)))
+
+
+@router.get(
+    "/clients/{client_id}/badge.svg",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}},
+        **answers(404, 422),
+        **NOT_MODIFIED,
+    },
+    dependencies=[READ],
+)
+async def show_badge(
+    request: Request,
+    service: TheService,
+    client_id: UUID,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
+) -> Response:
+    """Draw a client's status."""
+    picture = badge(await service.progresses.of(client_id))
+    return conditional(request, picture.encode(), "image/svg+xml")
+
+
+@router.get(
+    "/clients/{client_id}/events",
+    response_class=StreamingResponse,
+    responses={
+        **STREAM,
+        204: {"description": "Nothing more comes: do not reconnect"},
+        **answers(404, 422),
+    },
+    dependencies=[READ],
+)
+async def follow_client(
+    service: TheService,
+    client_id: UUID,
+    *,
+    follow: Annotated[bool, Query(description="go on when nothing more comes by itself")] = False,
+    last_event_id: EventId = None,
+) -> Response:
+    """Follow a client's transitions as they are made, as Server-Sent Events.
+
+    `progress` has what `GET /clients/{client_id}` has, at the beginning and after each change;
+    `transition` has the change. When the client is ready, failed or cancelled, `end` is the last
+    one. A browser comes back by itself and is told 204, which it takes for the end.
+    """
+    if last_event_id is not None and not follow:
+        progress = await service.progresses.of(client_id)
+        if progress.is_final and progress.newest_event_id <= last_event_id:
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+    news = service.progresses.follow(service.watching, client_id, after=last_event_id)
+    return await stream(client_messages(news, follow=follow))
+
+
+@router.post("/clients/{client_id}/provisioning/retry", responses=answers(404, 409, 422))
+async def retry_client(service: TheService, client_id: UUID, principal: MayOperate) -> Retried:
+    """Put the client's failed or cancelled job back in line, at the phase where it ended."""
+    return Retried(job_id=await service.operations.retry(client_id, by=principal.name))
+
+
+@router.post("/clients/{client_id}/provisioning/cancel", responses=answers(404, 409, 422))
+async def cancel_client(service: TheService, client_id: UUID, principal: MayOperate) -> Cancelled:
+    """Stop the client's unfinished or failed job; what exists at the provider stays."""
+    count = await service.operations.cancel(client_id, by=principal.name)
+    if not count:
+        raise Refused(HTTPStatus.CONFLICT, f"client {client_id} has no unfinished or failed job")
+    return Cancelled(cancelled=count)

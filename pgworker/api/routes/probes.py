@@ -1,11 +1,15 @@
-"""Whether the process lives, and whether it is ready. Nobody needs a token for that."""
+"""Whether the process lives, and whether it is ready. Nobody needs a token to ask."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from http import HTTPStatus
+from typing import Literal
+
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from pgworker.api.problems import ProblemRoute
+from pgworker.api.problems import PROBLEM_JSON, Problem, ProblemRoute, Refused, answers
+from pgworker.api.service import TheService
 
 router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 
@@ -13,10 +17,64 @@ router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 class Health(BaseModel):
     """The process answers."""
 
-    status: str = "ok"
+    status: Literal["ok"] = "ok"
 
 
-@router.get("/healthz")
-async def healthz() -> Health:
-    """Tell that the process lives; asks nobody."""
+class Readiness(BaseModel):
+    """Nothing is missing."""
+
+    status: Literal["ready"] = "ready"
+
+
+class MissingDependency(BaseModel):
+    """Something that is missing, and what to do."""
+
+    name: str
+    what: str
+
+
+class NotReady(Problem):
+    """What is missing."""
+
+    missing: list[MissingDependency]
+
+
+@router.get("/healthz", responses=answers(503))
+async def healthz(service: TheService) -> Health:
+    """Tell that the process lives: it answers, and its worker has not broken. Asks nobody."""
+    daemon = service.daemon
+    if daemon is not None and daemon.started.is_set() and not daemon.is_running:
+        raise Refused(
+            HTTPStatus.SERVICE_UNAVAILABLE, "the worker of this process has ended: restart it"
+        )
     return Health()
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses={
+        503: {
+            "description": "Something is missing",
+            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/NotReady"}}},
+            "model": NotReady,
+        }
+    },
+)
+async def readyz(service: TheService) -> Response | Readiness:
+    """Tell whether the process is of use: each dependency that is missing is named."""
+    missing = await service.readiness.missing()
+    if not missing:
+        return Readiness()
+    body = NotReady(
+        title=HTTPStatus.SERVICE_UNAVAILABLE.phrase,
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        detail="; ".join(f"{each.name}: {each.what}" for each in missing),
+        missing=[MissingDependency(name=each.name, what=each.what) for each in missing],
+    )
+    return Response(
+        body.model_dump_json(exclude_none=True),
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        media_type=PROBLEM_JSON,
+        headers={"Cache-Control": "no-store"},
+    )

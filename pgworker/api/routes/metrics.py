@@ -1,0 +1,49 @@
+"""Metrics in Prometheus' text format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from pgworker.api.auth import READ
+from pgworker.api.problems import ProblemRoute
+from pgworker.api.service import TheService
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgworker.queue.operations import Row
+
+router = APIRouter(route_class=ProblemRoute, tags=["probes"])
+
+
+class QueueHealth(Collector):
+    """The row of `queue_health`, a gauge for each column."""
+
+    def __init__(self, health: Row) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the gauges."""
+        for name, value in self._health.items():
+            documentation = f"{name} of pgworker.queue_health: the same in every process"
+            yield GaugeMetricFamily(f"pgworker_queue_{name}", documentation, value=float(value))
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    dependencies=[READ],
+)
+async def metrics(service: TheService) -> Response:
+    """Tell how the queue is (`pgworker_queue_…`), and what this process has done."""
+    registry = CollectorRegistry()
+    registry.register(QueueHealth(await service.operations.health()))
+    return Response(
+        generate_latest(registry) + generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST
+    )

@@ -1,0 +1,371 @@
+"""What goes in and out, as pydantic models: the names are those of the tables and views."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from pgworker.models import ErrorKind, JobStatus, refuse_what_jsonb_refuses
+
+if TYPE_CHECKING:
+    from pgworker.queue.operations import Row
+    from pgworker.queue.pages import Page
+    from pgworker.tenants.overview import Overview as Found
+    from pgworker.tenants.progress import Progress
+
+LONGEST_NAME = 200
+LONGEST_SETTINGS = 16 * 1024
+# They turn the rest of a line around: one name could pose as another.
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+EXAMPLE_ID = "6f8f1c1e-4c0b-4b0e-9c56-0d7c3c3f6a10"
+
+
+def _printable(text: str) -> str:
+    """Refuse what no name holds: control characters, lone surrogates, changes of direction."""
+    for letter in text:
+        if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} or letter in _BIDI_CONTROLS:
+            msg = f"must not hold the character U+{ord(letter):04X}"
+            raise ValueError(msg)
+    return text
+
+
+def _storable(settings: dict[str, Any]) -> dict[str, Any]:
+    size = len(refuse_what_jsonb_refuses(settings))
+    if size > LONGEST_SETTINGS:
+        msg = f"must not be longer than {LONGEST_SETTINGS} characters of JSON"
+        raise ValueError(msg)
+    if "provisioning" in settings:
+        msg = "must not hold the key provisioning, which is the worker's"
+        raise ValueError(msg)
+    return settings
+
+
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_NAME),
+    AfterValidator(_printable),
+]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Word = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
+Settings = Annotated[
+    dict[str, Any],
+    AfterValidator(_storable),
+    Field(description="`region`, `plan` and `provider` are wishes; every other key is yours"),
+]
+
+
+class ClientOrder(BaseModel):
+    """A client that shall be."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "example": {"name": "Acme Bakery", "additional_settings": {"region": "eu-central-1"}}
+        },
+    )
+
+    name: Name
+    auto_provision: bool = Field(default=True, description="false: only the row, without a job")
+    additional_settings: Settings = Field(default_factory=dict)
+
+
+class ClientOrdered(BaseModel):
+    """A client that was ordered; how far it is, `url` tells."""
+
+    id: UUID
+    name: str
+    auto_provision: bool
+    url: str
+    events_url: str
+
+
+class JobState(BaseModel):
+    """The client's newest job."""
+
+    id: int
+    workflow: str
+    phase: str = Field(description="`job_type`: the step it is in")
+    phase_number: int | None
+    phase_count: int | None
+    status: JobStatus
+    attempts: int
+    max_attempts: int
+    error_kind: ErrorKind | None
+    blocked_because: str | None
+    next_try_at: datetime | None
+    claimed_by: str | None
+    since: datetime
+
+
+class Client(BaseModel):
+    """A row of `clients` with its newest job."""
+
+    id: UUID
+    name: str
+    provisioning_status: str
+    provisioning_error: str | None
+    provisioning_started_at: datetime | None
+    provisioning_completed_at: datetime | None
+    schema_version: str | None
+    project_ref: str | None
+    project_url: str | None
+    created_at: datetime | None
+    job: JobState | None
+
+    @classmethod
+    def of(cls, row: Row) -> Client:
+        """Take a row of `client_status`."""
+        return cls(**_client_fields(row))
+
+
+class ClientDetail(Client):
+    """A client, and how far it is."""
+
+    sentence: str = Field(description="where it stands, for whoever waits for it")
+    expected_ready_at: datetime | None = Field(
+        description="by what others took in the last day; null: unknown, or passed (`is_late`)"
+    )
+    is_late: bool
+
+    @classmethod
+    def of_progress(cls, progress: Progress) -> ClientDetail:
+        """Take what is known of a client's way."""
+        return cls(
+            **_client_fields(progress.client),
+            sentence=progress.sentence,
+            expected_ready_at=progress.expected_ready_at,
+            is_late=progress.is_late,
+        )
+
+
+def _client_fields(row: Row) -> dict[str, Any]:
+    has_job = row["job_id"] is not None
+    return {
+        "id": row["client_id"],
+        "name": row["client_name"],
+        # An adopted table may hold a null, or a word of its own.
+        "provisioning_status": row["status"] or "not_provisioned",
+        "provisioning_error": row["last_error"],
+        "job": JobState(id=row["job_id"], status=row["job_status"], **_same(row, JobState))
+        if has_job
+        else None,
+        **_same(row, Client),
+    }
+
+
+def _same(row: Row, shape: type[BaseModel]) -> dict[str, Any]:
+    """Return what a row and a shape call by one name, but for what has another meaning here."""
+    renamed = {"id", "status", "job", "name"}
+    return {name: row[name] for name in shape.model_fields if name in row and name not in renamed}
+
+
+class ClientPage(BaseModel):
+    """Clients, newest first."""
+
+    clients: list[Client]
+    next_cursor: str | None = Field(description="the next page's `cursor`; null: this is the last")
+
+    @classmethod
+    def of(cls, page: Page) -> ClientPage:
+        """Take a page of `client_status`."""
+        return cls(clients=[Client.of(row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+class Job(BaseModel):
+    """A row of `job_status`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: int
+    client_id: UUID
+    client_name: str
+    workflow: str
+    phase: str
+    phase_number: int | None
+    phase_count: int | None
+    status: JobStatus
+    priority: int
+    attempts: int
+    max_attempts: int
+    crashes: int
+    error_kind: ErrorKind | None
+    last_error: str | None
+    waiting_for: str | None
+    next_try_at: datetime | None
+    claimed_by: str | None
+    lease_expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+    next_cursor: str | None = Field(description="the next page's `cursor`; null: this is the last")
+
+    @classmethod
+    def of(cls, page: Page) -> JobPage:
+        """Take a page of `job_status`."""
+        return cls(jobs=[Job(**row) for row in page.rows], next_cursor=page.next_cursor)
+
+
+class Transition(BaseModel):
+    """A change of a client's job: a row of `events`."""
+
+    id: int
+    at: datetime
+    event: str
+    from_status: str | None
+    to_status: str | None
+    from_phase: str | None
+    to_phase: str | None
+    error_kind: ErrorKind | None
+    error: str | None
+
+
+class Retried(BaseModel):
+    """The job that is back in line."""
+
+    job_id: int
+
+
+class Cancelled(BaseModel):
+    """How many jobs were stopped; what exists at the provider stays."""
+
+    cancelled: int
+
+
+class GroupRetried(BaseModel):
+    """How many jobs are back in line."""
+
+    retried: int
+
+
+class Scope(BaseModel):
+    """What to pause or resume."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"scope": "all"}})
+
+    scope: Word = Field("all", description="a workflow, or `all`")
+
+
+class PauseState(BaseModel):
+    """What is so now, and whether it was different before."""
+
+    scope: str
+    is_paused: bool
+    is_news: bool
+
+
+class FailedGroup(BaseModel):
+    """Failed jobs with the same error (a row of `failed_groups`)."""
+
+    group_id: str
+    workflow: str
+    phase: str
+    error_kind: ErrorKind | None
+    jobs: int
+    oldest_failed_at: datetime | None
+    newest_failed_at: datetime | None
+    sample_error: str | None
+    sample_client_ids: list[UUID]
+    sample_client_names: list[str]
+
+
+class Health(BaseModel):
+    """The row of `queue_health`; ages are in seconds, of the oldest one, 0 when there is none."""
+
+    queued: int
+    running: int
+    waiting: int
+    failed: int
+    due_now: int
+    oldest_due_seconds: float
+    lease_expired: int
+    workers_alive: int
+    paused: bool
+    breakers_open: int
+    limits_used_up: int
+    oldest_lease_expired_seconds: float
+    oldest_unfinished_seconds: float
+    oldest_failed_seconds: float
+    creates_unanswered: int
+    oldest_unanswered_seconds: float
+    workers_silent: int
+    oldest_breaker_seconds: float
+
+
+class Pause(BaseModel):
+    """What a person has paused."""
+
+    scope: str
+    paused_at: datetime
+    paused_by: str
+
+
+class Breaker(BaseModel):
+    """A credential that the provider refuses."""
+
+    credential: str
+    reason: str
+    opened_at: datetime
+    probe_at: datetime
+
+
+class Worker(BaseModel):
+    """A row of `worker_status`."""
+
+    id: str
+    hostname: str
+    pid: int
+    version: str
+    concurrency: int
+    state: str
+    alive: bool
+    jobs: int
+    started_at: datetime
+    last_seen_at: datetime
+
+
+class Latency(BaseModel):
+    """A row of `phase_latency`."""
+
+    workflow: str
+    phase: str
+    count: int
+    p50_seconds: float | None
+    p95_seconds: float | None
+    max_seconds: float | None
+
+
+class Overview(BaseModel):
+    """How the queue is, and the clients that need somebody or wait."""
+
+    health: Health
+    pauses: list[Pause]
+    breakers: list[Breaker]
+    workers: list[Worker]
+    latency: list[Latency]
+    failed_groups: list[FailedGroup]
+    failed: list[Client]
+    queued: list[Client]
+
+    @classmethod
+    def of(cls, found: Found) -> Overview:
+        """Take what was gathered."""
+        return cls(
+            health=Health(**found.health),
+            pauses=[Pause(**row) for row in found.pauses],
+            breakers=[Breaker(**row) for row in found.breakers],
+            workers=[Worker(**row) for row in found.workers],
+            latency=[Latency(**row) for row in found.latency],
+            failed_groups=[FailedGroup(**row) for row in found.failed_groups],
+            failed=[Client.of(row) for row in found.failed],
+            queued=[Client.of(row) for row in found.queued],
+        )
