@@ -1,4 +1,4 @@
-"""`pgworker keys`: the keys that encrypt tenants' secrets."""
+"""`pgworker keys`: the keys that encrypt tenants' secrets, and tokens of the HTTP API."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgworker.models import Scope
+from pgworker.settings import token_digest
 from pgworker.tenants.platform import generate_key
 
 from .console import ask, remark, usage_error
@@ -17,7 +19,7 @@ from .console import ask, remark, usage_error
 if TYPE_CHECKING:
     from pgworker.tenants.platform import Platform
 
-app = typer.Typer(no_args_is_help=True, help="The keys that encrypt tenants' secrets.")
+app = typer.Typer(no_args_is_help=True, help="The keys that encrypt tenants' secrets, and tokens.")
 
 
 @app.command()
@@ -37,6 +39,25 @@ def generate(
             "put it first in PGWORKER_ENCRYPTION_KEYS, the old ones behind it, on every worker; "
             "then: pgworker keys rotate"
         )
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="who bears it; logs and the audit trail name them")],
+    scope: Annotated[Scope, typer.Option(help="what they may do")] = Scope.READ,
+) -> None:
+    """Print a new token for the HTTP API, and its line for PGWORKER_API_TOKENS. Stores nothing.
+
+    The first line is for whoever bears it. The second one is for the setting: it holds only the
+    token's hash.
+    """
+    if not re.fullmatch(r"[\w.-]{1,64}", name):
+        raise usage_error("a name has 1 to 64 letters, digits and . _ -")
+    made = f"pgw_{secrets.token_urlsafe(32)}"
+    print(made)
+    print(f"{name}:{scope}:sha256={token_digest(made).hex()}")
+    if sys.stdout.isatty():
+        remark("add the second line to PGWORKER_API_TOKENS, behind a comma, on every worker")
 
 
 @app.command()

@@ -36,13 +36,22 @@ METRIC_PHASE_SECONDS = "pgworker.phase.duration"
 METRIC_PROVISIONING_SECONDS = "pgworker.provisioning.duration"
 METRIC_ATTEMPTS_FAILED = "pgworker.attempts.failed"
 
+# Seconds: from a phase that only looks to one that waits for a project.
+_BOUNDARIES = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1200)
+
 tracer = trace.get_tracer("pgworker")
 _meter = metrics.get_meter("pgworker")
 phase_seconds = _meter.create_histogram(
-    METRIC_PHASE_SECONDS, unit="s", description="one run of a phase, from claim or advance to end"
+    METRIC_PHASE_SECONDS,
+    unit="s",
+    description="one run of a phase, from claim or advance to end",
+    explicit_bucket_boundaries_advisory=_BOUNDARIES,
 )
 provisioning_seconds = _meter.create_histogram(
-    METRIC_PROVISIONING_SECONDS, unit="s", description="from the job's creation to ready"
+    METRIC_PROVISIONING_SECONDS,
+    unit="s",
+    description="from the job's creation to ready",
+    explicit_bucket_boundaries_advisory=_BOUNDARIES,
 )
 attempts_failed = _meter.create_counter(
     METRIC_ATTEMPTS_FAILED, description="phases that ended with an error, by error_kind"

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pgworker.queue.watching import Watching
     from pgworker.settings import Settings
 
-MAX_BODY_BYTES = 64 * 1024
-
 
 def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True) -> APIRouter:
     """Return pgworker's routes, for `app.include_router`. They need `lifespan`.
@@ -38,7 +36,7 @@ def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True)
             instead of the tokens of `PGWORKER_API_TOKENS`. The routes ask its scope.
         probes_too: with `/healthz`, `/readyz` and `/metrics`, which an application may have itself.
     """
-    routes = APIRouter(route_class=ProblemRoute, max_body_size=MAX_BODY_BYTES)
+    routes = APIRouter(route_class=ProblemRoute)
     guarded = [Depends(remember(access or identify))]
     refusals = answers(401, 403, 500, 503)
     if probes_too:

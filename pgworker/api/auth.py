@@ -15,7 +15,7 @@ import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -149,13 +149,21 @@ def _local(request: Request, service: Service) -> Principal:
     """
     forwarded = next((name for name in FORWARDED if name in request.headers), None)
     client = request.client.host if request.client is not None else ""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+    host = _split(f"//{request.headers.get('host', '')}").hostname or ""
     if forwarded is not None or not is_loopback(client) or not is_loopback(host):
         raise Refused(
             HTTPStatus.FORBIDDEN,
             "without PGWORKER_API_TOKENS only this machine is served, by a loopback name",
         )
     return Principal("local", Scope.ADMIN, "local", service.sessions.local_csrf_token)
+
+
+def _split(url: str) -> SplitResult:
+    """Take a URL apart; one that can't be has no parts."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def is_loopback(host: str) -> bool:
@@ -197,7 +205,7 @@ class Requires:
 
 async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if (origin is not None and urlsplit(origin).netloc != request.headers.get("host")) or (
+    if (origin is not None and _split(origin).netloc != request.headers.get("host")) or (
         site not in {None, "same-origin", "none"}
     ):
         raise Refused(HTTPStatus.FORBIDDEN, "this comes from a page of another site")
@@ -205,7 +213,7 @@ async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
     if principal.via == "local" and not is_browser:
         return
     presented = request.headers.get(CSRF_HEADER) or await _form_field(request, CSRF_FIELD)
-    if not hmac.compare_digest(presented.encode(), principal.csrf_token.encode()):
+    if not hmac.compare_digest(presented.encode(errors="replace"), principal.csrf_token.encode()):
         raise Refused(
             HTTPStatus.FORBIDDEN, "the page is too old, or not ours: load it again and repeat"
         )

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from pgworker.errors import (
     BadConfiguration,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from fastapi import FastAPI
-    from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Message
 
 PROBLEM_JSON = "application/problem+json"
 SIGN_IN_PATH = "/admin/provisioning/sign-in"
@@ -51,6 +52,15 @@ _STATUS_OF: dict[type[PgworkerError], HTTPStatus] = {
     BadConfiguration: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_SECONDS = 5
+MAX_BODY_BYTES = 64 * 1024
+# A page of the console sets a policy of its own; nothing else is a page.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 log = get_logger()
 
@@ -132,7 +142,7 @@ def problem(
     body = Problem(
         title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors
     ).model_dump(exclude_none=True)
-    return JSONResponse(body, status, headers=headers, media_type=PROBLEM_JSON)
+    return secured(JSONResponse(body, status, headers=headers, media_type=PROBLEM_JSON))
 
 
 class ProblemRoute(APIRoute):
@@ -144,11 +154,42 @@ class ProblemRoute(APIRoute):
 
         async def answered(request: Request) -> Response:
             try:
-                return await handle(request)
+                return secured(await handle(_limited(request)))
             except (HTTPException, RequestValidationError, PgworkerError) as error:
                 return as_response(request, error)
 
         return answered
+
+
+def _limited(request: Request) -> Request:
+    """Return the request with an end to what its body may be.
+
+    Not by FastAPI's `max_body_size`: its refusal is a text of Starlette's.
+    """
+    too_large = Refused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {MAX_BODY_BYTES} bytes"
+    )
+    told = request.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > MAX_BODY_BYTES:
+        raise too_large
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise too_large
+        return message
+
+    return Request(request.scope, receive)
+
+
+def secured(response: Response) -> Response:
+    """Add what keeps browsers from harm, where the response says nothing of it itself."""
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def as_response(request: Request, error: Exception) -> Response:

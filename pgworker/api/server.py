@@ -48,8 +48,12 @@ def address_of(settings: Settings) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def serving(platform: Platform, daemon: Daemon) -> AsyncIterator[str]:
+async def serving(platform: Platform, daemon: Daemon | None) -> AsyncIterator[str]:
     """Serve PGWORKER_HTTP while the block runs; yield the URL.
+
+    Args:
+        platform: whose settings say where.
+        daemon: the worker of this process; None where none runs.
 
     Raises:
         BadConfiguration: as `address_of`.

@@ -132,7 +132,7 @@ def _read(cursor: str, kind: str, place_of: Callable[..., T]) -> T:
 
 
 def _job_id(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _LARGEST_ID:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_ID:
         raise ValueError(value)
     return value
 
