@@ -11,7 +11,7 @@ WHEEL := build/wheel
 PEERS := build/bench/peers/.complete
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test check test-wheel chaos bench lock clean
+.PHONY: help venv demo test check test-wheel chaos bench bench-listing lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), by the
 bench: $(VENV) $(PEERS) ## measure beside the peers (CELLS=throughput,latency ROUNDS=1: a quick look)
 	@.venv/bin/python -m bench --peers build/bench/peers/bin/python \
 		$(if $(CELLS),--cells $(CELLS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_ARGS)
+
+bench-listing: $(VENV) ## measure on this machine: lists of 1,000 and 100,000 clients over HTTP
+	@.venv/bin/python bench/listing.py
 
 lock: ## write requirements.lock and bench/peers.txt anew (needs uv; UPGRADE=1 takes newer versions)
 	@command -v uv > /dev/null || { echo "uv is missing: pipx install uv" >&2; exit 1; }

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pgworker.models import Scope
 from pgworker.schema_sync import ClientConfig, SyncReport, apply_latest_schema
 from pgworker.version import __version__
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClientConfig",
     "Principal",
+    "Scope",
     "SyncReport",
     "__version__",
     "apply_latest_schema",

@@ -23,6 +23,7 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from pgworker.api.problems import NotSignedIn, Refused
+from pgworker.api.state import service_of
 from pgworker.models import ApiToken, Scope
 from pgworker.settings import token_digest
 
@@ -123,7 +124,7 @@ async def identify(
         NotSignedIn: nobody we know.
         Refused: 403, a foreign page or machine asks.
     """
-    service: Service = request.app.state.pgworker
+    service = service_of(request)
     if not service.platform.settings.api_tokens:
         return _local(request, service)
     if credentials is not None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 
 from pgworker.api.attempts import SignInAttempts
 from pgworker.api.auth import Sessions
+from pgworker.api.state import service_of
 from pgworker.db.listen import EVENTS_CHANNEL, Listener
 from pgworker.queue.pages import Pages
 from pgworker.queue.watching import Watching
@@ -72,15 +73,6 @@ def _listener(dsn: str | None) -> Callable[[Callable[[], None]], Listener] | Non
     return lambda wake: Listener(
         dsn, wake, channel=EVENTS_CHANNEL, application_name="pgworker watch"
     )
-
-
-def service_of(request: Request) -> Service:
-    """Return the service of the application that serves this request."""
-    service: Service | None = getattr(request.app.state, "pgworker", None)
-    if service is None:
-        msg = "pgworker's routes need its lifespan: FastAPI(lifespan=pgworker.lifespan())"
-        raise RuntimeError(msg)
-    return service
 
 
 TheService = Annotated[Service, Depends(service_of)]

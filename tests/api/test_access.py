@@ -14,29 +14,11 @@ from starlette.requests import Request
 from pgworker.api.auth import COOKIE, Sessions
 from pgworker.models import Scope
 from tests.support.api import BASE_URL, LOCAL_URL, TOKENS
+from tests.support.api_scopes import NEEDED
 
 if TYPE_CHECKING:
     from tests.support.api import ApiInTest
 
-# What each route asks for; None: nothing.
-NEEDED: dict[tuple[str, str], Scope | None] = {
-    ("GET", "/healthz"): None,
-    ("GET", "/readyz"): None,
-    ("GET", "/metrics"): Scope.READ,
-    ("POST", "/clients"): Scope.OPERATE,
-    ("GET", "/clients"): Scope.READ,
-    ("GET", "/clients/provisioning/jobs"): Scope.READ,
-    ("GET", "/clients/{client_id}"): Scope.READ,
-    ("GET", "/clients/{client_id}/badge.svg"): Scope.READ,
-    ("GET", "/clients/{client_id}/events"): Scope.READ,
-    ("POST", "/clients/{client_id}/provisioning/retry"): Scope.OPERATE,
-    ("POST", "/clients/{client_id}/provisioning/cancel"): Scope.OPERATE,
-    ("GET", "/admin/provisioning"): Scope.READ,
-    ("GET", "/admin/provisioning/events"): Scope.READ,
-    ("POST", "/admin/provisioning/failures/{group_id}/retry"): Scope.OPERATE,
-    ("POST", "/admin/provisioning/pause"): Scope.ADMIN,
-    ("POST", "/admin/provisioning/resume"): Scope.ADMIN,
-}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/clients"): {"name": "Acme"},
     ("POST", "/admin/provisioning/pause"): {"scope": "all"},
@@ -297,3 +279,9 @@ async def test_a_browser_that_is_not_signed_in_is_led_to_the_sign_in_page(api: A
     client = await api.client(None)
     led = await client.get("/admin/provisioning", headers={"Accept": "text/html"})
     assert (led.status_code, led.headers["Location"]) == (303, "/admin/provisioning/sign-in")
+
+
+async def test_an_address_names_all_the_methods_that_it_takes(admin: httpx.AsyncClient) -> None:
+    refused = await admin.delete("/clients")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, POST")
+    assert refused.headers["Content-Type"] == "application/problem+json"

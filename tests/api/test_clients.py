@@ -60,6 +60,15 @@ async def test_the_trace_of_whoever_orders_goes_on_in_the_job(
     assert job["trace_context"] == traceparent
 
 
+async def test_a_trace_context_that_is_none_is_ignored(
+    admin: httpx.AsyncClient, api: ApiInTest
+) -> None:
+    await admin.post("/clients", json={"name": "Acme"}, headers={"traceparent": "nonsense"})
+    job = await api.jobs.pool.fetchrow("select trace_context from client_provisioning_jobs")
+    assert job is not None
+    assert job["trace_context"] is None
+
+
 @pytest.mark.parametrize(
     "name",
     [
