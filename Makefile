@@ -14,7 +14,7 @@ export PIP_ROOT_USER_ACTION := ignore
 .PHONY: help venv demo test check test-wheel chaos bench bench-listing lock clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV) ## set up .venv (the other targets do so when needed)
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
+from pgworker.settings import parse_api_tokens, token_digest
+from tests.support.sse import events_of
 from tests.support.workers import PATIENCE
 
 Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -219,3 +222,69 @@ def test_without_a_database_url_the_embedded_server_is_used_and_named(
     assert f'"data_dir": "{tmp_path / "data"}"' in result.stderr
     assert (tmp_path / "data" / "encryption.key").stat().st_mode & 0o777 == 0o600
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+# -- with HTTP --------------------------------------------------------------------------------
+
+
+async def url_of(worker: subprocess.Popen[str]) -> str:
+    """Read the log until it tells where HTTP is served."""
+    assert worker.stderr is not None
+    async with asyncio.timeout(60):
+        while line := await asyncio.to_thread(worker.stderr.readline):
+            event = json.loads(line)
+            if event["event"] == "http_listening":
+                return str(event["url"])
+    raise AssertionError(worker.returncode)
+
+
+async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
+    start: Start, sql: Sql, database: str, tenants: None, hanging: str
+) -> None:
+    token = "a-token-with-scope-admin"
+    worker = start(
+        *("run", "--http", "127.0.0.1:0"),
+        DATABASE_URL=database,
+        PGWORKER_API_TOKENS=f"admin:{token}",
+        PGWORKER_MIGRATIONS_DIR=hanging,
+    )
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=await url_of(worker), headers=headers) as client:
+        ordered = (await client.post("/clients", json={"name": "Acme"})).json()
+        await until(
+            sql, database, "select exists (select from clients where schema_version is null"
+            " and provisioning_status = 'schema_syncing')",
+        )  # fmt: skip
+        async with events_of(client, ordered["events_url"]) as events:
+            await events.next("progress")
+
+            worker.send_signal(signal.SIGTERM)
+            # The phase in hand has its grace: we are told that the process leaves.
+            async with asyncio.timeout(15):
+                while (await client.get("/readyz")).status_code != 503:
+                    pass
+            assert (await client.get("/clients")).status_code == 200
+
+            worker.send_signal(signal.SIGTERM)
+            await events.rest()
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=20)
+    assert worker.returncode == 0, logged
+    assert "Traceback" not in logged
+
+
+def test_a_token_is_made_with_the_line_that_lets_it_in(pgworker: Pgworker) -> None:
+    result = pgworker("keys", "token", "billing", "--scope", "operate")
+    assert result.returncode == 0, result.stderr
+    token, entry = result.stdout.splitlines()
+    assert entry.startswith("billing:operate:sha256=")
+    assert token not in entry
+    (parsed,) = parse_api_tokens(entry)
+    assert parsed.digest == token_digest(token)
+
+
+def test_http_without_its_extra_says_what_to_install(pgworker: Pgworker, tmp_path: Path) -> None:
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError(name='fastapi')\n")
+    result = pgworker("run", "--http", "127.0.0.1:0", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "pip install 'pgworker[http]'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
