@@ -15,6 +15,8 @@ stable
 set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_custom_plan
 as $$
+declare
+    v_id uuid := case when p_text ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then p_text end;
 begin
     return query
     select job.id
@@ -34,7 +36,7 @@ begin
                     client.id = job.client_id
                     and (
                         position(lower(p_text) in lower(client.name)) > 0
-                        or client.id::text = lower(p_text)
+                        or client.id = v_id
                     )
             )
         )
