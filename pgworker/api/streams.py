@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from pgworker.api.shapes import ClientDetail, Transition
+from pgworker.errors import PgworkerError
+from pgworker.telemetry import get_logger
 from pgworker.tenants.progress import KEEP_ALIVE
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 # How long a browser waits before it comes back.
 RECONNECT_MILLISECONDS = 2000
 EVENT_STREAM = "text/event-stream"
+
+log = get_logger()
+
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A stream of events",
@@ -36,8 +41,12 @@ async def stream(messages: AsyncGenerator[bytes]) -> StreamingResponse:
     async def all_of_them() -> AsyncIterator[bytes]:
         async with aclosing(messages):
             yield first
-            async for each in messages:
-                yield each
+            try:
+                async for each in messages:
+                    yield each
+            except PgworkerError as error:
+                # The answer has begun, so it can only end; whoever reads it comes back.
+                log.warning("stream_broke_off", error=str(error))
 
     # A proxy that buffers would keep the news to itself.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

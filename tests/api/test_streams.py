@@ -14,12 +14,13 @@ import httpx
 import pytest
 
 from pgworker.api.server import serving
-from pgworker.errors import TooManyStreams
+from pgworker.errors import DatabaseUnreachable, TooManyStreams
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.queue import watching
 from pgworker.queue.watching import Delivered, Watching
 from pgworker.settings import load_settings
 from pgworker.tenants.platform import open_platform
+from pgworker.tenants.progress import Progresses
 from tests.support.api import KEY
 from tests.support.jobs import JobsInTest, jobs_in
 from tests.support.sse import events_of
@@ -273,3 +274,19 @@ def test_what_was_told_long_ago_is_forgotten_and_not_told_again() -> None:
     assert delivered.take_new([13], now=100) == {13}
     assert (delivered.settled, set(delivered.recent)) == (12, {13})
     assert delivered.take_new([11, 12, 13], now=101) == set()
+
+
+async def test_a_stream_ends_when_the_database_is_gone_and_does_not_break_the_server(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await served.jobs.claimed()
+    async with events_of(served.client, f"/clients/{job.client_id}/events") as events:
+        await events.next("progress")
+
+        async def gone(*_: object) -> None:
+            raise DatabaseUnreachable("gone")
+
+        monkeypatch.setattr(Progresses, "of", gone)
+        await served.jobs.advance(job)
+        assert await events.rest() == []
+    assert (await served.client.get("/healthz")).status_code == 200
