@@ -34,7 +34,9 @@ def client(**more: Any) -> dict[str, Any]:
     } | more
 
 
-@pytest.mark.parametrize(("phase", "seconds"), zip(PHASES, (4321, 4320, 4300, 4000), strict=True))
+@pytest.mark.parametrize(
+    ("phase", "seconds"), list(zip(PHASES, (4321, 4320, 4300, 4000), strict=True))
+)
 def test_a_client_is_expected_when_the_phases_ahead_have_taken_what_they_usually_take(
     phase: str, seconds: int
 ) -> None:
