@@ -14,6 +14,7 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
+    v_actor constant text := pgworker.actor();
     v_some_are_queued boolean;
     v_some_are_for_later boolean;
 begin
@@ -48,7 +49,7 @@ begin
         from_status, to_status, from_phase, to_phase, detail
     )
     select
-        'cancelled', pgworker.actor(), client_id, id, workflow, claim_token,
+        'cancelled', v_actor, client_id, id, workflow, claim_token,
         'failed', 'cancelled', job_type, job_type,
         jsonb_build_object('superseded_by', successor)
     from superseded;
@@ -71,7 +72,7 @@ begin
     )
     select
         'enqueued',
-        pgworker.actor(),
+        v_actor,
         inserted.client_id,
         inserted.id,
         inserted.workflow,
