@@ -1,34 +1,36 @@
--- error_signature: an error's message without what differs from client to client (ids, refs,
--- numbers, how often it was tried): messages that are the same then have the same cause.
--- Numbers that are part of a word stay: 20260101000000_init.sql:3 names a place.
+-- error_signature: an error's message without what differs from client to client and from try to
+-- try (ids, refs, addresses, times, numbers): those that are equal are the same error. What tells
+-- errors apart stays: names of files and columns, SQLSTATEs in brackets, the status of an answer.
 create or replace function pgworker.error_signature(
     p_error text
 )
 returns text
-language sql
+language plpgsql
 immutable
+strict
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-    select
-        regexp_replace(
-            regexp_replace(
-                regexp_replace(
-                    regexp_replace(
-                        left(p_error, 2000),
-                        '^gave up after \d+ attempts: ',
-                        ''
-                    ),
-                    '[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}',
-                    '…',
-                    'gi'
-                ),
-                '\m([a-z]{20}|[0-9a-f]{12,})\M',
-                '…',
-                'g'
-            ),
-            '(?<![\w.:])\d+(\.\d+)?(?![\w.:]\w)',
-            '#',
-            'g'
-        );
+declare
+    v_patterns constant text[] := array[
+        -- A UUID, then what is left of long hexadecimal words: names of tenants, ids of requests.
+        '\m[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\M',
+        '(?<![0-9a-zA-Z])[0-9a-f]{12,}(?![0-9a-zA-Z_])',
+        -- A project's ref.
+        '\m[a-z]{20}\M',
+        -- A time, an address of IPv4 with its port.
+        '\m\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?(Z|UTC|[+-]\d\d:?\d\d))?)?',
+        '\m\d{1,3}(\.\d{1,3}){3}(:\d+)?\M',
+        -- A number of its own; not a SQLSTATE, an answer's status, a file's line or part of a name.
+        '(?<!\[)(?<!answered )(?<!\.sql:)\m\d+([.,:]\d+)*\M(?!\.[a-z])'
+    ];
+    v_pattern text;
+    v_text text := regexp_replace(p_error, '^gave up after \d+ attempts: ', '');
+begin
+    foreach v_pattern in array v_patterns loop
+        v_text := regexp_replace(v_text, v_pattern, '…', 'g');
+    end loop;
+
+    return v_text;
+end
 $$;

@@ -45,6 +45,7 @@ select
     client_name,
     status,
     job_id,
+    workflow,
     phase,
     phase_number,
     phase_count,
@@ -190,7 +191,8 @@ select
     newest.from_phase,
     newest.to_phase,
     newest.error_kind,
-    newest.error
+    newest.error,
+    newest.detail
 from (
     select *
     from pgworker.events
@@ -362,7 +364,9 @@ select
     newest_failed_at,
     sample_error,
     sample_client_ids,
-    sample_client_names
+    sample_client_names,
+    signature,
+    what_helps
 from pgworker.failed_groups
 order by jobs desc, newest_failed_at desc, group_id
 limit $1;

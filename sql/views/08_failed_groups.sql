@@ -1,5 +1,6 @@
 -- failed_groups: failed jobs by what is the same error, the most numerous first: one fix, one
--- retry (pgworker.retry_group). sample_error and sample_client_ids are of the newest ones.
+-- retry (pgworker.retry_group). sample_error and sample_client_ids are of the newest ones; the
+-- signature is what all their errors have in common.
 create or replace view pgworker.failed_groups as
 select
     failed.group_id,
@@ -11,7 +12,11 @@ select
     max(failed.failed_at) as newest_failed_at,
     (array_agg(failed.last_error order by failed.failed_at desc))[1] as sample_error,
     (array_agg(failed.client_id order by failed.failed_at desc))[1:5] as sample_client_ids,
-    (array_agg(failed.client_name order by failed.failed_at desc))[1:5] as sample_client_names
+    (array_agg(failed.client_name order by failed.failed_at desc))[1:5] as sample_client_names,
+    pgworker.error_signature(
+        (array_agg(failed.last_error order by failed.failed_at desc))[1]
+    ) as signature,
+    pgworker.what_helps(failed.error_kind) as what_helps
 from (
     select
         pgworker.failure_group(job.workflow, job.phase, job.error_kind, job.last_error)
