@@ -14,3 +14,24 @@ def duration(value: timedelta | float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def precise_duration(value: timedelta | float | None) -> str:
+    """Return a duration in its two largest units: for steps that are compared with each other."""
+    if value is None:
+        return "-"
+    seconds = max(value.total_seconds() if isinstance(value, timedelta) else value, 0)
+    if 0 < seconds < 0.05:
+        return "<0.1 s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for (unit, size), (lower, lower_size) in (
+        (("d", 86_400), ("h", 3_600)),
+        (("h", 3_600), ("min", 60)),
+        (("min", 60), ("s", 1)),
+    ):
+        if whole >= size:
+            rest = whole % size // lower_size
+            return f"{whole // size} {unit}" + (f" {rest} {lower}" if rest else "")
+    return f"{whole} s"

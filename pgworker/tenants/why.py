@@ -53,6 +53,90 @@ async def explain(
     )
 
 
+def sentence(client: Row) -> str:
+    """Return a client's state in one sentence, from a row of `client_status`. Pure."""
+    phase = client["phase"]
+    if client["phase_number"] is not None:
+        phase = f"{phase} (phase {client['phase_number']} of {client['phase_count']})"
+    match client["job_status"]:
+        case JobStatus.FAILED:
+            return f"Failed in {phase}: it needs a person, and keeps everything that was done."
+        case JobStatus.RUNNING if client["blocked_because"]:
+            return f"Left behind in {phase}: {client['blocked_because']}."
+        case JobStatus.RUNNING:
+            return f"Under way: a worker is on {phase}."
+        case JobStatus.QUEUED:
+            return f"In line for {phase}: {client['blocked_because']}."
+        case JobStatus.WAITING:
+            return f"Waiting in {phase}: {client['blocked_because'] or 'its time'}."
+        case JobStatus.CANCELLED:
+            return f"Cancelled in {phase}; what exists at the provider stays there."
+        case JobStatus.SUCCEEDED if client["status"] == ClientStatus.READY:
+            return "Ready: provisioned and checked."
+        case JobStatus.SUCCEEDED:
+            return f"Done: it is {client['status']}."
+        case _ if client["status"] == ClientStatus.READY:
+            return "Ready."
+        case _:
+            return "Nobody has asked for this client to be provisioned."
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that a person may press.
+
+    Attributes:
+        name: `retry` or `cancel`.
+        label: what the button says.
+        consequence: what pressing it does, in one sentence.
+        asks_first: it costs money or can't be taken back.
+    """
+
+    name: str
+    label: str
+    consequence: str
+    asks_first: bool
+
+
+def actions(client: Row) -> tuple[Action, ...]:
+    """Return what can be pressed for a client, the likeliest first. Pure."""
+    status, phase = client["job_status"], client["phase"]
+    cancel = Action(
+        "cancel",
+        "Cancel",
+        "Stops the work on this client. What exists at the provider stays there, and may go on "
+        "costing money.",
+        asks_first=True,
+    )
+    if status == JobStatus.FAILED:
+        makes = phase == "create_project"
+        goes_on = f"Goes on at {phase} with everything that was done; nothing is made twice."
+        return (
+            Action(
+                "retry",
+                "Retry",
+                f"{goes_on} It may create the client's project, which the provider bills."
+                if makes
+                else goes_on,
+                asks_first=makes,
+            ),
+            cancel,
+        )
+    if status == JobStatus.CANCELLED:
+        return (
+            Action(
+                "retry",
+                "Start again",
+                "Begins anew with what exists already; it may create the client's project, which "
+                "the provider bills.",
+                asks_first=True,
+            ),
+        )
+    if status in {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING}:
+        return (cancel,)
+    return ()
+
+
 def advise(client: Row, help_of_failure: str | None) -> tuple[str, ...]:
     """Return what a person can do, from a row of `client_status`. Pure."""
     client_id, job_status = client["client_id"], client["job_status"]
