@@ -28,7 +28,7 @@ from pgworker.errors import (
 from pgworker.settings import load_settings
 from pgworker.tenants.durations import duration
 from pgworker.tenants.fleet import canonical_set
-from pgworker.tenants.lateness import Late, LateKind, find_late
+from pgworker.tenants.lateness import LATE, Late, find_late
 from pgworker.tenants.lint import Severity, lint
 from pgworker.tenants.platform import open_database, open_platform
 from pgworker.tenants.providers.postgres import QUERIES as POSTGRES_QUERIES
@@ -339,33 +339,6 @@ def _judge_limits(used_up: list[Row]) -> Check:
         f"used up: {shown}{more}",
         "nothing: the jobs that need them wait, without an attempt, and go on by themselves",
     )
-
-
-# What is so, and what to do about it.
-LATE = {
-    LateKind.ABANDONED: (
-        "clients that show a phase and have no job",
-        "nobody works for them; in SQL: select pgworker.enqueue('CLIENT ID');",
-    ),
-    LateKind.PHASE: (
-        "jobs in one phase for longer than PGWORKER_PROJECT_TIMEOUT_SECONDS",
-        "pgworker why CLIENT tells what it waits for",
-    ),
-    LateKind.DUE: ("jobs due and not taken", "start more workers: pgworker run"),
-    LateKind.LEFT_BEHIND: (
-        "jobs left behind by a worker",
-        "a live worker takes them over at once: is there one?",
-    ),
-    LateKind.UNANSWERED: (
-        "creates without an answer that nobody looks for",
-        "see whether they made something: pgworker reconcile",
-    ),
-    LateKind.SILENT_WORKER: (
-        "workers fell silent",
-        "if killed, nothing: others take their jobs over; else see whether they reach the database",
-    ),
-    LateKind.FAILED: ("failed jobs", "see why: pgworker jobs --failed"),
-}
 
 
 def _judge_late(late: Late) -> Check:

@@ -39,6 +39,33 @@ class LateKind(StrEnum):
     FAILED = "failed"  # a job needs a person
 
 
+# What is so, and what to do about it.
+LATE = {
+    LateKind.ABANDONED: (
+        "clients that show a phase and have no job",
+        "nobody works for them; in SQL: select pgworker.enqueue('CLIENT ID');",
+    ),
+    LateKind.PHASE: (
+        "jobs in one phase for longer than PGWORKER_PROJECT_TIMEOUT_SECONDS",
+        "pgworker why CLIENT tells what it waits for",
+    ),
+    LateKind.DUE: ("jobs due and not taken", "start more workers: pgworker run"),
+    LateKind.LEFT_BEHIND: (
+        "jobs left behind by a worker",
+        "a live worker takes them over at once: is there one?",
+    ),
+    LateKind.UNANSWERED: (
+        "creates without an answer that nobody looks for",
+        "see whether they made something: pgworker reconcile",
+    ),
+    LateKind.SILENT_WORKER: (
+        "workers fell silent",
+        "if killed, nothing: others take their jobs over; else see whether they reach the database",
+    ),
+    LateKind.FAILED: ("failed jobs", "see why: pgworker jobs --failed"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Late:
     """Things of one kind that are late.

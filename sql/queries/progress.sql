@@ -41,15 +41,63 @@ from pgworker.client_status as client
 where client.client_id = $1;
 
 -- name: latency
--- All phases in order, with what they took in the last day; nulls: nobody knows yet.
+-- All phases in order, with what they took in the last day; nulls: nobody knows yet. And hour by
+-- hour, in three arrays that belong together: those hours in which one ended (0 is the last one).
+-- One pass over the day's events: it is the expensive part.
+with span as materialized (
+    select
+        ended.workflow,
+        ended.phase,
+        ended.seconds,
+        least(floor(extract(epoch from now() - ended.ended_at) / 3600), 23)::integer as hours_ago
+    from pgworker.phase_spans as ended
+),
+
+whole as (
+    select
+        span.workflow,
+        span.phase,
+        count(*) as count,
+        percentile_cont(0.5) within group (order by span.seconds) as p50_seconds,
+        percentile_cont(0.95) within group (order by span.seconds) as p95_seconds,
+        max(span.seconds) as max_seconds
+    from span
+    group by span.workflow, span.phase
+),
+
+hourly as (
+    select
+        hour.workflow,
+        hour.phase,
+        array_agg(hour.hours_ago order by hour.hours_ago) as hours_ago,
+        array_agg(hour.p50_seconds order by hour.hours_ago) as hourly_p50_seconds,
+        array_agg(hour.p95_seconds order by hour.hours_ago) as hourly_p95_seconds
+    from (
+        select
+            span.workflow,
+            span.phase,
+            span.hours_ago,
+            percentile_cont(0.5) within group (order by span.seconds) as p50_seconds,
+            percentile_cont(0.95) within group (order by span.seconds) as p95_seconds
+        from span
+        group by span.workflow, span.phase, span.hours_ago
+    ) as hour
+    group by hour.workflow, hour.phase
+)
+
 select
     phase.workflow,
     phase.job_type as phase,
-    coalesce(latency.count, 0) as count,
-    latency.p50_seconds,
-    latency.p95_seconds,
-    latency.max_seconds
+    coalesce(whole.count, 0) as count,
+    whole.p50_seconds,
+    whole.p95_seconds,
+    whole.max_seconds,
+    hourly.hours_ago,
+    hourly.hourly_p50_seconds,
+    hourly.hourly_p95_seconds
 from pgworker.phases as phase
-left join pgworker.phase_latency as latency
-    on phase.workflow = latency.workflow and phase.job_type = latency.phase
+left join whole
+    on phase.workflow = whole.workflow and phase.job_type = whole.phase
+left join hourly
+    on phase.workflow = hourly.workflow and phase.job_type = hourly.phase
 order by phase.workflow, phase.ordinal;

@@ -10,8 +10,7 @@ import pytest
 
 from pgworker.models import JobStatus
 from pgworker.settings import Settings
-from pgworker.tenants.doctor import LATE
-from pgworker.tenants.lateness import Late, LateKind, find_late
+from pgworker.tenants.lateness import LATE, Late, LateKind, find_late
 from tests.support.jobs import JobsInTest, jobs_in
 
 # The default of PGWORKER_PROJECT_TIMEOUT_SECONDS, and a little more.
