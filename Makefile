@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 # What is run against the built wheel: the parts that depend on what was packed.
-WHEEL_TESTS ?= tests/db tests/test_packaging.py
+WHEEL_TESTS ?= tests/api/test_console.py tests/db tests/test_packaging.py
 
 VENV := .venv/.complete
 PIP_INSTALL := install -qq --disable-pip-version-check --no-input
@@ -11,7 +11,7 @@ WHEEL := build/wheel
 PEERS := build/bench/peers/.complete
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test check test-wheel chaos bench bench-listing lock clean
+.PHONY: help venv demo test check test-wheel chaos bench bench-listing screenshots lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ bench: $(VENV) $(PEERS) ## measure beside the peers (CELLS=throughput,latency RO
 
 bench-listing: $(VENV) ## measure on this machine: lists of 1,000 and 100,000 clients over HTTP
 	@.venv/bin/python bench/listing.py
+
+screenshots: $(VENV) ## take the console's pictures for docs/images anew (needs Chromium)
+	@PGWORKER_SCREENSHOTS=1 .venv/bin/pytest -q tests/browser/test_console_pages.py -k picture
 
 lock: ## write requirements.lock and bench/peers.txt anew (needs uv; UPGRADE=1 takes newer versions)
 	@command -v uv > /dev/null || { echo "uv is missing: pipx install uv" >&2; exit 1; }

@@ -93,6 +93,20 @@ def test_the_wheel_holds_every_module_and_every_sql_file(wheel: zipfile.ZipFile)
     assert expected - set(wheel.namelist()) == set()
 
 
+def test_the_wheel_holds_every_page_of_the_console_and_what_it_is_made_of(
+    wheel: zipfile.ZipFile,
+) -> None:
+    console = ROOT / "pgworker" / "api" / "console"
+    expected = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("templates", "static")
+        for path in (console / folder).rglob("*")
+        if path.is_file()
+    }
+    assert any(name.endswith(".html") for name in expected)
+    assert expected - set(wheel.namelist()) == set()
+
+
 def test_the_wheel_holds_nothing_but_the_package_and_its_licence(wheel: zipfile.ZipFile) -> None:
     folders = {name.split("/")[0] for name in wheel.namelist()}
     version = PROJECT["project"]["version"]

@@ -5,6 +5,17 @@
 static files).
 """
 
-from pgworker.api.console.pages import open_router, overview, router
+from fastapi import APIRouter
+
+from pgworker.api.console import actions, assets, client, clients, sign_in, stream
+from pgworker.api.console.overview import overview
+
+router = APIRouter()
+for each in (clients, client, actions, stream, sign_in):
+    router.include_router(each.router)
+
+open_router = APIRouter()
+open_router.include_router(sign_in.open_router)
+open_router.include_router(assets.router)
 
 __all__ = ["open_router", "overview", "router"]

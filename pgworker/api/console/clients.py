@@ -1,0 +1,102 @@
+"""The list of clients, and the clients that failed by one error."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator
+
+from pgworker.api.auth import MayRead
+from pgworker.api.console.rendering import PageRoute, page, path_of
+from pgworker.api.problems import Refused
+from pgworker.api.service import TheService
+from pgworker.models import ClientStatus, ErrorKind
+from pgworker.queue.lookups import Lookups
+from pgworker.queue.pages import Filter
+
+PAGE_SIZE = 50
+FAILURES_SHOWN = 500
+
+router = APIRouter(route_class=PageRoute)
+
+
+# A form sends every field.
+EmptyIsNone = BeforeValidator(lambda value: value or None)
+
+
+class Filters(BaseModel):
+    """What the list is asked for; what is empty doesn't filter."""
+
+    q: str = ""
+    status: Annotated[ClientStatus | None, EmptyIsNone] = None
+    phase: str = ""
+    kind: Annotated[ErrorKind | None, EmptyIsNone] = None
+    after: str = ""
+
+    @property
+    def wanted(self) -> Filter:
+        """What the list is restricted to."""
+        return Filter(
+            status=self.status,
+            kind=self.kind,
+            phase=self.phase or None,
+            text=self.q.strip() or None,
+        )
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What filters, as it stands in an address."""
+        return {
+            name: str(value)
+            for name in ("q", "status", "phase", "kind")
+            if (value := getattr(self, name))
+        }
+
+
+@router.get("/admin/provisioning/clients", name="console_clients")
+async def clients(
+    request: Request, service: TheService, principal: MayRead, asked: Annotated[Filters, Query()]
+) -> Response:
+    """List clients, newest first."""
+    found = await service.pages.clients(asked.wanted, limit=PAGE_SIZE, cursor=asked.after or None)
+    return page(
+        request,
+        "clients.html",
+        principal=principal,
+        asked=asked,
+        is_filtered=bool(asked.chosen),
+        statuses=list(ClientStatus),
+        kinds=list(ErrorKind),
+        phases=await Lookups(service.platform.pool).phases(),
+        rows=found.rows,
+        here=_address(request, asked.chosen | {"after": asked.after}),
+        first_page=_address(request, asked.chosen) if asked.after else None,
+        next_page=_address(request, asked.chosen | {"after": found.next_cursor})
+        if found.next_cursor
+        else None,
+    )
+
+
+@router.get("/admin/provisioning/errors/{key}", name="console_failures")
+async def failures(request: Request, service: TheService, principal: MayRead, key: str) -> Response:
+    """List the clients that failed by one error."""
+    lookups = Lookups(service.platform.pool)
+    group = await lookups.failed_group(key)
+    if group is None:
+        raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
+    return page(
+        request,
+        "failures.html",
+        principal=principal,
+        group=group,
+        rows=await lookups.clients_of_group(key, limit=FAILURES_SHOWN),
+    )
+
+
+def _address(request: Request, query: dict[str, str]) -> str:
+    given = urlencode({name: value for name, value in query.items() if value})
+    path = path_of(request, "console_clients")
+    return f"{path}?{given}" if given else path
