@@ -201,10 +201,10 @@ async def tell_a_day(connection: Connection, *, now: datetime | None = None) -> 
     for index in range(3):
         await teller.client(ago=1.5 - index * 0.3, phase=1, status="waiting",
                             waiting_for="the project (COMING_UP)",
-                            run_at=timedelta(seconds=2 + index))  # fmt: skip
+                            run_at=timedelta(seconds=70 + 4 * index))  # fmt: skip
     await teller.client(
         ago=2, phase=2, status="waiting", attempts=3, kind="transient",
-        waiting_for="the next try after an error", run_at=timedelta(seconds=14),
+        waiting_for="the next try after an error", run_at=timedelta(seconds=95),
         error="no answer from the Management API to POST /v1/projects/{ref}/database/query: "
         "ConnectTimeout",
     )  # fmt: skip

@@ -1,0 +1,248 @@
+"""Every page of the console in a real browser, on a day when much has happened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import expect
+
+from pgworker.api.app import create_app
+from pgworker.api.service import Service
+from pgworker.http_server import HttpServer, open_listener
+from pgworker.settings import load_settings
+from pgworker.tenants.platform import open_platform
+from tests.support.browser import DESK, PHONE, a_browser, an_operator
+from tests.support.console_story import Story, tell_a_day
+from tests.support.server import create_database, drop_database, make_template
+from tests.support.worker_process import KEY, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser
+
+    from tests.support.server import RunServer
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+TOKEN = "the-token-of-an-operator"
+# Written anew by `make screenshots`; other runs take them too, and throw them away.
+KEPT = "PGWORKER_SCREENSHOTS"
+IMAGES = ROOT / "docs" / "images"
+
+
+@dataclass
+class Site:
+    """The console over the story of a day; no worker runs, so that nothing moves.
+
+    Attributes:
+        url: of the overview.
+    """
+
+    url: str
+    story: Story
+    group: str
+    server: HttpServer
+
+    def cut_connections(self) -> None:
+        """Lose every connection, as a proxy that restarts does."""
+        for connection in list(self.server.server_state.connections):
+            connection.transport.abort()
+
+    def paths(self) -> dict[str, str]:
+        """Every page, by a name for its pictures."""
+        failed = self.story["Saffron Catering"]
+        return {
+            "overview": "",
+            "clients": "/clients",
+            "client": f"/clients/{failed}",
+            "client-ready": f"/clients/{self.story['Acorn Dental']}",
+            "client-waiting": f"/clients/{self.story['Tallow Candles']}",
+            "failures": f"/errors/{self.group}",
+            "confirm": f"/errors/{self.group}/retry",
+            "cancel": f"/clients/{failed}/cancel",
+            "problem": "/clients/00000000-0000-4000-8000-000000000000",
+        }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(server: RunServer) -> AsyncIterator[Site]:
+    await make_template(server)
+    name = await create_database(server, template=server.template)
+    settings = load_settings(
+        DATABASE_URL=server.dsn_of(name),
+        PGWORKER_ENCRYPTION_KEYS=KEY,
+        PGWORKER_API_TOKENS=f"ada:admin:{TOKEN}",
+    )
+    try:
+        async with open_platform(settings) as platform:
+            async with platform.pool.acquire() as connection:
+                story = await tell_a_day(connection)
+            group = (await platform.operations.failed_groups())[0]["group_id"]
+            service = Service.of(platform)
+            web = HttpServer(create_app(service), timeout_graceful_shutdown=1)
+            with open_listener("127.0.0.1", 0) as listener:
+                port = listener.getsockname()[1]
+                async with asyncio.TaskGroup() as tasks:
+                    watching = tasks.create_task(service.watching.run())
+                    serving = tasks.create_task(web.serve(sockets=[listener]))
+                    await web.accepting.wait()
+                    yield Site(f"http://127.0.0.1:{port}/admin/provisioning", story, group, web)
+                    service.watching.close()
+                    web.closing.set()
+                    await serving
+                    watching.cancel()
+    finally:
+        await drop_database(server, name)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with a_browser() as running:
+        yield running
+
+
+@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+async def test_no_page_is_closed_to_anybody(
+    site: Site, browser: Browser, *, is_dark: bool, size: tuple[int, int]
+) -> None:
+    async with an_operator(browser, site.url, size=size, is_dark=is_dark) as operator:
+        await operator.open("/sign-in")
+        assert await operator.accessibility_problems() == []
+        await operator.sign_in(TOKEN)
+        for name, path in site.paths().items():
+            await operator.open(path)
+            assert await operator.accessibility_problems() == [], name
+        await operator.open()
+        await operator.press("Retry 7 clients")
+        await expect(operator.page.get_by_role("dialog")).to_be_visible()
+        assert await operator.accessibility_problems() == []
+        # What the browser says of the page that is a 404 on purpose.
+        operator.forget("404")
+
+
+async def test_no_page_is_wider_than_a_phone(site: Site, browser: Browser) -> None:
+    async with an_operator(browser, site.url, size=PHONE, token=TOKEN) as operator:
+        for name, path in site.paths().items():
+            await operator.open(path)
+            width = await operator.page.evaluate("document.documentElement.scrollWidth")
+            assert width <= PHONE[0], name
+        # What the browser says of the page that is a 404 on purpose.
+        operator.forget("404")
+
+
+async def test_the_keyboard_reaches_everything(site: Site, browser: Browser) -> None:
+    async with an_operator(browser, site.url, token=TOKEN) as operator:
+        page = operator.page
+        await operator.open()
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("button", name="Pause")).to_be_focused()
+
+        retry = page.get_by_role("link", name="Retry 7 clients")
+        await retry.focus()
+        await page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_be_visible()
+        await expect(dialog.get_by_role("button", name="Retry 7 clients")).to_be_focused()
+        await page.keyboard.press("Escape")
+        await expect(dialog).to_be_hidden()
+        await expect(retry).to_be_focused()
+
+
+async def test_what_is_focused_stays_so_when_the_page_follows_a_change(
+    site: Site, browser: Browser
+) -> None:
+    async with an_operator(browser, site.url, token=TOKEN) as operator:
+        await operator.open()
+        link = operator.page.get_by_role("link", name="Quarry Stone")
+        await link.focus()
+        async with operator.page.expect_response(lambda answer: answer.url == site.url):
+            await operator.page.evaluate("htmx.trigger('#live', 'sse:changed')")
+        await expect(link).to_be_focused()
+
+
+async def test_whoever_stays_too_long_is_asked_to_sign_in_again(
+    site: Site, browser: Browser
+) -> None:
+    async with an_operator(browser, site.url, token=TOKEN) as operator:
+        await operator.open()
+        await operator.is_live()
+        await operator.page.context.clear_cookies()
+        await operator.page.evaluate("htmx.trigger('#live', 'sse:changed')")
+        await expect(operator.page.get_by_label("Token")).to_be_visible()
+
+
+async def test_a_lost_connection_is_told_and_comes_back_by_itself(
+    site: Site, browser: Browser
+) -> None:
+    async with an_operator(browser, site.url, token=TOKEN) as operator:
+        await operator.open()
+        await operator.is_live()
+        await operator.mark()
+        await operator.page.route("**/stream*", lambda route: route.abort())
+        site.cut_connections()
+        await expect(operator.page.locator("#live-state")).to_have_text("Reconnecting")
+
+        await operator.page.unroute_all()
+
+        await operator.is_live()
+        await operator.sees("11 clients need you")
+        assert await operator.was_not_reloaded()
+        # The browser and htmx tell of a cut connection, in their own words.
+        operator.forget("net::ERR_", "htmx:sseError", "[object Event]")
+
+
+async def test_times_are_told_both_ways(site: Site, browser: Browser) -> None:
+    async with an_operator(browser, site.url, token=TOKEN) as operator:
+        await operator.open(f"/clients/{site.story['Acorn Dental']}")
+        times = operator.page.locator("time")
+        assert await times.count() > 5
+        for each in await times.all():
+            assert "ago" in (await each.inner_text())
+            assert (await each.get_attribute("title") or "").endswith(" UTC")
+
+
+async def test_a_chart_tells_in_words_what_it_shows(site: Site, browser: Browser) -> None:
+    async with an_operator(browser, site.url, token=TOKEN) as operator:
+        chart = operator.page.get_by_role("img", name="Time in await_project, hour by hour")
+        await expect(chart).to_have_count(1)
+        await expect(chart.locator("desc")).to_contain_text("half of them within")
+
+
+PICTURES = {
+    "overview": ("overview", DESK, False, None),
+    "overview-dark": ("overview", DESK, True, None),
+    "overview-phone": ("overview", PHONE, False, None),
+    "clients": ("clients", DESK, False, None),
+    "client": ("client", DESK, False, None),
+    "confirm": ("overview", DESK, False, "Retry 7 clients"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+async def test_a_picture_of_each_page_is_taken(
+    site: Site, browser: Browser, tmp_path: Path, name: str
+) -> None:
+    page, size, is_dark, pressed = PICTURES[name]
+    folder = IMAGES if KEPT in os.environ else tmp_path
+    async with an_operator(browser, site.url, token=TOKEN, size=size, is_dark=is_dark) as operator:
+        await operator.open(site.paths()[page])
+        await operator.is_live()
+        if pressed is not None:
+            await operator.press(pressed)
+            await expect(operator.page.get_by_role("dialog")).to_be_visible()
+        file = folder / f"console-{name}.png"
+        await operator.page.screenshot(path=file, animations="disabled")
+    assert file.stat().st_size > 10_000
+    assert (IMAGES / file.name).exists(), "make screenshots"
+    assert f"images/{file.name}" in (ROOT / "docs" / "console.md").read_text()
