@@ -21,6 +21,8 @@ Batched = Advance | Complete | Snooze
 T = TypeVar("T", Advance, Complete, Snooze)
 
 RETRY_AFTER = timedelta(seconds=0.5)
+# A statement for more would keep the slots of all for as long as it takes for all.
+STORED_AT_ONCE = 500
 
 
 @dataclass(slots=True)
@@ -86,24 +88,30 @@ class Settling:
         while True:
             await self._filled.wait()
             self._filled.clear()
-            handed_in, self._settlements = self._settlements, []
+            handed_in = self._settlements[:STORED_AT_ONCE]
+            del self._settlements[:STORED_AT_ONCE]
             # Who dropped one has lost its lease, or is about to release the job.
             handed_in = [each for each in handed_in if not each.is_dropped]
-            await self._store_kind(handed_in, Complete, self._jobs.complete)
-            await self._store_kind(handed_in, Advance, self._jobs.advance)
-            await self._store_kind(handed_in, Snooze, self._jobs.snooze)
+            stored = [
+                await self._store_kind(handed_in, Complete, self._jobs.complete),
+                await self._store_kind(handed_in, Advance, self._jobs.advance),
+                await self._store_kind(handed_in, Snooze, self._jobs.snooze),
+            ]
             if not self._settlements:
                 self._outage.over("settling")
+            elif all(stored):
+                self._filled.set()
 
     async def _store_kind(
         self,
         handed_in: Sequence[Settlement],
         kind: type[T],
         statement: Callable[[Sequence[tuple[Job, T]]], Awaitable[set[int]]],
-    ) -> None:
+    ) -> bool:
+        """Store those of one kind; return False when they must be tried again, later."""
         chosen = [each for each in handed_in if isinstance(each.transition, kind)]
         if not chosen:
-            return
+            return True
         steps = [(each.job, each.transition) for each in chosen]
         try:
             refused = await statement(cast("Sequence[tuple[Job, T]]", steps))
@@ -113,7 +121,7 @@ class Settling:
             self._outage.failed("settling", error)
             self._settlements.extend(chosen)
             asyncio.get_running_loop().call_later(RETRY_AFTER.total_seconds(), self._filled.set)
-            return
+            return False
         for each in chosen:
             if each.is_dropped:
                 continue
@@ -121,3 +129,4 @@ class Settling:
             each.then(
                 LeaseLost(f"job {each.job.id} is held by somebody else now") if is_refused else None
             )
+        return True

@@ -208,6 +208,29 @@ async def test_a_result_is_dropped_when_the_lease_may_have_run_out_before_it_was
     assert away.handed_in == [2]
 
 
+async def test_a_crowd_of_results_is_stored_by_several_statements(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.settling.STORED_AT_ONCE", 3)
+    await jobs.add_many(10)
+    statements: list[int] = []
+
+    class CountingJobs(Jobs):
+        async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
+            statements.append(len(steps))
+            return await super().complete(steps)
+
+    async def complete_at_once(job: Job) -> Transition:
+        return DONE
+
+    counting = CountingJobs(jobs.pool, worker="worker", lease=LEASE)
+    async with working(jobs.pool, complete_at_once, jobs=counting, until_empty=True):
+        pass
+
+    assert sum(statements) == 10
+    assert max(statements) == 3
+
+
 class JobsThatBeatLate(Jobs):
     """A heartbeat whose answer comes after the end of what it was about."""
 

@@ -68,6 +68,20 @@ async def test_a_client_inserted_with_auto_provision_has_its_job_in_the_same_tra
         assert await connection.fetchval("select provisioning_status from clients") == "queued"
 
 
+async def test_a_client_inserted_with_auto_provision_is_written_once(jobs: JobsInTest) -> None:
+    async with jobs.pool.acquire() as connection, connection.transaction():
+        status = await connection.fetchval(
+            "insert into clients (name, auto_provision) values ('Acme', true)"
+            " returning provisioning_status"
+        )
+        updates = await connection.fetchval(
+            "select n_tup_upd from pg_stat_xact_user_tables where relname = 'clients'"
+        )
+
+    assert status == "queued"
+    assert updates == 0
+
+
 async def test_a_rolled_back_client_leaves_no_job_and_no_event(jobs: JobsInTest) -> None:
     async with jobs.pool.acquire() as connection:
         transaction = connection.transaction()
