@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from bench.running import Bench
 
 CLIENTS = 10_000
+# Two thousand looks a second: more at a time make fewer statements of them.
+CONCURRENCY = 200
 INTERVAL_SECONDS = 5
 SETTLING_SECONDS = 10
 MEASURED_SECONDS = 25
@@ -69,6 +71,7 @@ async def _run(bench: Bench, database: str) -> dict[str, Any]:
             dsn,
             Path(folder),
             PGWORKER_WORKFLOW="bench.workflows:AWAITING",
+            PGWORKER_CONCURRENCY=str(CONCURRENCY),
             PGWORKER_PROJECT_POLL_SECONDS=str(INTERVAL_SECONDS),
             PGWORKER_PROJECT_TIMEOUT_SECONDS="86400",
             BENCH_NOTES=str(notes),

@@ -3,7 +3,7 @@
 -- token grows with every claim, so whoever held the job before can no longer write to it.
 -- Due is one of three things, each with an index of its own: queued; waiting past its
 -- run_at; running past its lease (a rescue: the holder fell silent). Queued ones come by
--- priority and age; of the waiting ones the earliest thousand due are looked at.
+-- priority and age; of the waiting ones the earliest hundred due are looked at, or p_limit.
 -- A job whose holders fell silent p_max_crashes times in one phase fails instead.
 -- Each kind is a statement of its own, and most claims need the first only: what a statement
 -- does before its first row is what a claim of one job costs. Arrays between them, because the
@@ -65,7 +65,7 @@ begin
             and job.run_at <= now()
             and job.workflow = any(v_workflows)
         order by job.run_at
-        limit greatest(p_limit, 1000)
+        limit greatest(p_limit, 100)
     );
 
     if cardinality(v_earliest) > 0 then
