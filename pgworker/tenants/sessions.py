@@ -68,7 +68,8 @@ class Sessions:
         async with self._slots:
             self._in_use += 1
             try:
-                session = await self._find(dsn, fresh=fresh) or await self._open(dsn)
+                session = None if fresh else await self._find(dsn)
+                session = session or await self._open(dsn)
                 try:
                     yield session
                 except BaseException:
@@ -86,12 +87,9 @@ class Sessions:
         while self._kept:
             await self._close_oldest()
 
-    async def _find(self, dsn: str, *, fresh: bool) -> PostgresTenantConnection | None:
-        for key, kept in list(self._kept.items()):
-            if kept.dsn != dsn or fresh:
-                continue
-            kept.until.cancel()
-            del self._kept[key]
+    async def _find(self, dsn: str) -> PostgresTenantConnection | None:
+        """Return one that was kept and still answers."""
+        while (kept := self._take(dsn)) is not None:
             try:
                 async with asyncio.timeout(SIGN_OF_LIFE.total_seconds()):
                     await kept.session.execute(CLEAN_UP)
@@ -103,6 +101,14 @@ class Sessions:
                 raise
             else:
                 return kept.session
+        return None
+
+    def _take(self, dsn: str) -> _Kept | None:
+        """Take one out of those that are kept. Others do so while we wait for its answer."""
+        for key, kept in self._kept.items():
+            if kept.dsn == dsn:
+                kept.until.cancel()
+                return self._kept.pop(key)
         return None
 
     async def _open(self, dsn: str) -> PostgresTenantConnection:

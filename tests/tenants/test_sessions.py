@@ -83,6 +83,34 @@ async def test_a_session_that_was_cut_off_meanwhile_is_replaced_unnoticed(
     assert second != first
 
 
+async def test_who_finds_a_silent_session_takes_none_that_another_took_meanwhile(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(kept_for=timedelta(minutes=1))
+    async with sessions.lend(empty_database), sessions.lend(empty_database):
+        pass
+    is_silent, other_was_taken = asyncio.Event(), asyncio.Event()
+    execute = PostgresTenantConnection.execute
+
+    async def silent_at_first(session: PostgresTenantConnection, statement: Any) -> None:
+        if statement == module.CLEAN_UP and not is_silent.is_set():
+            is_silent.set()
+            await other_was_taken.wait()
+            raise TimeoutError
+        await execute(session, statement)
+
+    monkeypatch.setattr(PostgresTenantConnection, "execute", silent_at_first)
+    first = asyncio.create_task(pid_of(sessions, empty_database))
+    await asyncio.wait_for(is_silent.wait(), 30)
+    async with sessions.lend(empty_database) as session:
+        other = int((await session.fetch(PID))[0]["pid"])
+        other_was_taken.set()
+        found = await asyncio.wait_for(first, 30)
+    await sessions.aclose()
+
+    assert found != other
+
+
 async def fail(sessions: Sessions, dsn: str) -> None:
     async with sessions.lend(dsn) as session:
         await session.execute("select 1 / 0")
