@@ -20,38 +20,47 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_advanced bigint[];
 begin
-    return query
+    -- In the order of ids, as every statement over several jobs: the sort is the outer side
+    -- of the loops. "before" is the row as the statement found it, for the phase that ends.
     with input as (
         select *
         from unnest(p_job_ids, p_claim_tokens, p_next_phases, p_patches, p_learnt)
             as input (job_id, claim_token, next_phase, patch, learnt)
-    ),
-
-    held as (
-        select job.id, job.status, job.job_type, input.next_phase, input.patch, input.learnt
-        from public.client_provisioning_jobs as job
-        inner join input on job.id = input.job_id and job.claim_token = input.claim_token
-        order by job.id
-        for update of job
+        order by job_id
     ),
 
     advanced as (
         update public.client_provisioning_jobs as job
         set
-            job_type = held.next_phase,
+            job_type = input.next_phase,
             attempts = 0,
             crashes = 0,
             phase_began_at = now(),
-            checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
+            checkpoint = case
+                when input.learnt is null then job.checkpoint
+                else job.checkpoint || input.learnt
+            end,
             lease_expires_at = now() + p_lease,
             updated_at = now()
-        from held
+        from input
+        inner join public.client_provisioning_jobs as before on input.job_id = before.id
         where
-            job.id = held.id
-            and held.status = 'running'
-            and held.job_type <> held.next_phase
-        returning job.*, held.job_type as from_phase, held.patch
+            job.id = input.job_id
+            and job.claim_token = input.claim_token
+            and coalesce(job.status, '') = 'running'
+            and job.job_type <> input.next_phase
+        returning
+            job.id,
+            job.client_id,
+            job.workflow,
+            job.job_type,
+            job.claim_token,
+            job.claimed_by,
+            before.job_type as from_phase,
+            input.patch
     ),
 
     logged as (
@@ -86,13 +95,27 @@ begin
         where client.id = advanced.client_id
     )
 
+    select array_agg(advanced.id)
+    into v_advanced
+    from advanced;
+
+    if coalesce(cardinality(v_advanced), 0) = cardinality(p_job_ids) then
+        return;
+    end if;
+
+    -- By a snapshot of its own, which sees what others have done to the job meanwhile.
+    return query
     select input.job_id
-    from input
+    from unnest(p_job_ids, p_claim_tokens) as input (job_id, claim_token)
     where
-        input.job_id not in (
-            select held.id
-            from held
-            where held.status = 'running'
+        input.job_id <> all(coalesce(v_advanced, '{}'))
+        and not exists (
+            select 1
+            from public.client_provisioning_jobs as job
+            where
+                job.id = input.job_id
+                and job.claim_token = input.claim_token
+                and coalesce(job.status, '') = 'running'
         );
 end
 $$;

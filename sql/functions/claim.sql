@@ -5,10 +5,11 @@
 -- run_at; running past its lease (a rescue: the holder fell silent). Queued ones come by
 -- priority and age; of the waiting ones the earliest hundred due are looked at, or p_limit.
 -- A job whose holders fell silent p_max_crashes times in one phase fails instead.
--- Each kind is a statement of its own, and most claims need the first only: what a statement
--- does before its first row is what a claim of one job costs. Arrays between them, because the
--- planner takes one that it can't see for a short one, and any limit for a tenth of the table: so
--- it goes by the indexes, whatever the table holds (sql/README.md, Plans).
+-- Each kind is a statement of its own, and one look tells which are needed, mostly the first
+-- only: what a statement does before its first row is what a claim of one job costs. Arrays
+-- between them, because the planner takes one that it can't see for a short one, and any limit
+-- for a tenth of the table: so it goes by the indexes, whatever the table holds
+-- (sql/README.md, Plans).
 create or replace function pgworker.claim(
     p_worker text,
     p_limit integer,
@@ -25,14 +26,31 @@ as $$
 #variable_conflict use_column
 declare
     v_workflows text[] := p_workflows;
+    v_some_are_paused boolean;
+    v_some_have_waited boolean;
+    v_some_are_silent boolean;
     v_earliest bigint[];
     v_queued bigint[];
-    v_rested bigint[];
-    v_silent bigint[];
+    v_rested bigint[] := '{}';
+    v_silent bigint[] := '{}';
     v_ids bigint[];
     v_statuses text[];
 begin
-    if exists (select 1 from pgworker.pauses) then
+    select
+        exists (select 1 from pgworker.pauses),
+        exists (
+            select 1
+            from public.client_provisioning_jobs as job
+            where job.status = 'waiting' and job.run_at <= now()
+        ),
+        exists (
+            select 1
+            from public.client_provisioning_jobs as job
+            where job.status = 'running' and job.lease_expires_at <= now()
+        )
+    into v_some_are_paused, v_some_have_waited, v_some_are_silent;
+
+    if v_some_are_paused then
         v_workflows := array(
             select known.workflow
             from unnest(p_workflows) as known (workflow)
@@ -57,18 +75,18 @@ begin
         for update skip locked
     );
 
-    v_earliest := array(
-        select job.id
-        from public.client_provisioning_jobs as job
-        where
-            job.status = 'waiting'
-            and job.run_at <= now()
-            and job.workflow = any(v_workflows)
-        order by job.run_at
-        limit greatest(p_limit, 100)
-    );
+    if v_some_have_waited then
+        v_earliest := array(
+            select job.id
+            from public.client_provisioning_jobs as job
+            where
+                job.status = 'waiting'
+                and job.run_at <= now()
+                and job.workflow = any(v_workflows)
+            order by job.run_at
+            limit greatest(p_limit, 100)
+        );
 
-    if cardinality(v_earliest) > 0 then
         -- coalesce: without it the planner may go by the index of waiting jobs once more, and
         -- look for each of them in the array.
         v_rested := array(
@@ -84,11 +102,7 @@ begin
         );
     end if;
 
-    if exists (
-        select 1
-        from public.client_provisioning_jobs as job
-        where job.status = 'running' and job.lease_expires_at <= now()
-    ) then
+    if v_some_are_silent then
         perform pgworker.fail_poisonous(p_worker, p_max_crashes);
 
         v_silent := array(
@@ -113,8 +127,8 @@ begin
     end if;
 
     v_statuses := array_fill('queued'::text, array[cardinality(v_queued)])
-    || array_fill('waiting'::text, array[coalesce(cardinality(v_rested), 0)])
-    || array_fill('running'::text, array[coalesce(cardinality(v_silent), 0)]);
+    || array_fill('waiting'::text, array[cardinality(v_rested)])
+    || array_fill('running'::text, array[cardinality(v_silent)]);
 
     if cardinality(v_ids) > p_limit then
         select

@@ -17,27 +17,26 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+    v_completed bigint[];
 begin
-    return query
+    -- In the order of ids, as every statement over several jobs: the sort is the outer side
+    -- of the loops. "before" is the row as the statement found it, for the holder's name.
     with input as (
         select *
         from unnest(p_job_ids, p_claim_tokens, p_patches, p_learnt)
             as input (job_id, claim_token, patch, learnt)
-    ),
-
-    held as (
-        select job.id, job.status, job.claimed_by, input.patch, input.learnt
-        from public.client_provisioning_jobs as job
-        inner join input on job.id = input.job_id and job.claim_token = input.claim_token
-        order by job.id
-        for update of job
+        order by job_id
     ),
 
     completed as (
         update public.client_provisioning_jobs as job
         set
             status = 'succeeded',
-            checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
+            checkpoint = case
+                when input.learnt is null then job.checkpoint
+                else job.checkpoint || input.learnt
+            end,
             last_error = null,
             error_kind = null,
             claimed_at = null,
@@ -45,11 +44,20 @@ begin
             lease_expires_at = null,
             finished_at = now(),
             updated_at = now()
-        from held
+        from input
+        inner join public.client_provisioning_jobs as before on input.job_id = before.id
         where
-            job.id = held.id
-            and held.status = 'running'
-        returning job.*, held.claimed_by as actor, held.patch
+            job.id = input.job_id
+            and job.claim_token = input.claim_token
+            and coalesce(job.status, '') = 'running'
+        returning
+            job.id,
+            job.client_id,
+            job.workflow,
+            job.job_type,
+            job.claim_token,
+            before.claimed_by as actor,
+            input.patch
     ),
 
     logged as (
@@ -96,13 +104,27 @@ begin
         where client.id = completed.client_id
     )
 
+    select array_agg(completed.id)
+    into v_completed
+    from completed;
+
+    if coalesce(cardinality(v_completed), 0) = cardinality(p_job_ids) then
+        return;
+    end if;
+
+    -- By a snapshot of its own, which sees what others have done to the job meanwhile.
+    return query
     select input.job_id
-    from input
+    from unnest(p_job_ids, p_claim_tokens) as input (job_id, claim_token)
     where
-        input.job_id not in (
-            select held.id
-            from held
-            where held.status in ('running', 'succeeded')
+        input.job_id <> all(coalesce(v_completed, '{}'))
+        and not exists (
+            select 1
+            from public.client_provisioning_jobs as job
+            where
+                job.id = input.job_id
+                and job.claim_token = input.claim_token
+                and coalesce(job.status, '') = 'succeeded'
         );
 end
 $$;

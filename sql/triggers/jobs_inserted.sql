@@ -17,11 +17,22 @@ declare
     v_actor constant text := pgworker.actor();
     v_some_are_queued boolean;
     v_some_are_for_later boolean;
+    v_some_supersede boolean;
 begin
     select
         bool_or(inserted.status = 'queued'),
-        bool_or(inserted.status = 'queued' and inserted.run_at > now())
-    into v_some_are_queued, v_some_are_for_later
+        bool_or(inserted.status = 'queued' and inserted.run_at > now()),
+        bool_or(
+            exists (
+                select 1
+                from public.client_provisioning_jobs as job
+                where
+                    job.client_id = inserted.client_id
+                    and job.workflow = inserted.workflow
+                    and job.status = 'failed'
+            )
+        )
+    into v_some_are_queued, v_some_are_for_later, v_some_supersede
     from inserted;
 
     if v_some_are_queued is not true then
@@ -30,29 +41,31 @@ begin
 
     -- A new job takes the place of the failed one: they never stand side by side, so a
     -- later retry cannot collide with it.
-    with superseded as (
-        update public.client_provisioning_jobs as job
-        set
-            status = 'cancelled',
-            updated_at = now()
-        from inserted
-        where
-            job.client_id = inserted.client_id
-            and job.workflow = inserted.workflow
-            and job.status = 'failed'
-            and job.id <> inserted.id
-        returning job.*, inserted.id as successor
-    )
+    if v_some_supersede then
+        with superseded as (
+            update public.client_provisioning_jobs as job
+            set
+                status = 'cancelled',
+                updated_at = now()
+            from inserted
+            where
+                job.client_id = inserted.client_id
+                and job.workflow = inserted.workflow
+                and job.status = 'failed'
+                and job.id <> inserted.id
+            returning job.*, inserted.id as successor
+        )
 
-    insert into pgworker.event_log (
-        event, actor, client_id, job_id, workflow, claim_token,
-        from_status, to_status, from_phase, to_phase, detail
-    )
-    select
-        'cancelled', v_actor, client_id, id, workflow, claim_token,
-        'failed', 'cancelled', job_type, job_type,
-        jsonb_build_object('superseded_by', successor)
-    from superseded;
+        insert into pgworker.event_log (
+            event, actor, client_id, job_id, workflow, claim_token,
+            from_status, to_status, from_phase, to_phase, detail
+        )
+        select
+            'cancelled', v_actor, client_id, id, workflow, claim_token,
+            'failed', 'cancelled', job_type, job_type,
+            jsonb_build_object('superseded_by', successor)
+        from superseded;
+    end if;
 
     -- Queued means due: what shall not start yet waits.
     if v_some_are_for_later then
@@ -67,20 +80,22 @@ begin
             and inserted.run_at > now();
     end if;
 
-    insert into pgworker.event_log (
-        event, actor, client_id, job_id, workflow, claim_token, to_status, to_phase
+    with logged as (
+        insert into pgworker.event_log (
+            event, actor, client_id, job_id, workflow, claim_token, to_status, to_phase
+        )
+        select
+            'enqueued',
+            v_actor,
+            inserted.client_id,
+            inserted.id,
+            inserted.workflow,
+            inserted.claim_token,
+            case when inserted.run_at > now() then 'waiting' else 'queued' end,
+            inserted.job_type
+        from inserted
+        where inserted.status = 'queued'
     )
-    select
-        'enqueued',
-        v_actor,
-        inserted.client_id,
-        inserted.id,
-        inserted.workflow,
-        inserted.claim_token,
-        case when inserted.run_at > now() then 'waiting' else 'queued' end,
-        inserted.job_type
-    from inserted
-    where inserted.status = 'queued';
 
     update public.clients as client
     set

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgworker.db.pool import Connection
+    from pgworker.queue.jobs import Jobs
 
 CLAIM = "select id from pgworker.claim('worker', 1000, '30 s')"
 
@@ -42,6 +43,22 @@ WRITES: dict[str, Callable[[JobsInTest, Job], Awaitable[object]]] = {
     "release": JobsInTest.release,
     "fail": JobsInTest.fail,
 }
+
+# The same over several jobs.
+MANY: dict[str, Callable[[Jobs, list[Job]], Awaitable[set[int]]]] = {
+    "heartbeat": lambda jobs, held: jobs.heartbeat(held, timeout=PATIENCE),
+    "advance": lambda jobs, held: jobs.advance(
+        [(job, Advance("await_project", Done())) for job in held]
+    ),
+    "complete": lambda jobs, held: jobs.complete([(job, Complete(Done())) for job in held]),
+    "snooze": lambda jobs, held: jobs.snooze(
+        [(job, Snooze(timedelta(minutes=1), reason="the project")) for job in held]
+    ),
+    "release": lambda jobs, held: jobs.release(held),
+}
+# The events that tell of them.
+PAST = {"advance": "advanced", "complete": "succeeded"}
+LOCK_JOB = "select id from client_provisioning_jobs where id = $1 for update nowait"
 
 
 async def refused(jobs: JobsInTest, write: str, job: Job) -> bool:
@@ -290,6 +307,44 @@ async def test_a_write_that_waits_for_a_cancel_is_refused(jobs: JobsInTest, writ
 
     assert await within(writing)
     assert await jobs.status_of(job.id) is JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("write", ["advance", "complete"])
+async def test_a_repeat_that_overtakes_its_first_try_is_not_a_lost_lease(
+    jobs: JobsInTest, write: str
+) -> None:
+    job = await jobs.claimed()
+    query = {
+        "advance": "select pgworker.advance(array[$1], array[$2], '{await_project}', '{null}',"
+        " '{null}', '30 s')",
+        "complete": "select pgworker.complete(array[$1], array[$2], '{null}', '{null}')",
+    }[write].replace("$1", str(job.id)).replace("$2", str(job.claim_token))
+    async with jobs.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(query)
+            repeating = asyncio.create_task(refused(jobs, write, job))
+            await someone_waits(connection)
+
+        assert not await within(repeating)
+    assert (await jobs.names_of_events(job.id)).count(PAST[write]) == 1
+
+
+@pytest.mark.parametrize("write", ["heartbeat", "advance", "complete", "snooze", "release"])
+async def test_a_write_of_several_jobs_locks_them_by_their_ids(
+    jobs: JobsInTest, write: str
+) -> None:
+    await jobs.add_many(2)
+    first, second = sorted(await jobs.claim(2), key=lambda job: job.id)
+    async with jobs.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(LOCK_JOB, first.id)
+            writing = asyncio.create_task(MANY[write](jobs.of("worker"), [second, first]))
+            await someone_waits(connection)
+
+            # It would have this one if it took them as they came, and we would wait for each other.
+            assert await connection.fetchval(LOCK_JOB, second.id) == second.id
+
+        assert await within(writing) == set()
 
 
 async def test_a_rescue_does_not_wait_for_a_holder_that_is_writing(jobs: JobsInTest) -> None:
