@@ -41,12 +41,15 @@ _BY_SQLSTATE: dict[str, type[PgworkerError]] = {
     "PW006": KeyReused,
     "PW010": UnusableTable,
 }
+# What asyncpg says of it is true and names no cause; who waits for what decides which of its
+# errors it is, so that one sentence tells them all.
+_BROKE = "the connection broke (shutdown, restart, pg_terminate_backend or the network)"
 _MISSING_SCHEMA = {"42P01", "42883", "3F000", "42703"}
 # A prepared statement that isn't there, or is there already.
 _OF_ANOTHER_SESSION = {"26000", "42P05"}
 # What passes, in words for a person: the longest beginning of the SQLSTATE that is here counts.
 _PASSING = {
-    "08": "the connection broke",
+    "08": _BROKE,
     "25006": "the server takes no writes (it is a standby in recovery, or read-only)",
     "40": "rolled back because of other transactions",
     "40001": "serialisation failure",
@@ -95,9 +98,11 @@ def translate(error: Exception) -> PgworkerError | None:
         return None
     if isinstance(error, TimeoutError):
         return DatabaseUnreachable("the database did not answer in time")
-    if ends_the_session(error):
+    if not ends_the_session(error):
+        return None
+    if isinstance(error, OSError):
         return DatabaseUnreachable(f"the database can't be reached: {error}")
-    return None
+    return DatabaseUnreachable(f"{_BROKE}: {error}")
 
 
 def ends_the_session(error: Exception) -> bool:

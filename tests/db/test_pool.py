@@ -13,7 +13,7 @@ import pytest
 
 from pgworker.db import pool as pool_module
 from pgworker.db.pool import connect, connected, open_pool, place
-from pgworker.db.sqlstate import translate
+from pgworker.db.sqlstate import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from tests.support.tcp_proxy import proxy_to
 
@@ -24,6 +24,7 @@ PASSWORD = "hunter2"
 
 
 def one_line_without_the_password(error: BaseException) -> str:
+    assert error is not None
     text = str(error)
     assert "\n" not in text
     assert PASSWORD not in text
@@ -152,6 +153,27 @@ async def test_a_network_that_is_silent_at_the_end_is_no_error(
 )
 def test_what_passes_is_an_unreachable_database(error: Exception) -> None:
     assert isinstance(translate(error), DatabaseUnreachable)
+
+
+async def test_whoever_uses_a_session_that_an_administrator_ended_is_told_where_to_look(
+    empty_database: str,
+) -> None:
+    async with connected(empty_database) as mine, connected(empty_database) as administrator:
+        gone = asyncio.Event()
+        mine.add_termination_listener(lambda _: gone.set())
+        waiting = asyncio.ensure_future(mine.execute("select pg_sleep(60)"))
+        await administrator.execute("select pg_terminate_backend($1)", mine.get_server_pid())
+        with pytest.raises(DATABASE_ERRORS) as cut_off:
+            await waiting
+        async with asyncio.timeout(60):
+            await gone.wait()
+        with pytest.raises(DATABASE_ERRORS) as too_late:
+            await mine.execute("select 1")
+
+    for error in (cut_off.value, too_late.value, asyncpg.ConnectionDoesNotExistError("closed")):
+        ours = translate(error)
+        assert ours is not None
+        assert "pg_terminate_backend" in one_line_without_the_password(ours)
 
 
 async def test_a_value_that_cannot_be_sent_is_our_mistake_and_not_an_outage(

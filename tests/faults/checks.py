@@ -18,6 +18,15 @@ ALL_READY = (
 )
 
 
+# What may be said when a session is gone or the next one can't be had.
+LOST_SESSION = (
+    "the server ended the session",
+    "the server closed the connection",
+    "the connection broke",
+    "can't be reached",
+)
+
+
 async def prepare(server: Server) -> None:
     """Make pgworker's schema."""
     connection = await connect(server.dsn)
@@ -76,10 +85,15 @@ async def assert_nothing_was_made_twice_or_lost(server: Server, *, tenants: Serv
     assert counts == [1], "a job succeeded more than once, or without a word"
 
 
-def assert_told_once(worker: WorkerProcess, words: str) -> None:
-    """Assert that it went on in the same process, and said once what happened and that it ended."""
+def assert_told_once(worker: WorkerProcess, *sentences: str) -> None:
+    """Assert that it went on in the same process, and said once what happened and that it ended.
+
+    Args:
+        sentences: what it may have said, in part: which statement meets the trouble first is
+            nobody's to choose, and each is told what is true of its own session.
+    """
     (failed,) = worker.events("database_failed")
-    assert words in failed["error"], worker.said
+    assert any(words in failed["error"] for words in sentences), worker.said
     (back,) = worker.events("database_back")
     assert back["seconds"] >= 0
     assert len(worker.events("worker_started")) == 1
