@@ -69,7 +69,7 @@ async def _pooler_in(folder: Path, server: Server) -> AsyncIterator[str]:
         extra_groups=[] if is_root else None,
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not _answers(port):
                 assert process.returncode is None, "pgbouncer ended at once"
                 await asyncio.sleep(0.02)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import signal
 import socket
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ SETTINGS = {
     "wal_keep_size": "64MB",
 }
 PATIENCE_SECONDS = 60
+EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Server:
                 await asyncio.sleep(0.02)
 
     async def run(self, *statements: str, database: str = "postgres") -> None:
-        connection = await asyncpg.connect(self.dsn_of(database), timeout=10)
+        connection = await asyncpg.connect(self.dsn_of(database), timeout=PATIENCE_SECONDS)
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -87,7 +89,7 @@ class Server:
             await connection.close()
 
     async def value(self, query: str, *arguments: object, database: str = "postgres") -> object:
-        connection = await asyncpg.connect(self.dsn_of(database), timeout=10)
+        connection = await asyncpg.connect(self.dsn_of(database), timeout=PATIENCE_SECONDS)
         try:
             return await connection.fetchval(query, *arguments)
         finally:
@@ -96,7 +98,7 @@ class Server:
     async def until(self, condition: str) -> None:
         """Wait until a query says true."""
         async with asyncio.timeout(PATIENCE_SECONDS):
-            connection = await asyncpg.connect(self.dsn, timeout=10)
+            connection = await asyncpg.connect(self.dsn, timeout=PATIENCE_SECONDS)
             try:
                 # Other processes: no event reaches us.
                 while not await connection.fetchval(condition):  # noqa: ASYNC110
@@ -181,7 +183,15 @@ def _cluster(folder: Path) -> Cluster:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port that nobody listens at, and that stays free while its server is away.
+
+    Not one of those that the kernel gives to whoever connects somewhere: this machine's tests do so
+    all the time.
+    """
+    lowest, highest = map(int, EPHEMERAL_PORTS.read_text().split())
+    others = [*range(1024, lowest), *range(highest + 1, 65536)] or [0]
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(others)))
+            port: int = probe.getsockname()[1]
+            return port
