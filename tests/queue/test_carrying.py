@@ -17,7 +17,7 @@ from pgworker.queue.carrying import Carriers
 from pgworker.queue.jobs import Jobs
 from pgworker.queue.leases import Leases
 from pgworker.queue.settling import Settling
-from tests.support.workers import PhaseInTest, within, working
+from tests.support.workers import PATIENCE, SHORT_LEASE, PhaseInTest, within, working
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -186,21 +186,22 @@ async def test_a_result_is_dropped_when_the_lease_may_have_run_out_before_it_was
     jobs: JobsInTest,
 ) -> None:
     job_id = await jobs.add()
-    lease = timedelta(seconds=1)
-    away = JobsOfASilentServer(jobs.pool, lease=lease)
+    away = JobsOfASilentServer(jobs.pool, lease=SHORT_LEASE)
 
     async def complete_at_once(job: Job) -> Transition:
         return DONE
 
     with capture_logs() as logs:
-        async with working(jobs.pool, complete_at_once, jobs=away, lease=lease, until_empty=True):
-            async with asyncio.timeout(20):
+        async with working(
+            jobs.pool, complete_at_once, jobs=away, lease=SHORT_LEASE, until_empty=True
+        ):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
                 while not any(line["event"] == "lease_lost" for line in logs):
                     await jobs.status_of(job_id)
             away.handed_in.clear()
             away.is_away = False
             # Nobody else is there, so the worker rescues the job itself.
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
                 while await jobs.status_of(job_id) is not JobStatus.SUCCEEDED:
                     pass
 
@@ -235,7 +236,7 @@ class JobsThatBeatLate(Jobs):
     """A heartbeat whose answer comes after the end of what it was about."""
 
     def __init__(self, pool: Pool) -> None:
-        super().__init__(pool, worker="worker", lease=timedelta(seconds=1.5))
+        super().__init__(pool, worker="worker", lease=SHORT_LEASE)
         self.completed = asyncio.Event()
         self.may_answer = asyncio.Event()
 
@@ -265,7 +266,7 @@ async def test_a_heartbeat_that_finds_a_job_ended_by_its_own_worker_is_no_lost_l
             jobs.pool,
             complete_at_once,
             jobs=JobsThatBeatLate(jobs.pool),
-            lease=timedelta(seconds=1.5),
+            lease=SHORT_LEASE,
             until_empty=True,
         ):
             pass

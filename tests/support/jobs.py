@@ -139,11 +139,13 @@ class JobsInTest:
             f"update client_provisioning_jobs set {names} where id = $1", job_id, *columns.values()
         )
 
-    async def let_lease_expire(self, job_id: int) -> None:
+    async def let_lease_expire(self, job_id: int, *, claim_token: int | None = None) -> None:
+        """End the lease of its claim, or of that claim only."""
         await self.pool.execute(
             "update client_provisioning_jobs set lease_expires_at = now() - interval '1 second'"
-            " where id = $1",
+            " where id = $1 and claim_token = coalesce($2, claim_token)",
             job_id,
+            claim_token,
         )
 
     async def let_wait_end(self, job_id: int) -> None:
