@@ -188,7 +188,7 @@ def example(database: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     if process.poll() is None:
         process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
 
 
 async def url_of(process: subprocess.Popen[str]) -> str:
@@ -219,7 +219,7 @@ async def test_the_example_provisions_and_leaves_though_somebody_watches(
 
                 example.send_signal(signal.SIGTERM)
                 assert await events.rest() == []
-                await asyncio.to_thread(example.wait, 30)
+                await asyncio.to_thread(example.wait, 60)
                 assert [row["state"] for row in await jobs.operations.workers()] == ["stopped"]
             finally:
                 name = f"pgw_{ordered['id'].replace('-', '')}"

@@ -51,7 +51,7 @@ async def served_over(dsn: str, **settings: str) -> AsyncIterator[Served]:
     async with (
         open_platform(chosen) as platform,
         serving(platform, None) as url,
-        httpx.AsyncClient(base_url=url, timeout=30) as client,
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
     ):
         yield Served(client, JobsInTest(platform.pool))
 
@@ -169,7 +169,7 @@ async def test_a_process_that_leaves_ends_its_streams(database: str) -> None:
         async with served_over(database) as served:
             job = await served.jobs.claimed()
             client = await outside.enter_async_context(
-                httpx.AsyncClient(base_url=served.client.base_url)
+                httpx.AsyncClient(base_url=served.client.base_url, timeout=60)
             )
             path = f"/clients/{job.client_id}/events"
             events = await outside.enter_async_context(events_of(client, path))

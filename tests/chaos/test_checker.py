@@ -181,7 +181,7 @@ async def test_a_simulated_campaign_without_faults_has_no_violation(simulated: S
 
 
 async def post(simulator: Simulator, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         answer = await http.post(
             simulator.url + path, json=body, headers={"Authorization": f"Bearer {simulator.token}"}
         )

@@ -75,7 +75,7 @@ def start(
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 async def execute(dsn: str, statement: str, *arguments: object) -> list[asyncpg.Record]:

@@ -249,7 +249,9 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
         PGWORKER_MIGRATIONS_DIR=hanging,
     )
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=await url_of(worker), headers=headers) as client:
+    async with httpx.AsyncClient(
+        base_url=await url_of(worker), headers=headers, timeout=60
+    ) as client:
         ordered = (await client.post("/clients", json={"name": "Acme"})).json()
         await until(
             sql, database, "select exists (select from clients where schema_version is null"
@@ -260,14 +262,14 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
 
             worker.send_signal(signal.SIGTERM)
             # The phase in hand has its grace: we are told that the process leaves.
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
                 while (await client.get("/readyz")).status_code != 503:
                     pass
             assert (await client.get("/clients")).status_code == 200
 
             worker.send_signal(signal.SIGTERM)
             await events.rest()
-    _, logged = await asyncio.to_thread(worker.communicate, timeout=20)
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
     assert worker.returncode == 0, logged
     assert "Traceback" not in logged
 

@@ -102,7 +102,7 @@ def cluster_of(data_dir: Path) -> Cluster:
 
 
 async def ask(dsn: str, question: str) -> object:
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     try:
         return await connection.fetchval(question)
     finally:

@@ -127,7 +127,7 @@ async def test_a_network_that_is_silent_at_the_end_is_no_error(
 ) -> None:
     monkeypatch.setattr(pool_module, "CLOSE_TIMEOUT", timedelta(milliseconds=50))
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         proxy_to(empty_database) as (proxy, through),
         what(through) as database,
     ):

@@ -74,7 +74,7 @@ class SimulatorInTest:
 
     async def data_api(self, ref: str, path: str, **headers: str) -> httpx.Response:
         url = self.simulator.project_url_template.format(ref=ref) + path
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             return await client.get(url, headers=headers)
 
 

@@ -113,7 +113,7 @@ async def test_the_checker_notices_a_wrong_answer(
     settings = SimulatorSettings(admin_dsn=server_dsn)
     async with (
         running_simulator(settings, middleware=[contract_checker.middleware]) as simulator,
-        httpx.AsyncClient(base_url=simulator.url) as client,
+        httpx.AsyncClient(base_url=simulator.url, timeout=60) as client,
     ):
         simulator.faults.order(operation="list_organizations", fault=answer)
         await client.get(

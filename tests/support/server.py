@@ -84,7 +84,7 @@ def run_server() -> Iterator[RunServer]:
 
 async def version_of(dsn: str) -> str:
     """Return the version of the server behind the DSN."""
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     try:
         return str(await connection.fetchval("show server_version"))
     finally:

@@ -92,7 +92,7 @@ async def test_the_keys_are_stored_encrypted_and_are_the_projects_own(supabase: 
         connection = await asyncpg.connect(stored["dsn"])
         assert await connection.fetchval("select count(*) from app_settings") > 0
         await connection.close()
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             url = f"{(await house.client(client_id))['project_url']}/rest/v1/"
             answer = await http.get(url, headers={"apikey": stored["secret_key"]})
         assert answer.status_code == 200
@@ -333,7 +333,7 @@ async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase:
         async with house.working() as working:
             await looking.reached.wait()
             (project,) = house.the.projects.all()
-            async with httpx.AsyncClient(base_url=house.the.url) as somebody_else:
+            async with httpx.AsyncClient(base_url=house.the.url, timeout=60) as somebody_else:
                 answer = await somebody_else.patch(
                     f"/v1/projects/{project.ref}/database/password",
                     headers={"Authorization": f"Bearer {house.the.token}"},

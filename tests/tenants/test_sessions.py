@@ -101,11 +101,11 @@ async def test_who_finds_a_silent_session_takes_none_that_another_took_meanwhile
 
     monkeypatch.setattr(PostgresTenantConnection, "execute", silent_at_first)
     first = asyncio.create_task(pid_of(sessions, empty_database))
-    await asyncio.wait_for(is_silent.wait(), 30)
+    await asyncio.wait_for(is_silent.wait(), 60)
     async with sessions.lend(empty_database) as session:
         other = int((await session.fetch(PID))[0]["pid"])
         other_was_taken.set()
-        found = await asyncio.wait_for(first, 30)
+        found = await asyncio.wait_for(first, 60)
     await sessions.aclose()
 
     assert found != other
@@ -180,7 +180,7 @@ async def test_a_session_is_not_kept_for_longer_than_said(
 
     await pid_of(sessions, empty_database)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while counting.now:  # noqa: ASYNC110  # a timer of the loop
             await asyncio.sleep(0)
 
@@ -191,6 +191,6 @@ async def test_a_refused_login_takes_no_room(empty_database: str) -> None:
         with pytest.raises(Permanent):
             await pid_of(sessions, empty_database.rpartition("/")[0] + "/no_such_database")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await pid_of(sessions, empty_database)
     await sessions.aclose()
