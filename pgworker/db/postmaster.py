@@ -297,7 +297,8 @@ class Cluster:
             )
         uid, gid = server_user(self.path)
         # The directories above the data or the wheel may be closed to that user (/root is 0700):
-        # dac_override lets it pass without any change to their modes.
+        # dac_override lets it pass without any change to their modes. PostgreSQL looks for its
+        # programs with access(2), where only no_setuid_fixup leaves it the capability.
         return (
             setpriv,
             f"--reuid={uid}",
@@ -305,6 +306,7 @@ class Cluster:
             "--clear-groups",
             "--inh-caps=+dac_override",
             "--ambient-caps=+dac_override",
+            "--securebits=+no_setuid_fixup",
             "--",
         )
 

@@ -12,13 +12,14 @@ import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
 
 from pgworker.db.embedded import default_data_dir, embedded_server, embedded_server_blocking
-from pgworker.db.postmaster import Cluster, PidFile, last_words, server_user
+from pgworker.db.postmaster import Cluster, PidFile, binary, last_words, server_user
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 
 if TYPE_CHECKING:
@@ -314,9 +315,10 @@ async def test_root_can_use_the_server_of_a_plain_user_and_leaves_it_usable(
     data_dir = tmp_path / "theirs"
     data_dir.mkdir(mode=0o700)
     os.chown(data_dir, uid, uid)
-    # dac_override: the checkout and pytest's directories may be closed to them; nothing else.
+    # The checkout and pytest's directories may be closed to them; nothing else is lent to them.
     plain_user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     plain_user += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    plain_user += ["--securebits=+no_setuid_fixup"]
 
     async with embedded_server(data_dir, settings=FAST) as by_root:
         await ask(by_root.dsn, "create table kept as select 42 as answer")
@@ -329,6 +331,27 @@ async def test_root_can_use_the_server_of_a_plain_user_and_leaves_it_usable(
         assert running is not None
         assert Path(f"/proc/{running.pid}").stat().st_uid == uid
         plain.leaves()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's server gets another user")
+def test_the_server_of_root_works_from_a_folder_that_is_closed_to_its_user(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    package = Path(binary("postgres")).parents[2]
+    for part in (package, package.with_suffix(".libs")):  # links would be followed to an open place
+        copytree(part, closed / part.name, ignore=ignore_patterns("include"))
+    monkeypatch.setenv("PYTHONPATH", str(closed))
+    with user_of(data_dir) as root:
+        started, dsn = root.arrives()
+        assert started
+        running = cluster_of(data_dir).running()
+        assert running is not None
+        program = Path(f"/proc/{running.pid}/exe").resolve()
+        assert program.is_relative_to(closed)
+        assert asyncio.run(ask(dsn, "select 1")) == 1
+        root.leaves()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's server gets another user")
