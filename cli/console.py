@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EX_FAILED = 1
-EX_USAGE = 2
 EX_UNAVAILABLE = 69  # sysexits.h: the database can't be reached
 EX_CONFIG = 78  # sysexits.h: a setting can't be used
 EX_INTERRUPTED = 128 + signal.SIGINT

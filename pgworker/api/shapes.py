@@ -21,7 +21,6 @@ LONGEST_NAME = 200
 LONGEST_SETTINGS = 16 * 1024
 # They turn the rest of a line around: one name could pose as another.
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-EXAMPLE_ID = "6f8f1c1e-4c0b-4b0e-9c56-0d7c3c3f6a10"
 
 
 def _printable(text: str) -> str:

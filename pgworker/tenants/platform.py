@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pgworker.db.pool import Pool
 
-EMBEDDED_DATABASE = "postgres"
 KEY_FILE = "encryption.key"
 
 log = get_logger()
