@@ -38,7 +38,7 @@ class ClientStatus(StrEnum):
 
 
 class ErrorKind(StrEnum):
-    """What happens to the job after the error; nothing else decides it (design, section 6)."""
+    """What happens to the job after the error; nothing else decides it (docs/operations.md)."""
 
     TRANSIENT = "transient"  # back off, then try again; counts as an attempt
     THROTTLED = "throttled"  # wait as long as the server says; not an attempt

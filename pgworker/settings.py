@@ -79,7 +79,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, by the name of its environment variable (design, section 8).
+    """Everything that can be set, by the name of its environment variable (docs/settings.md).
 
     A variable that is set to nothing counts as not set.
     """

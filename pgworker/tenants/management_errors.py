@@ -111,7 +111,7 @@ class Answer:
 
 
 # The API tells of unpaid invoices and of the limit of free projects in prose, under 400 or 402 or
-# 403 (contract: the exact status isn't known).
+# 403 (which of them isn't documented).
 _BILLING = re.compile(
     r"overdue|invoice|billing|payment|spend cap|quota exceeded|exceeded .{0,40}quota"
     r"|active free projects|free project|projects? limit|limit of .{0,40}projects"
@@ -122,7 +122,7 @@ _NAME_TAKEN = re.compile(r"already exists? in (your|this|the) organi[sz]ation", 
 
 
 def classify(call: Call, answer: Answer) -> JobError:
-    """Return the error that an answer outside of 2xx means (contract, section 2)."""
+    """Return the error that an answer outside of 2xx means (docs/providers.md, Errors)."""
     status, endpoint = answer.status, call.endpoint
     message = read_message(answer.body, secrets=call.secrets)
     told = f"the Management API answered {status} to {call}: {message}"

@@ -25,7 +25,7 @@ begin
     for update;
 
     if v_job.status = 'failed' then
-        -- The same statement that a person types: the trigger reset_job does the rest.
+        -- The same statement that a person types: the trigger job_reset does the rest.
         update public.client_provisioning_jobs
         set
             attempts = 0,

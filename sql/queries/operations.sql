@@ -106,7 +106,7 @@ values ($1, true, $2)
 returning id;
 
 -- name: order_client
--- The client's id, whether it is new, and when it was made.
+-- The client's id, and whether it is new.
 with person as materialized (
     select set_config('pgworker.on_behalf_of', coalesce($8, ''), true)
 ),

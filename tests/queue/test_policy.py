@@ -1,4 +1,4 @@
-"""An error's kind alone decides what becomes of its job (design, section 6)."""
+"""An error's kind alone decides what becomes of its job."""
 
 from __future__ import annotations
 

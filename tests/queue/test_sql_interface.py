@@ -1,4 +1,4 @@
-"""Plain SQL is a first-class interface (design, sections 3 and 4)."""
+"""Plain SQL is a first-class interface (sql/README.md)."""
 
 from __future__ import annotations
 

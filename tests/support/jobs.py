@@ -106,7 +106,7 @@ class JobsInTest:
         )
 
     async def reset(self, job_id: int) -> None:
-        """Do what people type (design, section 3)."""
+        """Do what people type."""
         await self.pool.execute(
             "update client_provisioning_jobs set attempts = 0, claimed_at = null where id = $1",
             job_id,

@@ -15,7 +15,7 @@ from pgworker.tenants.steps import Step
 
 CONFIRM_SOONER = 5
 
-# A ref that was just returned may not be visible everywhere yet (contract, section 2).
+# A ref that was just returned may not be visible everywhere yet.
 NOT_VISIBLE_YET = timedelta(minutes=2)
 
 
