@@ -89,18 +89,6 @@ begin
         * (v_bucket.refused::double precision / pgworker.ceiling_of(v_bucket));
     end if;
 
-    update pgworker.rate_limits as bucket
-    set
-        ceiling = v_bucket.ceiling,
-        span = v_bucket.span,
-        opened_at = v_bucket.opened_at,
-        resets_at = v_bucket.resets_at,
-        is_told = v_bucket.is_told,
-        used = v_bucket.used,
-        refused = v_bucket.refused
-    where
-        bucket.credential = p_credential
-        and bucket.scope = p_scope
-        and bucket.endpoint = p_endpoint;
+    perform pgworker.store_bucket(v_bucket);
 end
 $$;
