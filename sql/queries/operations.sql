@@ -109,20 +109,13 @@ returning id;
 -- The client's id, and whether it is new.
 with person as materialized (
     select set_config('pgworker.on_behalf_of', coalesce($8, ''), true)
-),
-
-ordered as materialized (
-    select
-        added.client_id,
-        added.is_new
-    from person
-    cross join lateral pgworker.add_client($1, $2, $3, $4, $5, $6, $7) as added
 )
 
 select
-    ordered.client_id,
-    ordered.is_new
-from ordered;
+    added.client_id,
+    added.is_new
+from person
+cross join lateral pgworker.add_client($1, $2, $3, $4, $5, $6, $7) as added;
 
 -- name: tenants
 -- Clients that have a tenant, for work on the whole fleet.
