@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from pgworker.models import ClientStatus
+from pgworker.models import LIVE_STATUSES, ClientStatus
 from pgworker.tenants.durations import duration
 from pgworker.tenants.why import Explanation, explain
 
@@ -220,7 +220,7 @@ def _error(row: Row) -> str | None:
 def _in_phase(found: Explanation) -> str | None:
     """Return how long the job has been in its phase, while it is unfinished."""
     row = found.client
-    if row["job_status"] not in {"queued", "running", "waiting"}:
+    if row["job_status"] not in LIVE_STATUSES:
         return None
     seconds = found.phases.get(row["phase"])
     return None if seconds is None else duration(seconds)

@@ -21,6 +21,10 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+# A client has at most one job in these for each workflow.
+LIVE_STATUSES = frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING})
+
+
 class ClientStatus(StrEnum):
     """`clients.provisioning_status`."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import UnknownClient
-from pgworker.models import ClientStatus, ErrorKind, JobStatus
+from pgworker.models import LIVE_STATUSES, ClientStatus, ErrorKind, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -27,7 +27,6 @@ LATENCY_SHARE = 0.02
 # Below what browsers, proxies and load balancers take for a dead connection.
 KEEP_ALIVE = timedelta(seconds=15)
 
-UNFINISHED = frozenset({JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING})
 FINAL = frozenset(
     {
         ClientStatus.NOT_PROVISIONED,
@@ -93,7 +92,7 @@ class Progress:
     @property
     def is_final(self) -> bool:
         """Whether nothing more happens by itself."""
-        return self.client["job_status"] not in UNFINISHED and self.client["status"] in FINAL
+        return self.client["job_status"] not in LIVE_STATUSES and self.client["status"] in FINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ def expected_ready_at(
         began_at: when its job began its present phase.
         latency: of all phases, in order.
     """
-    if client["job_status"] not in UNFINISHED:
+    if client["job_status"] not in LIVE_STATUSES:
         return None
     phases = [row for row in latency if row["workflow"] == client["workflow"]]
     names = [row["phase"] for row in phases]

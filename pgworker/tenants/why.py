@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgworker.models import ClientStatus, JobStatus
+from pgworker.models import LIVE_STATUSES, ClientStatus, JobStatus
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -132,7 +132,7 @@ def actions(client: Row) -> tuple[Action, ...]:
                 asks_first=True,
             ),
         )
-    if status in {JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING}:
+    if status in LIVE_STATUSES:
         return (cancel,)
     return ()
 
