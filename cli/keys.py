@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import sys
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgworker.models import Scope
-from pgworker.settings import token_digest
+from pgworker.settings import NAME_PATTERN, token_digest
 from pgworker.tenants.platform import generate_key
 
 from .console import ask, remark, usage_error
@@ -31,7 +30,7 @@ def generate(
     """Print a new key for PGWORKER_ENCRYPTION_KEYS. Nothing is stored."""
     if key_id is None:
         key_id = f"{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(2)}"
-    if not re.fullmatch(r"[\w.-]{1,64}", key_id):
+    if not NAME_PATTERN.fullmatch(key_id):
         raise usage_error("an id has 1 to 64 letters, digits and . _ -")
     print(generate_key(key_id))
     if sys.stdout.isatty():
@@ -51,7 +50,7 @@ def token(
     The first line is for whoever bears it. The second one is for the setting: it holds only the
     token's hash.
     """
-    if not re.fullmatch(r"[\w.-]{1,64}", name):
+    if not NAME_PATTERN.fullmatch(name):
         raise usage_error("a name has 1 to 64 letters, digits and . _ -")
     made = f"pgw_{secrets.token_urlsafe(32)}"
     print(made)

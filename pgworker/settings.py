@@ -23,9 +23,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pgworker.errors import BadConfiguration
 from pgworker.models import ApiToken, Scope
 
-# Whoever makes up a token types a short one; 32 letters from `pgworker keys token` have 190 bits.
+# Whoever makes up a token types a short one; those of `pgworker keys token` have 256 bits.
 MIN_TOKEN_LENGTH = 16
-_TOKEN_NAME = re.compile(r"[\w.-]{1,64}")
+# What keys and tokens may be called.
+NAME_PATTERN = re.compile(r"[\w.-]{1,64}")
 
 
 def _seconds(value: object) -> object:
@@ -113,9 +114,9 @@ class Settings(BaseSettings):
     backoff: Seconds = Field(timedelta(seconds=2), alias="PGWORKER_BACKOFF_SECONDS")
     backoff_cap: Seconds = Field(timedelta(seconds=300), alias="PGWORKER_BACKOFF_CAP_SECONDS")
 
-    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), alias="PGWORKER_ENCRYPTION_KEYS"
-    )
+    encryption_keys: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)
+    ] = Field((), alias="PGWORKER_ENCRYPTION_KEYS")
     http: str | None = Field(None, alias="PGWORKER_HTTP", pattern=r"^\[?[\w.:-]+\]?:\d{1,5}$")
     api_tokens: Annotated[tuple[ApiToken, ...], NoDecode, BeforeValidator(_api_tokens)] = Field(
         (), alias="PGWORKER_API_TOKENS"
@@ -135,11 +136,6 @@ class Settings(BaseSettings):
         (".supabase.com", ".supabase.co"), alias="PGWORKER_SUPABASE_POOLER_HOSTS"
     )
     supabase_pooler_port: int = Field(5432, alias="PGWORKER_SUPABASE_POOLER_PORT", ge=1, le=65535)
-
-    @field_validator("encryption_keys", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return _comma_separated(value)
 
     @field_validator("encryption_keys")
     @classmethod
@@ -180,7 +176,7 @@ def parse_encryption_keys(keys: tuple[SecretStr, ...]) -> dict[str, bytes]:
     for number, key in enumerate(keys, start=1):
         key_id, _, encoded = key.get_secret_value().partition(":")
         advice = f"key {number} must be id:base64-of-32-bytes (pgworker keys generate makes one)"
-        if not re.fullmatch(r"[\w.-]{1,64}", key_id) or not encoded:
+        if not NAME_PATTERN.fullmatch(key_id) or not encoded:
             raise ValueError(advice)
         try:
             raw = base64.b64decode(encoded, validate=True)
@@ -211,7 +207,7 @@ def parse_api_tokens(setting: str) -> tuple[ApiToken, ...]:
         if (
             scope not in set(Scope)
             or len(names) > 1
-            or not _TOKEN_NAME.fullmatch((names or [scope])[0])
+            or not NAME_PATTERN.fullmatch((names or [scope])[0])
         ):
             msg = (
                 f"token {number} must be SCOPE:TOKEN or NAME:SCOPE:TOKEN with a scope of "
