@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from pgworker.models import LIVE_STATUSES, ClientStatus
-from pgworker.tenants.durations import duration
+from pgworker.tenants.durations import duration, relative
 from pgworker.tenants.why import Explanation, explain
 
 from .console import (
@@ -36,7 +36,6 @@ from .tables import (
     new_table,
     phase_of,
     show_table,
-    when,
 )
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ def _state(found: Explanation) -> list[tuple[str, object]]:
 def _next_try(row: Row) -> str | None:
     """Return when a wait ends; what is due already waits for something else."""
     at = row["next_try_at"]
-    return None if at is None or at <= datetime.now(UTC) else when(at)
+    return None if at is None or at <= datetime.now(UTC) else relative(at)
 
 
 def _error(row: Row) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import typer
@@ -13,6 +13,7 @@ from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.queue.operations import EVERYTHING, Row
 from pgworker.settings import load_settings
+from pgworker.tenants.durations import relative
 from pgworker.tenants.platform import open_platform
 
 from .console import (
@@ -39,7 +40,6 @@ from .tables import (
     new_table,
     phase_of,
     show_table,
-    when,
 )
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _news(row: Row) -> str | None:
         return f"{row['error_kind']}: {row['last_error']}"
     if row["status"] == JobStatus.WAITING:
         reason = row["waiting_for"] or row["last_error"] or "its time"
-        return f"{when(row['next_try_at'])}: {reason}"
+        return f"{relative(row['next_try_at'])}: {reason}"
     return None
 
 
@@ -207,7 +207,7 @@ def pause(scope: Scope = EVERYTHING) -> None:
 def resume(scope: Scope = EVERYTHING) -> None:
     """Take a pause back."""
 
-    async def do(platform: Platform) -> tuple[bool, list[dict[str, Any]]]:
+    async def do(platform: Platform) -> tuple[bool, list[Row]]:
         is_news = await platform.operations.resume(scope)
         return is_news, await platform.operations.pauses()
 

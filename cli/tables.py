@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -104,14 +104,6 @@ def cell(value: object) -> Text:
 def age(since: datetime | None) -> str:
     """Return how long ago something was."""
     return duration(None if since is None else datetime.now(UTC) - since)
-
-
-def when(at: datetime | None) -> str:
-    """Return how long until, or since, a time."""
-    if at is None:
-        return "-"
-    ahead = at - datetime.now(UTC)
-    return f"in {duration(ahead)}" if ahead > timedelta(0) else f"{duration(-ahead)} ago"
 
 
 def phase_of(row: Mapping[str, object]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 
 def duration(value: timedelta | float | None) -> str:
@@ -14,6 +14,14 @@ def duration(value: timedelta | float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def relative(at: datetime | None) -> str:
+    """Return how long until, or since, a time."""
+    if at is None:
+        return "-"
+    ahead = at - datetime.now(UTC)
+    return f"in {duration(ahead)}" if ahead > timedelta(0) else f"{duration(-ahead)} ago"
 
 
 def precise_duration(value: timedelta | float | None) -> str:

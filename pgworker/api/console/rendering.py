@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from pgworker.api.console.charts import latency_chart
 from pgworker.api.problems import PROBLEM_JSON, Problem, as_response, wants_html
 from pgworker.errors import PgworkerError
 from pgworker.models import ClientStatus, Scope
-from pgworker.tenants.durations import duration, precise_duration
+from pgworker.tenants.durations import precise_duration, relative
 from pgworker.tenants.lateness import DUE_TOO_LONG
 
 if TYPE_CHECKING:
@@ -142,11 +142,6 @@ def error_page(request: Request, error: Exception) -> Response:
 # -- filters ----------------------------------------------------------------------------------
 
 
-def _relative(at: datetime) -> str:
-    ahead = at - datetime.now(UTC)
-    return f"in {duration(ahead)}" if ahead > timedelta(0) else f"{duration(-ahead)} ago"
-
-
 def _capital(text: str | None) -> str:
     """Return the sentence with a capital; a name of ours stays as it is."""
     if not text or "_" in text.partition(" ")[0]:
@@ -170,7 +165,7 @@ _TEMPLATES.filters |= {
     "latency_chart": latency_chart,
     "number": lambda number: f"{number:,}",
     "precise": precise_duration,
-    "relative": _relative,
+    "relative": relative,
     "tone": lambda status: TONES.get(status, "quiet"),
     "words": lambda status: str(status).replace("_", " "),
 }
