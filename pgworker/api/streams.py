@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 RECONNECT_MILLISECONDS = 2000
 EVENT_STREAM = "text/event-stream"
 
+# Keeps the connection from looking dead.
+QUIET = format_sse_event(comment="")
+# No more than a sign: whoever reads it looks again.
+CHANGED = format_sse_event(event="changed", data_str="{}", retry=RECONNECT_MILLISECONDS)
+
 log = get_logger()
 
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -73,7 +78,7 @@ async def client_messages(
     async with aclosing(news):
         async for each in news:
             if each is None:
-                yield format_sse_event(comment="")
+                yield QUIET
                 continue
             yield _told(each)
             if each.progress.is_final and each.is_all and not follow:
@@ -93,8 +98,5 @@ async def change_messages(watching: Watching) -> AsyncGenerator[bytes]:
         is_news = True
         while not each.is_closed:
             each.take()
-            if is_news:
-                yield format_sse_event(event="changed", data_str="{}", retry=RECONNECT_MILLISECONDS)
-            else:
-                yield format_sse_event(comment="")
+            yield CHANGED if is_news else QUIET
             is_news = await each.wait(KEEP_ALIVE)

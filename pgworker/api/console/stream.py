@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from fastapi import APIRouter, Response
-from fastapi.sse import format_sse_event
 
 from pgworker.api.auth import READ
 from pgworker.api.console.rendering import PageRoute
 from pgworker.api.service import TheService
-from pgworker.api.streams import RECONNECT_MILLISECONDS
+from pgworker.api.streams import CHANGED
 from pgworker.api.streams import stream as as_stream
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 PAUSE = timedelta(seconds=0.7)
 # What no event tells of: a worker that fell silent, a job that is late.
 LOOK_AGAIN = timedelta(seconds=15)
-CHANGED = format_sse_event(event="changed", data_str="{}", retry=RECONNECT_MILLISECONDS)
 
 router = APIRouter(route_class=PageRoute)
 
