@@ -199,11 +199,11 @@ class PhaseRunner:
     async def _redact(self, error: JobError, job: Job) -> None:
         """Take the tenant's own secrets out of the message: the last of several gates."""
         try:
-            values = (await self._secrets.of_client(job.client_id)).values()
+            known = await self._secrets.of_client(job.client_id)
         except BadConfiguration:
             # They can't be opened, so the phase hasn't seen them either.
-            values = {}.values()
-        error.args = (scrub(str(error), values),)
+            known = {}
+        error.args = (scrub(str(error), known.values()),)
 
 
 async def _run(phase: Phase, context: PhaseContext) -> Outcome:
