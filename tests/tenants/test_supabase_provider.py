@@ -37,15 +37,11 @@ from pgworker.tenants.providers.base import (
     TenantRequest,
     TenantState,
 )
-from pgworker.tenants.providers.supabase import (
-    SupabaseProvider,
-    SupabaseSettings,
-    instance_size,
-    judge_project,
-    select_region,
-)
+from pgworker.tenants.providers.supabase import SupabaseProvider, SupabaseSettings
+from pgworker.tenants.providers.supabase_choices import instance_size, select_region
 from pgworker.tenants.providers.supabase_keys import build_dsn, choose_keys, is_allowed_host
 from pgworker.tenants.providers.supabase_services import Read, plan_reads
+from pgworker.tenants.providers.supabase_states import judge_project
 from pgworker.tenants.steps import NoSteps
 
 TOKEN = "sbp_0123456789abcdef0123456789abcdef01234567"

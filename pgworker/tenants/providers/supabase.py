@@ -36,22 +36,33 @@ from pgworker.tenants.management_api import (
 )
 from pgworker.tenants.management_connection import ManagementConnection
 from pgworker.tenants.management_errors import NotFound
-from pgworker.tenants.management_models import REF_PATTERN, ListedProject, read_time
+from pgworker.tenants.management_models import read_time
 from pgworker.tenants.postgres_connection import connect_postgres
 from pgworker.tenants.providers.base import (
     Credentials,
     Observation,
     Sighting,
-    SightingState,
     Tenant,
     TenantRequest,
     TenantState,
 )
+from pgworker.tenants.providers.supabase_choices import instance_size, select_region
 from pgworker.tenants.providers.supabase_keys import CREATED_NAMES, build_dsn, choose_keys
 from pgworker.tenants.providers.supabase_services import (
     SUPABASE_QUERIES,
     ProjectServices,
     plan_reads,
+)
+from pgworker.tenants.providers.supabase_states import (
+    KNOWN_STATUSES,
+    SERVICES,
+    is_called,
+    is_leaving,
+    judge_project,
+    judge_services,
+    listed_ref,
+    project_name,
+    sighting_of,
 )
 from pgworker.tenants.rate_limits import OwnLimits
 from pgworker.tenants.steps import Step
@@ -61,40 +72,13 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pgworker.tenants.connection import TenantConnection
-    from pgworker.tenants.management_models import ApiKey, Organization, ServiceHealth
+    from pgworker.tenants.management_models import ApiKey, ListedProject, Organization
     from pgworker.tenants.rate_limits import Limiter
     from pgworker.tenants.steps import Steps
 
-# V1CreateProjectBody: the API refuses a body with any other code or size.
-REGIONS: Final = (
-    *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
-    *("eu-west-1", "eu-west-2", "eu-west-3", "eu-north-1", "eu-central-1", "eu-central-2"),
-    *("ap-east-1", "ap-south-1", "ap-southeast-1", "ap-southeast-2"),
-    *("ap-northeast-1", "ap-northeast-2"),
-)
-REGION_GROUPS: Final = ("americas", "emea", "apac")
-INSTANCE_SIZES: Final = (
-    *("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge", "4xlarge", "8xlarge"),
-    *("12xlarge", "16xlarge", "24xlarge", "24xlarge_optimized_memory", "24xlarge_optimized_cpu"),
-    *("24xlarge_high_memory", "48xlarge", "48xlarge_optimized_memory"),
-    *("48xlarge_optimized_cpu", "48xlarge_high_memory"),
-)
-# Plans belong to the organisation: asked for or not, nothing is sent for them.
-ORGANIZATION_PLANS: Final = ("free", "pro", "team", "enterprise", "platform")
-
-# What our smoke checks and our SQL need; the others may come up later.
-SERVICES: Final = ("db", "auth", "rest", "pooler")
-
 CREATE_KEY_TAKES_AT_MOST: Final = timedelta(seconds=35)
 
-_PREFIX: Final = "pgworker-"
 _LONGEST_NAME: Final = 256
-_UP = frozenset({"ACTIVE_HEALTHY", "ACTIVE_UNHEALTHY"})
-_WAIT = frozenset({"UNKNOWN", "COMING_UP", "RESTORING", "UPGRADING", "RESTARTING", "RESIZING"})
-_PAUSED = frozenset({"PAUSING", "INACTIVE"})
-_GONE = frozenset({"GOING_DOWN", "REMOVED"})
-_FAILED = frozenset({"INIT_FAILED", "RESTORE_FAILED", "PAUSE_FAILED"})
-
 _log = structlog.get_logger(__name__)
 
 
@@ -192,8 +176,8 @@ class SupabaseProvider:
         await self._api.aclose()
 
     def tenant_name(self, client_id: UUID) -> str:
-        """Return the project's name: without dots, and nobody else would choose it."""
-        return f"{_PREFIX}{client_id}"
+        """Return what the client's project is called."""
+        return project_name(client_id)
 
     async def prove_access(self) -> None:
         """Use the token once, for a request that changes nothing.
@@ -228,12 +212,12 @@ class SupabaseProvider:
             Transient: the listing changed under the look-up, or the project is being deleted.
             Permanent: two projects have the name.
         """
-        matches = [project for project in await self._listed(name) if _is_ours(project, name)]
+        matches = [project for project in await self._listed(name) if is_called(project, name)]
         # Here and not in `create`, whose time-out the caller's intent reckons with.
         plan = await self._plan()
         if not matches:
             return None
-        if any(project.status == "GOING_DOWN" for project in matches):
+        if any(is_leaving(project) for project in matches):
             raise Transient(f"a project called {name!r} is being deleted")
         if len(matches) > 1:
             refs = ", ".join(sorted(project.ref[:40] for project in matches))
@@ -242,11 +226,10 @@ class SupabaseProvider:
                 "delete or rename all but the right one, then retry"
             )
         project = matches[0]
-        if REF_PATTERN.fullmatch(project.ref) is None:
-            raise Transient(f"the listing gives project {name!r} the malformed ref {project.ref!r}")
+        ref = listed_ref(project)
         return Tenant(
-            ref=project.ref,
-            url=self._url(project.ref),
+            ref=ref,
+            url=self._url(ref),
             name=project.name,
             region=project.region,
             plan=project.instance_size or plan,
@@ -262,7 +245,7 @@ class SupabaseProvider:
         """
         # Without a search: what that matches, beyond a whole name, isn't documented.
         listed = await self._listed()
-        sightings = (_sighting(project) for project in listed)
+        sightings = (sighting_of(project) for project in listed)
         return tuple(sighting for sighting in sightings if sighting is not None)
 
     async def _listed(self, search: str | None = None) -> list[ListedProject]:
@@ -358,8 +341,7 @@ class SupabaseProvider:
         return judge_services(services)
 
     def _note(self, status: str) -> None:
-        known = _UP | _WAIT | _PAUSED | _GONE | _FAILED | self._strange_statuses
-        if status not in known:
+        if status not in KNOWN_STATUSES | self._strange_statuses:
             self._strange_statuses.add(status)
             _log.warning("unheard_of_project_status_seen", status=status[:40])
 
@@ -492,96 +474,6 @@ class SupabaseProvider:
 
     def _url(self, ref: str) -> str:
         return self._settings.project_url_template.replace("{ref}", checked_ref(ref))
-
-
-# -- pure decisions ---------------------------------------------------------------------------
-
-
-def select_region(code: str) -> dict[str, str]:
-    """Return `region_selection` for a region or a group of regions.
-
-    Raises:
-        Permanent: the API has no such region; names all.
-    """
-    if code in REGION_GROUPS:
-        return {"type": "smartGroup", "code": code}
-    if code in REGIONS:
-        return {"type": "specific", "code": code}
-    known = ", ".join((*REGIONS, *REGION_GROUPS))
-    raise Permanent(f"unknown region {code[:40]!r}: choose one of {known}")
-
-
-def instance_size(plan: str | None) -> str | None:
-    """Return the instance size that a plan asks for, or None when it is the organisation's matter.
-
-    Raises:
-        Permanent: it is neither.
-    """
-    if plan is None or plan in ORGANIZATION_PLANS:
-        return None
-    if plan in INSTANCE_SIZES:
-        return plan
-    known = ", ".join((*INSTANCE_SIZES, *ORGANIZATION_PLANS))
-    raise Permanent(f"unknown plan {plan[:40]!r}: choose one of {known}")
-
-
-def judge_project(status: str) -> Observation | None:
-    """Return what a project's status means, or None when its services decide.
-
-    An unheard-of status means waiting: it is likelier to be new than to be final.
-    """
-    answer = f"project {status[:40]}"
-    if status in _UP:
-        return None
-    if status in _PAUSED:
-        return Observation(TenantState.BROKEN, f"{answer}: it is paused; restore it, then retry")
-    if status in _GONE:
-        return Observation(TenantState.GONE, f"{answer}: it is being deleted or was")
-    if status in _FAILED:
-        return Observation(TenantState.BROKEN, f"{answer}: it won't come up by itself")
-    return Observation(TenantState.COMING_UP, answer)
-
-
-def judge_services(services: Iterable[ServiceHealth]) -> Observation:
-    """Return `READY` when each service that we asked for is there and healthy."""
-    status_of = {service.name: service.status[:40] for service in services}
-    told = {name: status_of.get(name, "not listed") for name in SERVICES}
-    is_ready = all(status == "ACTIVE_HEALTHY" for status in told.values())
-    answer = "services: " + ", ".join(f"{name} {status}" for name, status in told.items())
-    return Observation(TenantState.READY if is_ready else TenantState.COMING_UP, answer)
-
-
-def _is_ours(project: ListedProject, name: str) -> bool:
-    # `search` is a substring match at best, and a branch carries a name like a project's.
-    return project.name == name and not project.is_branch and project.status != "REMOVED"
-
-
-def _sighting(project: ListedProject) -> Sighting | None:
-    """Return the project as one of ours, or None when it isn't one.
-
-    Raises:
-        Transient: it is, and its ref can't be used.
-    """
-    try:
-        client_id = UUID(project.name.removeprefix(_PREFIX))
-    except ValueError:
-        return None
-    # UUIDs may be written in several ways; we write them in one.
-    if not _is_ours(project, f"{_PREFIX}{client_id}"):
-        return None
-    if REF_PATTERN.fullmatch(project.ref) is None:
-        raise Transient(
-            f"the listing gives project {project.name!r} the malformed ref {project.ref[:40]!r}"
-        )
-    is_leaving = project.status == "GOING_DOWN"
-    return Sighting(
-        ref=project.ref,
-        name=project.name,
-        client_id=client_id,
-        state=SightingState.LEAVING if is_leaving else SightingState.WHOLE,
-        detail=f"project {project.ref} ({project.status[:40]})",
-        created_at=read_time(project.inserted_at),
-    )
 
 
 def _lacking(ref: str, kinds: Iterable[str]) -> str:
