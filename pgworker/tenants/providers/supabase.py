@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import httpx
-import structlog
 
 from pgworker.errors import (
     BadConfiguration,
@@ -26,6 +25,7 @@ from pgworker.errors import (
     SmokeCheckFailed,
     Transient,
 )
+from pgworker.telemetry import get_logger
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.management_api import (
     CONNECT_SECONDS,
@@ -79,7 +79,8 @@ if TYPE_CHECKING:
 CREATE_KEY_TAKES_AT_MOST: Final = timedelta(seconds=35)
 
 _LONGEST_NAME: Final = 256
-_log = structlog.get_logger(__name__)
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class SupabaseProvider:
             await self.check_access()
         except (Permanent, QuotaExceeded) as error:
             # Whatever is wrong, the API knows whom it tells so.
-            _log.debug("access_proven_by_another_error", error=str(error))
+            log.debug("access_proven_by_another_error", error=str(error))
 
     async def check_access(self) -> Organization:
         """Return the organisation, which proves that token and slug are good.
@@ -313,7 +314,7 @@ class SupabaseProvider:
                 self._organization_plan = (await self.check_access()).plan
                 self._is_plan_read = True
             except JobError as error:
-                _log.debug("organization_plan_not_read", error=str(error))
+                log.debug("organization_plan_not_read", error=str(error))
         return self._organization_plan
 
     # -- observe ------------------------------------------------------------------------------
@@ -343,7 +344,7 @@ class SupabaseProvider:
     def _note(self, status: str) -> None:
         if status not in KNOWN_STATUSES | self._strange_statuses:
             self._strange_statuses.add(status)
-            _log.warning("unheard_of_project_status_seen", status=status[:40])
+            log.warning("unheard_of_project_status_seen", status=status[:40])
 
     # -- credentials --------------------------------------------------------------------------
 
@@ -370,7 +371,7 @@ class SupabaseProvider:
         except Permanent as error:
             if self._settings.sql == "postgres":
                 raise
-            _log.warning("dsn_left_out", project_ref=ref, error=str(error))
+            log.warning("dsn_left_out", project_ref=ref, error=str(error))
         return Credentials(fields)
 
     async def _keys(self, ref: str, steps: Steps) -> dict[str, str]:
@@ -410,7 +411,7 @@ class SupabaseProvider:
             Step.CREATE_API_KEY, name, takes_at_most=CREATE_KEY_TAKES_AT_MOST
         ) as must_leave_before:
             key = await self._api.create_api_key(ref, body, must_leave_before=must_leave_before)
-        _log.info("api_key_created", project_ref=ref, name=name)
+        log.info("api_key_created", project_ref=ref, name=name)
         return key
 
     # -- use ----------------------------------------------------------------------------------
@@ -470,7 +471,7 @@ class SupabaseProvider:
         try:
             await self._api.delete_project(ref)
         except NotFound:
-            _log.info("project_was_gone", project_ref=ref)
+            log.info("project_was_gone", project_ref=ref)
 
     def _url(self, ref: str) -> str:
         return self._settings.project_url_template.replace("{ref}", checked_ref(ref))
