@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import JobError, NotDeleted, OutcomeUnknown, Permanent, Transient
+from pgworker.tenants.comparing import compare, unlisted
 from pgworker.tenants.findings import (
     Finding,
     Look,
     Owner,
     Remedy,
     choose_deletable,
-    compare,
     in_order,
     unasked,
-    unlisted,
     unseen,
 )
 from pgworker.tenants.providers.base import TenantState
@@ -75,7 +74,7 @@ class Reconciler:
                 listings[name] = await self._list(name)
             except JobError as error:
                 blind.append(unseen(name, scrub(str(error))))
-        # After the listings: see `findings`.
+        # After the listings: see `comparing`.
         owners = await self._owners()
         looks = []
         for name, sightings in listings.items():

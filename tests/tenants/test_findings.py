@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from pgworker.errors import NotDeleted
+from pgworker.tenants.comparing import compare, unlisted
 from pgworker.tenants.findings import (
     Finding,
     FindingKind,
@@ -17,8 +18,6 @@ from pgworker.tenants.findings import (
     Owner,
     Remedy,
     choose_deletable,
-    compare,
-    unlisted,
     unseen,
 )
 from pgworker.tenants.providers.base import Sighting, SightingState
