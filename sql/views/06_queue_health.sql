@@ -13,17 +13,9 @@ select
     )::double precision as oldest_due_seconds,
     now() - least(queued.oldest_due_at, waiting.oldest_due_at) as oldest_due_age,
     active.lease_expired,
-    (
-        select count(*)
-        from pgworker.worker_status as worker
-        where worker.alive
-    ) as workers_alive,
+    workers.alive as workers_alive,
     exists(select 1 from pgworker.pauses) as paused,
-    (
-        select count(*)
-        from pgworker.breakers as breaker
-        where breaker.probe_at > now() - interval '10 minutes'
-    ) as breakers_open,
+    breakers.open as breakers_open,
     (
         select count(*)
         from pgworker.rate_limits as bucket
@@ -49,18 +41,9 @@ select
     coalesce(
         extract(epoch from now() - unanswered.oldest_sent_at), 0
     )::double precision as oldest_unanswered_seconds,
-    (
-        select count(*)
-        from pgworker.worker_status as worker
-        where not worker.alive and worker.state <> 'stopped'
-    ) as workers_silent,
+    workers.silent as workers_silent,
     coalesce(
-        (
-            select extract(epoch from now() - min(breaker.opened_at))
-            from pgworker.breakers as breaker
-            where breaker.probe_at > now() - interval '10 minutes'
-        ),
-        0
+        extract(epoch from now() - breakers.oldest_opened_at), 0
     )::double precision as oldest_breaker_seconds
 from (
     select
@@ -106,4 +89,18 @@ cross join (
     inner join pgworker.intents as intent
         on step.client_id = intent.client_id and intent.kind = 'tenant' and intent.ref is null
     where step.step = 'create_project' and step.state in ('intended', 'unknown')
-) as unanswered;
+) as unanswered
+cross join (
+    select
+        count(*) filter (where worker.alive) as alive,
+        count(*) filter (where not worker.alive and worker.state <> 'stopped') as silent
+    from pgworker.worker_status as worker
+) as workers
+cross join (
+    -- Those that somebody still tries: nobody asks for a credential that was replaced.
+    select
+        count(*) as open,
+        min(breaker.opened_at) as oldest_opened_at
+    from pgworker.breakers as breaker
+    where breaker.probe_at > now() - interval '10 minutes'
+) as breakers;
