@@ -21,25 +21,12 @@ late as (
     from live
     cross join
         lateral (
-            select max(event.id) as id
-            from pgworker.event_log as event
-            where
-                event.client_id = live.client_id
-                and event.job_id = live.id
-                and event.to_phase = live.job_type
-                and (
-                    event.event in ('enqueued', 'retried')
-                    or (event.event = 'advanced' and event.from_phase <> event.to_phase)
-                )
-        ) as began
-    cross join
-        lateral (
             select min(event.at) as since
             from pgworker.event_log as event
             where
                 event.client_id = live.client_id
                 and event.job_id = live.id
-                and event.id >= began.id
+                and event.at >= live.phase_began_at
                 and event.event in ('claimed', 'rescued', 'advanced')
         ) as worked
     where worked.since < now() - $1::interval

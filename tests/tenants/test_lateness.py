@@ -43,6 +43,9 @@ async def standing_still(jobs: JobsInTest) -> AsyncIterator[JobsInTest]:
 
 
 async def let_events_age(jobs: JobsInTest, by: timedelta) -> None:
+    await jobs.pool.execute(
+        "update client_provisioning_jobs set phase_began_at = phase_began_at - $1::interval", by
+    )
     await jobs.pool.execute("alter table pgworker.event_log disable trigger user")
     await jobs.pool.execute("update pgworker.event_log set at = at - $1::interval", by)
     await jobs.pool.execute("alter table pgworker.event_log enable trigger user")
