@@ -10,12 +10,12 @@ from typing import Any
 
 import asyncpg
 
-from pgworker.simulator import statements
 from pgworker.simulator.databases import fetch_rows
 from pgworker.simulator.keys import ApiKey
 from pgworker.simulator.management import GOTRUE
 from pgworker.simulator.replies import Refused, Reply
 from pgworker.simulator.state import VANISHED, Project, Status
+from pgworker.simulator.statements import QUERIES
 from pgworker.simulator.world import Call
 
 INSUFFICIENT_PRIVILEGE = "42501"
@@ -37,7 +37,7 @@ async def read_root(call: Call) -> Reply:
     project = _reachable(call, "rest")
     _authenticated(call, project)
     async with call.world.databases.connect(project) as connection:
-        names = [row["relname"] for row in await connection.fetch(statements.EXPOSED_RELATIONS)]
+        names = [row["relname"] for row in await connection.fetch(QUERIES.exposed_relations)]
     description = {
         "swagger": "2.0",
         "info": {"title": "standard public schema", "version": "13.0.4"},
@@ -53,7 +53,7 @@ async def read_table(call: Call) -> Reply:
     table = call.path["table"]
     columns, limit, offset = _what_to_read(call)
     async with call.world.databases.connect(project) as connection:
-        if not await connection.fetchval(statements.FIND_EXPOSED_RELATION, table):
+        if not await connection.fetchval(QUERIES.find_exposed_relation, table):
             raise _postgrest(
                 404, "PGRST205", f"Could not find the table 'public.{table}' in the schema cache"
             )

@@ -13,8 +13,8 @@ import asyncpg
 import postgast
 
 from pgworker.errors import PgworkerError
-from pgworker.simulator import statements
 from pgworker.simulator.state import Project
+from pgworker.simulator.statements import QUERIES
 
 MOST_CONNECTIONS = 16
 """Taken by one simulator at once: the server is shared with pgworker and its tests."""
@@ -83,7 +83,7 @@ class Databases:
         await self.ensure(project)
         async with self._admin() as admin:
             sql = await _quoted(admin, project.ref, password)
-            await admin.execute(statements.HASH_PASSWORDS_QUICKLY)
+            await admin.execute(QUERIES.hash_passwords_quickly)
             await admin.execute(sql["alter_role"])
         project.database_password = password
         self._made[project.ref] = password
@@ -170,16 +170,16 @@ class Databases:
             if self._has_roles:
                 return
             async with admin.transaction():
-                await admin.execute(statements.LOCK_API_ROLES)
-                await admin.execute(statements.CREATE_API_ROLES)
+                await admin.execute(QUERIES.lock_api_roles)
+                await admin.execute(QUERIES.create_api_roles)
             self._has_roles = True
 
     async def _create(self, admin: asyncpg.Connection, project: Project) -> None:
         sql = await _quoted(admin, project.ref, project.database_password)
-        await admin.execute(statements.HASH_PASSWORDS_QUICKLY)
+        await admin.execute(QUERIES.hash_passwords_quickly)
         await admin.execute(sql["create_role"])
         await admin.execute(sql["grant_roles"])
-        if not await admin.fetchval("select rolsuper from pg_roles where rolname = current_user"):
+        if not await admin.fetchval(QUERIES.may_do_everything):
             await admin.execute(sql["grant_owner"])
         await admin.execute(sql["create_database"])
         await admin.execute(sql["revoke_database"])
@@ -195,13 +195,13 @@ class Databases:
 
 
 async def _furnish(inside: asyncpg.Connection, project: Project) -> None:
-    await inside.execute(statements.CREATE_PLATFORM_SCHEMAS)
-    grants = await inside.fetchval(statements.OWN_PLATFORM_SCHEMAS, role_name(project.ref))
+    await inside.execute(QUERIES.create_platform_schemas)
+    grants = await inside.fetchval(QUERIES.own_platform_schemas, role_name(project.ref))
     await inside.execute(grants)
 
 
 async def _quoted(admin: asyncpg.Connection, ref: str, password: str) -> asyncpg.Record:
-    return await admin.fetchrow(statements.QUOTED, role_name(ref), password, database_name(ref))
+    return await admin.fetchrow(QUERIES.quoted, role_name(ref), password, database_name(ref))
 
 
 async def _run_script(connection: asyncpg.Connection, query: str) -> list[dict[str, Any]]:
@@ -244,11 +244,7 @@ async def _run_with_parameters(
             )
         await connection.execute(prefix + query)
         texts = [_parameter_text(value) for value in parameters]
-        literals = await connection.fetchval(
-            "select string_agg(format('%L', item), ', ' order by place)"
-            " from unnest($1::text[]) with ordinality as given (item, place)",
-            texts,
-        )
+        literals = await connection.fetchval(QUERIES.literals, texts)
         return await fetch_rows(connection, f"execute simulated({literals})")
     except asyncpg.PostgresError as error:
         raise SqlFailed(error, query, offset=-len(prefix)) from None
