@@ -27,13 +27,14 @@ RESET_SESSION: Final = "reset all;"
 
 
 class TenantSchemaQueries(NamedTuple):
-    """The statements of `sql/queries/tenant_schema.sql`, sent to a tenant as they are."""
+    """The statements of `sql/queries/tenant_schema.sql`, which run in a tenant."""
 
     create_history: str
     read_history: str
     keep_role: str
     restore_role: str
     reload_api_schema: str
+    find_invalid_index: str
 
 
 QUERIES: Final = load(TenantSchemaQueries, "queries/tenant_schema.sql")
@@ -149,18 +150,4 @@ def place_at(migration: Migration, offset: int) -> Place:
 
 def find_invalid_index(index: ConcurrentIndex) -> str:
     """Return a query for the remains of a `create index concurrently` that didn't end well."""
-    return f"""\
-select
-    format('%I.%I', namespace.nspname, class.relname) as name,
-    exists (
-        select from pg_catalog.pg_stat_progress_create_index as progress
-        where progress.index_relid = index.indexrelid
-    ) as is_being_built
-from pg_catalog.pg_index as index
-join pg_catalog.pg_class as class on class.oid = index.indexrelid
-join pg_catalog.pg_namespace as namespace on namespace.oid = class.relnamespace
-where
-    not index.indisvalid
-    and class.relname = {quote(index.name)}
-    and index.indrelid = to_regclass({quote(index.table)})
-"""
+    return QUERIES.find_invalid_index.format(index=quote(index.name), table=quote(index.table))

@@ -40,3 +40,24 @@ select pg_catalog.set_config(
 -- PostgREST caches the schema that it serves. In the file's transaction: sent with the commit,
 -- never without; PostgREST makes one reload of many. What must run alone changes no schema.
 notify pgrst, 'reload schema';
+
+-- name: find_invalid_index
+-- The remains of a `create index concurrently` that didn't end well; or one that is under way.
+with given as (
+    select {index}::text as index_name, {table}::text as table_name -- noqa: PRS, LT09
+)
+
+select
+    format('%I.%I', namespace.nspname, class.relname) as name,
+    exists(
+        select 1
+        from pg_catalog.pg_stat_progress_create_index as progress
+        where progress.index_relid = index.indexrelid
+    ) as is_being_built
+from given
+inner join pg_catalog.pg_class as class on given.index_name = class.relname
+inner join pg_catalog.pg_index as index on class.oid = index.indexrelid
+inner join pg_catalog.pg_namespace as namespace on class.relnamespace = namespace.oid
+where
+    not index.indisvalid
+    and index.indrelid = to_regclass(given.table_name);
