@@ -24,8 +24,8 @@ from pgworker.simulator.replies import Refused, Reply
 from pgworker.simulator.world import Call, World
 
 Handler = Callable[[Call], Awaitable[Reply]]
+# All personal tokens of one user share their rate limits.
 USER = "simulated-user"
-"""All personal tokens of one user share their rate limits."""
 NOBODY = "nobody"
 REF = re.compile(r"^[a-z]{20}$")
 SLUG = re.compile(r"^[\w-]+$")

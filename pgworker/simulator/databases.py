@@ -16,11 +16,11 @@ from pgworker.errors import PgworkerError
 from pgworker.simulator.state import Project
 from pgworker.simulator.statements import QUERIES
 
+# Taken by one simulator at once: the server is shared with pgworker and its tests.
 MOST_CONNECTIONS = 16
-"""Taken by one simulator at once: the server is shared with pgworker and its tests."""
 
+# The API's numbers are JavaScript's: a larger bigint arrives as text.
 MOST_EXACT = 2**53 - 1
-"""The API's numbers are JavaScript's: a larger bigint arrives as text."""
 
 
 class SqlFailed(PgworkerError):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from pgworker.simulator.replies import Reply
 
+# What the gateway in front of the API says when it has no better words.
 GATEWAY_ERROR = "error code: {status}"
-"""What the gateway in front of the API says when it has no better words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# User, scope (project ref, organization slug, or empty), operation.
 Bucket = tuple[str, str, str]
-"""User, scope (project ref, organization slug, or empty), operation."""
 
 
 @dataclass(frozen=True, slots=True)

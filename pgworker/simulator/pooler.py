@@ -18,8 +18,8 @@ GSSENC_REQUEST = 80877104
 LONGEST_STARTUP_BYTES = 10_000
 CHUNK_BYTES = 65_536
 
+# From the project's ref to the name of its database, or None for a tenant it doesn't know.
 Admit = Callable[[str], Awaitable[str | None]]
-"""From the project's ref to the name of its database, or None for a tenant it doesn't know."""
 
 
 class Pooler:

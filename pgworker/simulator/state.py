@@ -17,8 +17,8 @@ from pgworker.simulator.keys import ApiKey, first_keys
 from pgworker.simulator.replies import Refused
 from pgworker.simulator.settings import SimulatorSettings
 
+# Not a status of the API: from then on the project answers 404.
 VANISHED = "VANISHED"
-"""Not a status of the API: from then on the project answers 404."""
 
 
 class Status(StrEnum):
