@@ -55,12 +55,11 @@ async def connect(
             server_settings={"application_name": application_name},
         )
         await set_codecs(connection)
-    except DATABASE_ERRORS as error:
-        if isinstance(error, ValueError):
-            raise _unusable_url() from None
-        raise _connect_error(hosts.dsn, error) from error
     except ValueError:
+        # Some of asyncpg's own errors are ValueErrors: first, therefore.
         raise _unusable_url() from None
+    except DATABASE_ERRORS as error:
+        raise _connect_error(hosts.dsn, error) from error
     return connection
 
 
