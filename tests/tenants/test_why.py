@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgworker.tenants.why import actions, sentence
+from pgworker.tenants.why import actions, advise, sentence
 
 if TYPE_CHECKING:
     from pgworker.queue.operations import Row
@@ -97,3 +97,35 @@ async def test_what_is_offered_is_what_the_queue_takes(jobs: JobsInTest, status:
             await jobs.operations.retry(client_id)
         else:
             assert await jobs.operations.cancel(client_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("blocked_because", "advice"),
+    [
+        ("no worker is alive: start pgworker run", "start a worker: pgworker run"),
+        ("paused by a person: pgworker resume", "end the pause: pgworker resume"),
+        # The provider's words are none of ours.
+        (
+            "the project to come up (project RESUMING, it was paused)",
+            "nothing: it goes on by itself",
+        ),
+    ],
+)
+def test_advice_follows_from_what_we_say_and_not_from_what_is_quoted(
+    blocked_because: str, advice: str
+) -> None:
+    row = client("waiting", client_id="6f8f", error_kind=None, blocked_because=blocked_because)
+    assert advise(row, None)[0] == advice
+
+
+async def test_advice_knows_the_words_of_the_view(jobs: JobsInTest) -> None:
+    job_id = await jobs.to_status("queued")
+    client_id = (await jobs.row(job_id))["client_id"]
+
+    async def advice() -> str:
+        (row,) = await jobs.operations.clients(client_id=client_id)
+        return advise(row, None)[0]
+
+    assert await advice() == "start a worker: pgworker run"
+    await jobs.operations.pause("all")
+    assert await advice() == "end the pause: pgworker resume"
