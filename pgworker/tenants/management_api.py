@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from pgworker.errors import LeaseLost, OutcomeUnknown, Permanent
+from pgworker.errors import LeaseLost, Permanent
+from pgworker.tenants import management_endpoints as endpoints
 from pgworker.tenants.management_errors import (
     Answer,
     Call,
-    Endpoint,
     classify,
     lost,
     read_rate_limit,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pgworker.tenants.connection import StatementError
+    from pgworker.tenants.management_endpoints import Endpoint
     from pgworker.tenants.rate_limits import Limiter
 
 T = TypeVar("T")
@@ -57,60 +58,6 @@ LIMITS: Final = httpx.Limits(
 # Longest page that the API grants.
 PAGE_SIZE: Final = 100
 USER_AGENT: Final = f"pgworker/{version('pgworker')}"
-
-_STARTING = frozenset({400, 404, 409, 422, 423})
-
-GET_ORGANIZATION = Endpoint(
-    "GET",
-    "/v1/organizations/{scope}",
-    "organizations:read",
-    is_basic=True,
-    of_organization=True,
-)
-LIST_PROJECTS = Endpoint(
-    "GET",
-    "/v1/organizations/{scope}/projects",
-    "projects:read",
-    is_basic=True,
-    of_organization=True,
-)
-CREATE_PROJECT = Endpoint(
-    "POST",
-    "/v1/projects",
-    "projects:write",
-    is_basic=True,
-    unclear=OutcomeUnknown,
-    of_organization=True,
-    creates_project=True,
-    read_seconds=60.0,
-)
-GET_PROJECT = Endpoint("GET", "/v1/projects/{scope}", "projects:read", is_basic=True)
-GET_HEALTH = Endpoint("GET", "/v1/projects/{scope}/health", "projects:read", is_basic=True)
-LIST_API_KEYS = Endpoint(
-    "GET", "/v1/projects/{scope}/api-keys", "secrets:read (with reveal)", not_ready=_STARTING
-)
-# Not idempotent, but looked up by name before each try: repeating the step does no harm.
-CREATE_API_KEY = Endpoint(
-    "POST", "/v1/projects/{scope}/api-keys", "secrets:write", not_ready=_STARTING
-)
-GET_LEGACY_KEYS = Endpoint("GET", "/v1/projects/{scope}/api-keys/legacy", "secrets:read")
-GET_POOLER = Endpoint(
-    "GET", "/v1/projects/{scope}/config/database/pooler", "database:read", not_ready=_STARTING
-)
-# Above the API's own limit of about 50 seconds: its answer is better than our silence.
-RUN_QUERY = Endpoint(
-    "POST",
-    "/v1/projects/{scope}/database/query",
-    "database:write",
-    unclear=OutcomeUnknown,
-    not_ready=_STARTING,
-    quotes_sql=True,
-    read_seconds=65.0,
-)
-SET_PASSWORD = Endpoint("PATCH", "/v1/projects/{scope}/database/password", "database:write")
-DELETE_PROJECT = Endpoint(
-    "DELETE", "/v1/projects/{scope}", "projects:write", not_ready=frozenset({400, 409})
-)
 
 _ORGANIZATION = TypeAdapter(Organization)
 _PROJECT = TypeAdapter(Project)
@@ -175,7 +122,7 @@ class ManagementApi:
 
     async def get_organization(self, slug: str) -> Organization:
         """Return the organisation; the cheapest proof that token and slug are good."""
-        return await self._read(GET_ORGANIZATION, slug, _ORGANIZATION)
+        return await self._read(endpoints.GET_ORGANIZATION, slug, _ORGANIZATION)
 
     async def list_projects(
         self, slug: str, *, offset: int, search: str | None = None
@@ -187,7 +134,7 @@ class ManagementApi:
         params = {"limit": str(PAGE_SIZE), "offset": str(offset)}
         if search is not None:
             params["search"] = search
-        return await self._read(LIST_PROJECTS, slug, _PROJECT_PAGE, params=params)
+        return await self._read(endpoints.LIST_PROJECTS, slug, _PROJECT_PAGE, params=params)
 
     async def create_project(
         self, body: dict[str, Any], *, must_leave_before: float = math.inf
@@ -204,7 +151,7 @@ class ManagementApi:
             OutcomeUnknown: it may have been created.
         """
         return await self._read(
-            CREATE_PROJECT,
+            endpoints.CREATE_PROJECT,
             body["organization_slug"],
             _PROJECT,
             json=body,
@@ -214,18 +161,18 @@ class ManagementApi:
 
     async def get_project(self, ref: str) -> Project:
         """Return the project; raises `NotFound` when there is none."""
-        return await self._read(GET_PROJECT, checked_ref(ref), _PROJECT)
+        return await self._read(endpoints.GET_PROJECT, checked_ref(ref), _PROJECT)
 
     async def get_health(self, ref: str, services: Sequence[str]) -> list[ServiceHealth]:
         """Return how these services are."""
         # The parameter is repeated; a comma list would be one invalid value.
         params = [("services", service) for service in services]
-        return await self._read(GET_HEALTH, checked_ref(ref), _HEALTH, params=params)
+        return await self._read(endpoints.GET_HEALTH, checked_ref(ref), _HEALTH, params=params)
 
     async def list_api_keys(self, ref: str) -> list[ApiKey]:
         """Return the project's keys, revealed where the token may."""
         params = {"reveal": "true"}
-        return await self._read(LIST_API_KEYS, checked_ref(ref), _API_KEYS, params=params)
+        return await self._read(endpoints.LIST_API_KEYS, checked_ref(ref), _API_KEYS, params=params)
 
     async def create_api_key(
         self, ref: str, body: dict[str, Any], *, must_leave_before: float = math.inf
@@ -236,7 +183,7 @@ class ManagementApi:
             LeaseLost: it is later than `must_leave_before`, on `time.monotonic`: nothing was sent.
         """
         return await self._read(
-            CREATE_API_KEY,
+            endpoints.CREATE_API_KEY,
             checked_ref(ref),
             _API_KEY,
             params={"reveal": "true"},
@@ -250,14 +197,14 @@ class ManagementApi:
         403 and 404 mean no: the endpoint goes away together with these keys.
         """
         try:
-            answer = await self._read(GET_LEGACY_KEYS, checked_ref(ref), _LEGACY_KEYS)
+            answer = await self._read(endpoints.GET_LEGACY_KEYS, checked_ref(ref), _LEGACY_KEYS)
         except Permanent:
             return False
         return answer.enabled
 
     async def list_poolers(self, ref: str) -> list[PoolerConfig]:
         """Return the pooler's entries, one for each database of the project."""
-        return await self._read(GET_POOLER, checked_ref(ref), _POOLERS)
+        return await self._read(endpoints.GET_POOLER, checked_ref(ref), _POOLERS)
 
     async def run_query(
         self,
@@ -277,7 +224,7 @@ class ManagementApi:
             OutcomeUnknown: it may have run, be running still, and commit later.
         """
         return await self._read(
-            RUN_QUERY,
+            endpoints.RUN_QUERY,
             checked_ref(ref),
             _ROWS,
             json={"query": sql},
@@ -288,11 +235,11 @@ class ManagementApi:
     async def set_password(self, ref: str, password: str) -> None:
         """Set the password of `postgres`. Repeating it with the same value is safe."""
         json = {"password": password}
-        await self._send(SET_PASSWORD, checked_ref(ref), json=json, secrets=(password,))
+        await self._send(endpoints.SET_PASSWORD, checked_ref(ref), json=json, secrets=(password,))
 
     async def delete_project(self, ref: str) -> None:
         """Delete the project; raises `NotFound` when there is none. Safe to repeat."""
-        await self._send(DELETE_PROJECT, checked_ref(ref))
+        await self._send(endpoints.DELETE_PROJECT, checked_ref(ref))
 
     async def _read(
         self, endpoint: Endpoint, scope: str, shape: TypeAdapter[T], **request: Any

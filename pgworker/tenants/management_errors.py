@@ -26,6 +26,8 @@ from pgworker.tenants.redaction import scrub
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pgworker.tenants.management_endpoints import Endpoint
+
 MESSAGE_LIMIT: Final = 300
 DEFAULT_WAIT: Final = timedelta(seconds=30)
 LONGEST_WAIT: Final = timedelta(minutes=5)
@@ -37,38 +39,6 @@ class NameTaken(OutcomeUnknown):
 
 class NotFound(Permanent):
     """The project or organisation that the request names isn't there (HTTP 404)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One operation of the API, with what its answers mean.
-
-    Attributes:
-        path: template, relative to the base URL; its one placeholder takes the scope.
-        permission: what a token needs for it, by the name of the OAuth scope.
-        is_basic: every job needs it, so that a 403 condemns the credential and not the job.
-        unclear: the error for a request that may have taken effect. `Transient` where doing it
-            twice does no harm.
-        not_ready: the 4xx statuses that a project gives while it is starting.
-        of_organization: its scope is the organisation, so that many jobs share one rate limit.
-        creates_project: a refusal may be about the name, or about money.
-        quotes_sql: its messages may hold a statement's words, which prove nothing.
-        read_seconds: how long to wait for the answer.
-    """
-
-    method: str
-    path: str
-    permission: str
-    is_basic: bool = False
-    unclear: type[Transient] | type[OutcomeUnknown] = Transient
-    not_ready: frozenset[int] = frozenset()
-    of_organization: bool = False
-    creates_project: bool = False
-    quotes_sql: bool = False
-    read_seconds: float = 30.0
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ from pgworker.errors import (
     Transient,
 )
 from pgworker.tenants.connection import StatementError
-from pgworker.tenants.management_api import (
+from pgworker.tenants.management_api import ManagementApi
+from pgworker.tenants.management_connection import ManagementConnection
+from pgworker.tenants.management_endpoints import (
     CREATE_API_KEY,
     CREATE_PROJECT,
     DELETE_PROJECT,
@@ -32,14 +34,12 @@ from pgworker.tenants.management_api import (
     LIST_PROJECTS,
     RUN_QUERY,
     SET_PASSWORD,
-    ManagementApi,
+    Endpoint,
 )
-from pgworker.tenants.management_connection import ManagementConnection
 from pgworker.tenants.management_errors import (
     MESSAGE_LIMIT,
     Answer,
     Call,
-    Endpoint,
     NameTaken,
     NotFound,
     classify,
