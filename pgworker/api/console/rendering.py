@@ -95,7 +95,7 @@ def page(
 
 
 def path_of(request: Request, route: str, /, **parameters: Any) -> str:
-    """Return the path of a route by its name, wherever the application has mounted it."""
+    """Return the path of a route by its name."""
     if route == "overview":
         # Its route belongs to the API, and its name to nobody; the list of clients lies below it.
         return request.url_for("console_clients").path.removesuffix("/clients")
