@@ -185,9 +185,11 @@ class Progresses:
                 is_news = await stream.wait(keep_alive)
 
     async def latency(self) -> list[Row]:
-        """Return all phases, in order, with their row of `phase_latency`; up to minutes old.
+        """Return all phases, in order, with what they took in the last day; up to minutes old.
 
-        It is asked for by one at a time, and seldom: the view reads the events of a day.
+        Rows have the columns of `phase_latency`, nulls where none ended, and three arrays that tell
+        of each hour in which one did. Asked for by one at a time, and seldom: it takes a pass over
+        the events of a day.
         """
         if time.monotonic() < self._latency_until or (self._latency and self._asking.locked()):
             return self._latency
