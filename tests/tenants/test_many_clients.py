@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
 import pytest
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from pgworker.http_server import HttpServer, open_listener
 from pgworker.settings import Settings
 from pgworker.simulator import SimulatorSettings, running_simulator
 from pgworker.tenants.platform import open_platform
@@ -100,32 +99,6 @@ async def assert_all_are_ready(dsn: str, count: int, *, workers: int = 2) -> Non
 # -- the proxy --------------------------------------------------------------------------------
 
 
-class Server(uvicorn.Server):
-    """A uvicorn beside the test: it leaves signals alone and tells when it accepts."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_keep_alive=60,
-            )
-        )
-        self.accepting = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.accepting.set()
-
-
 @asynccontextmanager
 async def a_proxy(target: str, checker: ContractChecker) -> AsyncIterator[str]:
     """Forward everything to the target, and check it against the OpenAPI extract."""
@@ -151,16 +124,15 @@ async def a_proxy(target: str, checker: ContractChecker) -> AsyncIterator[str]:
             }
             await Response(answer.content, answer.status_code, headers)(scope, receive, send)
 
-        server = Server(checker.middleware(forward))
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(1024)
+        server = HttpServer(checker.middleware(forward), timeout_keep_alive=60)
+        with open_listener("127.0.0.1", 0) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             await within(server.accepting.wait())
             try:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
-                server.should_exit = server.force_exit = True
+                server.closing.set()
+                server.abort_all()
                 await serving
 
 
