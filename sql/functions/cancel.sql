@@ -11,10 +11,7 @@ as $$
 declare
     v_count integer;
 begin
-    if not exists (select 1 from public.clients where id = p_client_id) then
-        raise exception 'there is no client %', p_client_id
-            using errcode = 'PW003';
-    end if;
+    perform pgworker.require_client(p_client_id);
 
     with live as (
         select job.id, job.status

@@ -17,10 +17,7 @@ declare
     v_job_id bigint;
     v_first_phase text;
 begin
-    if not exists (select 1 from public.clients where id = p_client_id) then
-        raise exception 'there is no client %', p_client_id
-            using errcode = 'PW003';
-    end if;
+    perform pgworker.require_client(p_client_id);
 
     select phase.job_type
     into v_first_phase
