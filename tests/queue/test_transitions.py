@@ -314,11 +314,15 @@ async def test_a_repeat_that_overtakes_its_first_try_is_not_a_lost_lease(
     jobs: JobsInTest, write: str
 ) -> None:
     job = await jobs.claimed()
-    query = {
-        "advance": "select pgworker.advance(array[$1], array[$2], '{await_project}', '{null}',"
-        " '{null}', '30 s')",
-        "complete": "select pgworker.complete(array[$1], array[$2], '{null}', '{null}')",
-    }[write].replace("$1", str(job.id)).replace("$2", str(job.claim_token))
+    query = (
+        {
+            "advance": "select pgworker.advance(array[$1], array[$2], '{await_project}', '{null}',"
+            " '{null}', '30 s')",
+            "complete": "select pgworker.complete(array[$1], array[$2], '{null}', '{null}')",
+        }[write]
+        .replace("$1", str(job.id))
+        .replace("$2", str(job.claim_token))
+    )
     async with jobs.pool.acquire() as connection:
         async with connection.transaction():
             await connection.execute(query)
@@ -338,7 +342,7 @@ async def test_a_write_of_several_jobs_locks_them_by_their_ids(
     async with jobs.pool.acquire() as connection:
         async with connection.transaction():
             await connection.execute(LOCK_JOB, first.id)
-            writing = asyncio.create_task(MANY[write](jobs.of("worker"), [second, first]))
+            writing = asyncio.ensure_future(MANY[write](jobs.of("worker"), [second, first]))
             await someone_waits(connection)
 
             # It would have this one if it took them as they came, and we would wait for each other.
