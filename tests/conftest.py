@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ SERVER = pytest.StashKey[RunServer]()
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server before pytest-xdist starts its workers; they are told of it."""
+    # A shell that runs us in the background has SIGINT ignored, and so would the processes of tests
+    # that Ctrl-C is sent to.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config = session.config
     told = getattr(config, "workerinput", None)
     if told is not None:

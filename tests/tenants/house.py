@@ -179,16 +179,23 @@ class House:
             await connection.execute("alter table pgworker.event_log enable trigger user")
             await connection.execute("select pg_notify('pgworker', 'time')")
 
-    async def parked(self, jobs: int) -> None:
-        """Return once so many jobs wait and none runs."""
+    async def parked(self, jobs: int, *, after: int = 0) -> int:
+        """Wait until so many jobs wait and none runs; return how many waits there have been.
+
+        With `after`, a number that this returned before, each of them has waited once more. The
+        log couldn't tell: what PostgreSQL has stored is logged when its answer has arrived.
+        """
         query = (
             "select count(*) filter (where status = 'waiting') = $1"
-            " and count(*) filter (where status in ('queued', 'running')) = 0"
+            " and count(*) filter (where status in ('queued', 'running')) = 0 as are_parked,"
+            " (select count(*) from pgworker.event_log where event = 'snoozed') as waits"
             " from client_provisioning_jobs"
         )
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while not await self.platform.pool.fetchval(query, jobs):  # noqa: ASYNC110  # no event
-                await asyncio.sleep(0)
+            while True:
+                row = await self.row(query, jobs)
+                if row["are_parked"] and (not after or row["waits"] >= after + jobs):
+                    return int(row["waits"])
 
     def creates(self) -> int:
         """Count the projects that were ever created."""
@@ -262,6 +269,8 @@ async def a_house(
     tracing = TracerProvider()
     tracing.add_span_processor(SimpleSpanProcessor(spans))
     monkeypatch.setattr(telemetry, "tracer", tracing.get_tracer("test"))
+    # Another test of this process may have set a provider for all of OpenTelemetry, or not.
+    monkeypatch.setattr(telemetry, "is_tracing", lambda: True)
     monkeypatch.setattr(breakers, "PROBE_EVERY", PROBE_EVERY)
     log, checker = Log(), ContractChecker()
     quick: dict[str, Any] = {

@@ -108,13 +108,12 @@ async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_pr
         order = house.the.faults.order(operation="*", fault=Answer(401), times=None)
         await house.add_many(12)
         daemons = [await stack.enter_async_context(house.working()) for _ in range(workers)]
-        await house.parked(12)
+        waits = await house.parked(12)
 
         for _ in range(3):
-            asked, waits = order.hits, len(house.log.of("phase_waits"))
+            asked = order.hits
             await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
-            await house.log.seen("phase_waits", times=waits + 12)
-            await house.parked(12)
+            waits = await house.parked(12, after=waits)
             assert order.hits == asked + 1
 
         order.release()
@@ -271,11 +270,9 @@ async def test_a_token_that_is_taken_but_may_not_create_keeps_its_breaker_open(
         house.the.faults.order(operation="create_project", fault=Answer(403), times=None)
         await house.add_many(3)
         async with house.working(until_empty=False):
-            await house.parked(3)
-            waits = len(house.log.of("phase_waits"))
+            waits = await house.parked(3)
             await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
-            await house.log.seen("phase_waits", times=waits + 3)
-            await house.parked(3)
+            await house.parked(3, after=waits)
 
         assert len(house.log.of("breaker_opened")) == 1
         assert house.log.of("breaker_closed") == []
