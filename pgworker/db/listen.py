@@ -100,6 +100,8 @@ class Listener:
                 await connection.add_listener(self._channel, self._on_notify)
                 await connection.add_listener(own, self._on_pong)
                 restarted = await self._is_another_run(connection)
+            # At once, or what the other parts suffer from would be over with each connect.
+            _refuse_if_it_takes_no_writes(connection)
             self.is_connected = True
             log.info(
                 "listening",

@@ -134,6 +134,30 @@ async def test_a_half_open_connection_is_noticed_by_the_ping(
     assert errors == {"the server was silent for 0.5 s"}
 
 
+async def test_a_server_that_takes_no_writes_is_one_outage_however_often_it_is_connected_to(
+    empty_database: str, connection: asyncpg.Connection
+) -> None:
+    name = await connection.fetchval("select current_database()")
+    await connection.execute(f'alter database "{name}" set default_transaction_read_only = on')
+    with capture_logs() as logs:
+        async with proxy_to(empty_database) as (proxy, through):
+            wakes = Wakes()
+            listener = asyncio.create_task(Listener(through, wakes).run())
+            for _ in range(3):
+                await within(proxy.accepted.wait())
+                proxy.accepted.clear()
+            await connection.execute(
+                f"set default_transaction_read_only = off;"
+                f'alter database "{name}" reset default_transaction_read_only'
+            )
+            await wakes.next()
+            listener.cancel()
+            await asyncio.wait([listener])
+
+    assert [log["event"] for log in logs] == ["database_failed", "listening", "database_back"]
+    assert "takes no writes" in logs[0]["error"]
+
+
 async def test_pings_wake_nobody(empty_database: str, connection: asyncpg.Connection) -> None:
     own: asyncio.Queue[str] = asyncio.Queue()
     async with listening(empty_database, ping_every=OFTEN) as (_, wakes):
