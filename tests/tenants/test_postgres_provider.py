@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -258,11 +259,14 @@ async def test_a_wrong_admin_password_is_the_credentials_matter_and_not_shown(
     assert "n0t-the-password" not in str(raised.value)
 
 
-async def test_a_server_that_is_away_is_worth_another_try(unused_tcp_port: int) -> None:
-    provider = PostgresProvider(f"postgresql://u:pw@127.0.0.1:{unused_tcp_port}/postgres")
+async def test_a_server_that_is_away_is_worth_another_try() -> None:
+    # Somebody has the port, so that nobody else gets it, and doesn't listen there.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        provider = PostgresProvider(f"postgresql://u:pw@127.0.0.1:{silent.getsockname()[1]}/x")
 
-    with pytest.raises(Transient, match="can't be reached"):
-        await provider.find("pgw_x")
+        with pytest.raises(Transient, match="can't be reached"):
+            await provider.find("pgw_x")
 
 
 # -- the URL ----------------------------------------------------------------------------------
