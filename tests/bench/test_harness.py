@@ -12,7 +12,7 @@ from bench.cells import latency, processes, tenants, throughput
 from bench.running import Bench
 from bench.server import BenchServer, bench_server
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

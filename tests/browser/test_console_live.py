@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from playwright.async_api import Browser
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 TOKEN = "the-token-of-an-operator"
 BROKEN = "20260101990000_broken.sql"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tests.support.server import RunServer
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 TOKEN = "the-token-of-an-operator"
 # Written anew by `make screenshots`; other runs take them too, and throw them away.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pgworker.tenants.connection import TenantConnection
 
 EXAMPLE = Path(__file__).parents[2] / "supabase" / "migrations"
-TIMEOUT = 30
+TIMEOUT = 60
 
 
 @pytest.fixture
