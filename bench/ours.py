@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import structlog
+import uvloop
 
 from bench.contender import BULK, main
 from pgworker.db.listen import Listener
@@ -88,4 +89,5 @@ class Pgworker:
 if __name__ == "__main__":
     # As quiet as the peers are by default: warnings and errors.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    main(Pgworker)
+    # The event loop that `pgworker run` takes.
+    main(Pgworker, run=uvloop.run)

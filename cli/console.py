@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.text import Text
 
@@ -131,7 +132,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         return await work
 
     try:
-        return asyncio.run(guarded())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(guarded())
     except KeyboardInterrupt:
         raise typer.Exit(EX_INTERRUPTED) from None
     except asyncio.CancelledError:
