@@ -44,7 +44,6 @@ class OperationQueries(NamedTuple):
     workers: str
     open_breakers: str
     used_up_limits: str
-    latency: str
     clients_open_to_api_roles: str
     phase_seconds: str
     failed_groups: str
@@ -303,10 +302,6 @@ class Operations:
     async def used_up_limits(self) -> list[Row]:
         """Return the buckets of the provider's rate limit that are empty now."""
         return await self._fetch(OPERATION_QUERIES.used_up_limits)
-
-    async def latency(self) -> list[Row]:
-        """Return `phase_latency`."""
-        return await self._fetch(OPERATION_QUERIES.latency)
 
     async def clients_are_open(self) -> bool:
         """Return whether the roles of a Supabase Data API may read `clients`."""

@@ -1,4 +1,4 @@
-"""Error to what becomes of the job. Pure; nothing else decides it (design, section 6)."""
+"""Error to what becomes of the job. Pure; nothing else decides it."""
 
 from __future__ import annotations
 

@@ -87,7 +87,6 @@ class Worker:
     ) -> None:
         """Take the queue and what a phase does; `outage` is told of trouble with the database."""
         self._jobs = jobs
-        self._run_phase = run_phase
         self._settings = settings
         self._outage = outage or Outage()
         self._signals = _Signals()

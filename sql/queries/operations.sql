@@ -264,17 +264,6 @@ where
     and resets_at > now()
 order by resets_at desc;
 
--- name: latency
-select
-    workflow,
-    phase,
-    count,
-    p50_seconds,
-    p95_seconds,
-    max_seconds
-from pgworker.phase_latency
-order by workflow, phase;
-
 -- name: clients_open_to_api_roles
 -- Whether the roles of a Supabase Data API could read clients: it is then on the adopted
 -- table's owner to close it.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgworker.queue.lookups import Lookups
-from pgworker.queue.operations import Operations
 from pgworker.tenants.lateness import Late, LateKind
 from pgworker.tenants.progress import Progresses
 from pgworker.tenants.survey import Urgency, latencies, notices, survey, verdict
@@ -171,5 +170,6 @@ async def test_a_day_is_surveyed(
         "smoke_checks",
     ]
     assert all(len(each.hours) == 24 and each.count for each in seen.latency)
-    by_phase = {row["phase"]: row for row in await Operations(jobs.pool).latency()}
+    rows = await jobs.pool.fetch("select * from pgworker.phase_latency")
+    by_phase = {row["phase"]: row for row in rows}
     assert all(by_phase[each.phase]["p50_seconds"] == each.p50 for each in seen.latency)
