@@ -198,8 +198,11 @@ async def test_a_lost_connection_is_told_and_comes_back_by_itself(
         await operator.is_live()
         await operator.sees("11 clients need you")
         assert await operator.was_not_reloaded()
-        # The browser and htmx tell of a cut connection, in their own words.
-        operator.forget("net::ERR_", "htmx:sseError", "[object Event]")
+        # The browser and htmx tell of a cut connection, in their own words: of the stream's, and
+        # of a request's that was under way.
+        operator.forget(
+            "net::ERR_", "htmx:sseError", "htmx:sendError", "htmx:afterRequest", "[object Event]"
+        )
 
 
 async def test_times_are_told_both_ways(site: Site, browser: Browser) -> None:
