@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.server import (
     RunServer,
@@ -21,6 +22,12 @@ from tests.support.server import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+# An example that takes its time says nothing of what it is an example of.
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 SERVER = pytest.StashKey[RunServer]()
 

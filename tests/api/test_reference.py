@@ -40,6 +40,7 @@ async def schemathesis(database: str, folder: Path, *options: str) -> None:
             *("--header", f"Authorization: Bearer {TOKENS[Scope.ADMIN]}", "--seed", "1"),
             # Every check but one: a cursor is opaque, no schema tells which one we gave.
             *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+            *("--request-timeout", "60", "--suppress-health-check", "too_slow"),
             *options,
             cwd=folder,
             stdout=subprocess.PIPE,
