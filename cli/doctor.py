@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -17,10 +19,11 @@ def doctor(json: Json = False) -> None:
 
     async def do() -> list[Check]:
         checks = []
-        async for check in examine():
-            checks.append(check)
-            if not json:
-                _print_check(check)
+        async with aclosing(examine()) as found:
+            async for check in found:
+                checks.append(check)
+                if not json:
+                    _print_check(check)
         return checks
 
     checks = run_async(do())

@@ -176,7 +176,7 @@ async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None)
         rows = await operations.failed_clients(kind)
         names = {row["client_id"]: row["client_name"] for row in rows}
         if not names:
-            remark("nothing has failed" if kind is None else f"nothing has failed by {kind}")
+            remark("nothing has failed" if kind is None else f"nothing {kind} has failed")
     report = await operations.retry_each(list(names))
     for client_id in report.retried:
         print(f"{plain(names[client_id])}: in line again")

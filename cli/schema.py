@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,9 +116,11 @@ async def _sync(
         if not names:
             remark("no client has a tenant yet")
     failed = 0
-    async for result in sync_each(platform, list(names), canonical, include_all=include_all):
-        failed += result.error is not None
-        _print_result(names[result.client_id], result)
+    syncs = sync_each(platform, list(names), canonical, include_all=include_all)
+    async with aclosing(syncs):  # also when nobody reads on
+        async for result in syncs:
+            failed += result.error is not None
+            _print_result(names[result.client_id], result)
     return failed
 
 

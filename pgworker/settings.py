@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -34,10 +35,14 @@ def _seconds(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     try:
-        return timedelta(seconds=float(str(value)))
+        duration = timedelta(seconds=float(str(value)))
     except (ValueError, OverflowError):
         msg = "must be a number of seconds, such as 30 or 0.5"
         raise ValueError(msg) from None
+    if duration <= timedelta(0):
+        msg = "must be above 0 seconds"
+        raise ValueError(msg)
+    return duration
 
 
 def _postgres_url(value: object) -> object:
@@ -61,6 +66,18 @@ def _http_url(value: object) -> object:
     return text
 
 
+def _like(pattern: str, shape: str) -> AfterValidator:
+    """Check a text, and say in words what it must be."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            msg = f"must be {shape}"
+            raise ValueError(msg)
+        return text
+
+    return AfterValidator(check)
+
+
 def _comma_separated(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -72,7 +89,12 @@ def _api_tokens(value: object) -> object:
     return parse_api_tokens(value) if isinstance(value, str) else value
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
+Address = Annotated[str, _like(r"\[?[\w.:-]+\]?:\d{1,5}", "HOST:PORT, such as 127.0.0.1:8080")]
+Reference = Annotated[
+    str, _like(r"[\w.]+:[\w.]+", "MODULE:ATTRIBUTE, such as app.workflows:ONBOARDING")
+]
+Slug = Annotated[str, _like(r"[\w-]+", "the organisation's slug: letters, digits, - and _")]
 ListenUrl = Annotated[Literal["off"] | SecretStr, BeforeValidator(_off_or_postgres_url)]
 PostgresUrl = Annotated[SecretStr, BeforeValidator(_postgres_url)]
 HttpUrl = Annotated[str, BeforeValidator(_http_url)]
@@ -101,7 +123,7 @@ class Settings(BaseSettings):
     provider_name: Literal["supabase", "postgres"] | None = Field(None, alias="PGWORKER_PROVIDER")
     tenants_url: PostgresUrl | None = Field(None, alias="PGWORKER_TENANTS_URL")
     migrations_dir: Path = Field(Path("supabase/migrations"), alias="PGWORKER_MIGRATIONS_DIR")
-    workflow: str | None = Field(None, alias="PGWORKER_WORKFLOW", pattern=r"^[\w.]+:[\w.]+$")
+    workflow: Reference | None = Field(None, alias="PGWORKER_WORKFLOW")
 
     concurrency: int = Field(20, alias="PGWORKER_CONCURRENCY", ge=1, le=10_000)
     lease: Seconds = Field(timedelta(seconds=30), alias="PGWORKER_LEASE_SECONDS")
@@ -117,14 +139,14 @@ class Settings(BaseSettings):
     encryption_keys: Annotated[
         tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)
     ] = Field((), alias="PGWORKER_ENCRYPTION_KEYS")
-    http: str | None = Field(None, alias="PGWORKER_HTTP", pattern=r"^\[?[\w.:-]+\]?:\d{1,5}$")
+    http: Address | None = Field(None, alias="PGWORKER_HTTP")
     api_tokens: Annotated[tuple[ApiToken, ...], NoDecode, BeforeValidator(_api_tokens)] = Field(
         (), alias="PGWORKER_API_TOKENS"
     )
     log_format: Literal["json", "console"] | None = Field(None, alias="PGWORKER_LOG_FORMAT")
 
     supabase_access_token: SecretStr | None = Field(None, alias="SUPABASE_ACCESS_TOKEN")
-    supabase_org_id: str | None = Field(None, alias="SUPABASE_ORG_ID", pattern=r"^[\w-]+$")
+    supabase_org_id: Slug | None = Field(None, alias="SUPABASE_ORG_ID")
     supabase_default_region: str = Field("us-east-1", alias="SUPABASE_DEFAULT_REGION")
     supabase_default_plan: str | None = Field(None, alias="SUPABASE_DEFAULT_PLAN")
     supabase_api_url: HttpUrl = Field("https://api.supabase.com", alias="SUPABASE_API_URL")

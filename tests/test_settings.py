@@ -112,6 +112,24 @@ def test_a_token_makes_supabase_the_provider_unless_another_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("PGWORKER_LEASE_SECONDS", "-1", "must be above 0 seconds"),
+        ("PGWORKER_HTTP", "8080", "must be HOST:PORT, such as 127.0.0.1:8080"),
+        ("PGWORKER_WORKFLOW", "a b", "must be MODULE:ATTRIBUTE, such as app.workflows:ONBOARDING"),
+        ("SUPABASE_ORG_ID", "My Org!", "must be the organisation's slug: letters, digits, - and _"),
+    ],
+)
+def test_a_bad_value_is_answered_with_what_it_must_be_and_with_no_pattern(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadConfiguration) as caught:
+        load_settings()
+    assert str(caught.value) == f"{name}: {advice}"
+
+
 @pytest.mark.parametrize(("name", "value"), BAD.items())
 def test_a_bad_value_is_one_line_that_names_it_and_does_not_show_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import time
 from contextlib import asynccontextmanager, suppress
@@ -272,4 +273,7 @@ def _connect_error(dsn: str, error: Exception) -> Exception:
     detail = "timed out" if isinstance(error, TimeoutError) and not str(error) else str(error)
     if isinstance(error, ssl.SSLError):
         detail = f"TLS failed: {error.reason}"
-    return DatabaseUnreachable(f"PostgreSQL at {where} can't be reached: {detail or error!r}")
+    elif isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        # asyncio's own words name the address once more; getaddrinfo's errors are negative.
+        detail = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    return DatabaseUnreachable(f"PostgreSQL at {where} can't be reached: {detail or repr(error)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -37,7 +38,7 @@ from pgworker.tenants.secrets import Sealed
 from pgworker.tenants.workflow import find_workflows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
     from pathlib import Path
 
     from pgworker.db.pool import Connection
@@ -85,8 +86,8 @@ class Check:
     advice: str | None = None
 
 
-async def examine() -> AsyncIterator[Check]:
-    """Check everything; yield verdicts as they come."""
+async def examine() -> AsyncGenerator[Check]:
+    """Check everything; yield verdicts as they come. Close it when you leave before its end."""
     try:
         settings = load_settings()
         find_workflows(settings.workflow)
@@ -100,8 +101,11 @@ async def examine() -> AsyncIterator[Check]:
     for check in _check_migrations(settings.migrations_dir):
         yield check
     try:
-        async with open_database(settings) as (dsn, data_dir):
-            async for check in _examine_database(settings, dsn, data_dir):
+        async with (
+            open_database(settings) as (dsn, data_dir),
+            aclosing(_examine_database(settings, dsn, data_dir)) as found,
+        ):
+            async for check in found:
                 yield check
     except (BadConfiguration, DatabaseUnreachable) as error:
         yield Check("database", Verdict.FAIL, str(error), "correct DATABASE_URL, or start it")
@@ -109,7 +113,7 @@ async def examine() -> AsyncIterator[Check]:
 
 async def _examine_database(
     settings: Settings, dsn: str, data_dir: Path | None
-) -> AsyncIterator[Check]:
+) -> AsyncGenerator[Check]:
     async with connected(dsn) as connection:
         yield _check_version(connection, dsn, is_embedded=data_dir is not None)
         schema = await _check_schema(connection, is_embedded=data_dir is not None)
@@ -121,8 +125,9 @@ async def _examine_database(
     async with open_platform(settings, pool_size=2, patience=STATEMENT_TIMEOUT) as platform:
         yield await _check_keys(platform)
         yield await _check_provider(platform)
-        async for check in _check_queue(platform):
-            yield check
+        async with aclosing(_check_queue(platform)) as found:
+            async for check in found:
+                yield check
 
 
 def _check_migrations(directory: Path) -> Iterator[Check]:
@@ -289,7 +294,7 @@ async def _check_tenants_server(platform: Platform, subject: str) -> Check:
     return Check(subject, Verdict.OK, f"{where} may create databases and roles")
 
 
-async def _check_queue(platform: Platform) -> AsyncIterator[Check]:
+async def _check_queue(platform: Platform) -> AsyncGenerator[Check]:
     operations = platform.operations
     health = await operations.health()
     yield _judge_workers(health["workers_alive"], health["due_now"])

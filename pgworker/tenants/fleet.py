@@ -19,7 +19,7 @@ from pgworker.tenants.schema import SyncReport, apply_migrations
 from pgworker.tenants.step_ledger import StepLedger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -146,8 +146,11 @@ async def sync_each(
     canonical: CanonicalSet,
     *,
     include_all: bool = False,
-) -> AsyncIterator[ClientSync]:
-    """Sync several clients, a few at a time; yield each as it ends. One error stops nobody else."""
+) -> AsyncGenerator[ClientSync]:
+    """Sync several clients, a few at a time; yield each as it ends. One error stops nobody else.
+
+    Close it when you leave before its end: the others are stopped then.
+    """
     slots = asyncio.Semaphore(SYNCS_AT_ONCE)
 
     async def sync(client_id: UUID) -> ClientSync:

@@ -17,9 +17,10 @@ import pytest
 from tests.support.workers import PATIENCE
 
 if TYPE_CHECKING:
-    from subprocess import CompletedProcess
+    from subprocess import CompletedProcess, Popen
 
 Pgworker = Callable[..., "CompletedProcess[str]"]
+Start = Callable[..., "Popen[str]"]
 Sql = Callable[..., Any]
 
 
@@ -388,6 +389,21 @@ def test_the_doctor_tells_that_the_database_cannot_be_reached(pgworker: Pgworker
     assert result.returncode == 1
     assert "127.0.0.1:1" in result.stdout
     assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("lines", [0, 1, 6, 9])
+def test_the_doctor_ends_quietly_when_nobody_reads_on(
+    start: Start, database: str, lines: int
+) -> None:
+    """As in `pgworker doctor | head`: whatever is open is closed in good order."""
+    process = start("doctor", DATABASE_URL=database, PGWORKER_PROVIDER="postgres")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for _ in range(lines):
+        assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 1
 
 
 async def test_the_doctor_tells_that_the_schema_is_missing(
