@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 from datetime import date, datetime, timedelta
@@ -140,6 +142,14 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         if not terminated:
             raise
         raise typer.Exit(EX_TERMINATED) from None
+
+
+def own_command() -> str:
+    """Return what to type for this command: its path where the shell wouldn't find it by name."""
+    called = Path(sys.argv[0])
+    found = shutil.which("pgworker")
+    known = found is not None and called.exists() and called.samefile(found)
+    return "pgworker" if known else shlex.quote(str(called))
 
 
 def forget_broken_pipe() -> None:

@@ -14,7 +14,7 @@ from pgworker.demo import DemoClient, DemoReport, client_names, demo_directory, 
 from pgworker.models import ClientStatus
 from pgworker.tenants.workflow import PROVISION
 
-from .console import EX_FAILED, plain, remark, run_async, stdout
+from .console import EX_FAILED, own_command, plain, remark, run_async, stdout
 from .tables import cell, is_wide, new_table, phase_of, show_table
 
 if TYPE_CHECKING:
@@ -127,12 +127,13 @@ def _seconds(value: float | None) -> str | None:
 
 
 def _print_what_next(report: DemoReport, *, keeps_tenants: bool) -> None:
+    pgworker = own_command()
     name = shlex.quote(report.clients[0].row["client_name"])
     print(
         f"\nLook around, until the next demo:\n"
         f"  export PGWORKER_DATA_DIR={shlex.quote(str(report.data_dir))}\n"
-        f"  pgworker clients list\n"
-        f"  pgworker why {name}"
+        f"  {pgworker} clients list\n"
+        f"  {pgworker} why {name}"
     )
     if keeps_tenants:
-        print(f"  pgworker secrets show {name}")
+        print(f"  {pgworker} secrets show {name}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -29,6 +33,30 @@ def test_a_demo_makes_every_client_ready_and_a_second_one_begins_anew(
     listed = pgworker("clients", "list", "--json", PGWORKER_DATA_DIR=data_dir)
     assert [row["status"] for row in json.loads(listed.stdout)] == ["ready"] * 3
     assert "job_succeeded" in Path(data_dir, "demo.log").read_text()
+
+
+@pytest.mark.parametrize("on_the_path", [True, False])
+def test_what_a_demo_says_to_type_next_works_as_it_stands(
+    pgworker: Pgworker, environment: dict[str, str], tmp_path: Path, on_the_path: bool
+) -> None:
+    # `make demo` calls a program that the shell of its user doesn't know.
+    folders = [sysconfig.get_path("scripts")] if on_the_path else []
+    path = ":".join([*folders, "/usr/bin", "/bin"])
+    shown = pgworker("demo", "--clients", "1", PATH=path).stdout.partition("Look around")[2]
+    lines = [line.strip() for line in shown.splitlines()[1:]]
+    assert sum(line.startswith("pgworker ") for line in lines) == (3 if on_the_path else 0)
+    script = "\n".join(["set -e", *lines[:-1], f"{lines[-1]} --yes"])
+    looked = subprocess.run(
+        ["/bin/bash", "-c", script],
+        cwd=tmp_path,
+        env=environment | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert looked.returncode == 0, looked.stderr
+    assert "Acme Bakery" in looked.stdout
+    assert "db_password" in looked.stdout
 
 
 def test_a_demo_of_supabase_needs_no_account(pgworker: Pgworker) -> None:
