@@ -18,7 +18,7 @@ from tests.faults.checks import (
     until_all_are_ready,
 )
 from tests.support.clusters import Server, a_server
-from tests.support.worker_process import a_worker
+from tests.support.worker_process import PATIENT, a_worker
 
 # A fresh cluster's databases take about 25 MB, each tenant's 8 MB: there is room for a few.
 DISK_BYTES = 128 * 2**20
@@ -81,7 +81,7 @@ async def test_a_full_disk_of_the_tenants_is_waited_out_and_told_of(tmp_path: Pa
             await move_databases(tenants, disk)
             await add_clients(platform, FIRST)
             async with a_worker(
-                tmp_path, DATABASE_URL=platform.dsn, PGWORKER_TENANTS_URL=tenants.dsn
+                tmp_path, DATABASE_URL=platform.dsn, PGWORKER_TENANTS_URL=tenants.dsn, **PATIENT
             ) as worker:
                 await until_all_are_ready(platform, worker)
                 ballast = fill(disk)

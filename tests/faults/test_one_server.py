@@ -20,20 +20,18 @@ from tests.faults.checks import (
 )
 from tests.support.clusters import RELOAD, Server, a_server
 from tests.support.tcp_proxy import proxy_to
-from tests.support.worker_process import a_worker
+from tests.support.worker_process import PATIENT, a_worker
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
 OURS = "from pg_stat_activity where application_name like 'pgworker%' and pid <> pg_backend_pid()"
 UNBURNT = "select sum(attempts + crashes) = 0 from client_provisioning_jobs"
-# Of a worker that waits for a lock as long as that is held: its patience is a part of its lease.
-PATIENT = {"PGWORKER_LEASE_SECONDS": "180"}
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     # Who waits for a lock looks for a deadlock once, after this time: long enough for a test to
     # close the circle meanwhile.
-    async with a_server(deadlock_timeout="4s") as started:
+    async with a_server(deadlock_timeout="2s") as started:
         await prepare(started)
         yield started
 
@@ -46,7 +44,7 @@ async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
     server: Server, tmp_path: Path, how: signal.Signals
 ) -> None:
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
         await worker.until("listening")
         await server.stop(how)
@@ -67,7 +65,7 @@ async def test_a_worker_all_of_whose_sessions_are_terminated_at_once_goes_on(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
         await worker.until("listening")
         # It sleeps meanwhile, or the first to notice could be back before the last session is gone:
@@ -90,7 +88,7 @@ async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn) as worker:
+    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
         await server.run("alter system set default_transaction_read_only = on", RELOAD)
         (failed,) = await worker.until("database_failed")
@@ -114,7 +112,7 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
     await server.run("create role platform login superuser password 'p'")
     mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=mine) as worker:
+    async with a_worker(tmp_path, DATABASE_URL=mine, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
         blocker = await asyncpg.connect(server.dsn)
         # What the worker does takes longer than the limit for certain: it waits for a lock.
@@ -202,7 +200,7 @@ async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
 ) -> None:
     await server.run("create role platform login superuser password 'p'")
     mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
-    async with a_worker(tmp_path, DATABASE_URL=mine) as worker:
+    async with a_worker(tmp_path, DATABASE_URL=mine, **PATIENT) as worker:
         await worker.until("listening")
         await server.run(
             "alter role platform password 'q'",

@@ -20,7 +20,7 @@ from tests.faults.checks import (
     until_all_are_ready,
 )
 from tests.support.clusters import Server, a_server, free_port
-from tests.support.worker_process import a_worker
+from tests.support.worker_process import PATIENT, a_worker
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 NOBODY = 65534
@@ -98,6 +98,7 @@ async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_everybody
             DATABASE_URL=through,
             PGWORKER_LISTEN_URL=server.dsn if listening == "direct" else "off",
             PGWORKER_TENANTS_URL=server.dsn,
+            **PATIENT,
         ) as worker:
             await until_all_are_ready(server, worker)
 

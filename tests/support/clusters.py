@@ -31,7 +31,7 @@ SETTINGS = {
     "min_wal_size": "32MB",
     "wal_keep_size": "64MB",
 }
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
