@@ -200,6 +200,8 @@ class Worker:
 
     async def _time_until_due(self) -> timedelta | None:
         """Return how long nothing falls due by itself; None when something has just done so."""
+        # What was just claimed begins first: nobody waits for this answer.
+        await asyncio.sleep(0)
         seconds = await self._jobs.seconds_until_due()
         # Who waits for the queue to be empty isn't told when another worker finishes a job.
         longest = RECHECK if self._settings.until_empty else self._settings.poll
