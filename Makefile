@@ -1,10 +1,12 @@
-# `make` shows the targets. Everything happens in .venv, made from requirements.lock when needed.
+# `make` shows the targets. Everything happens in .venv, made from the locks when needed: first what
+# runs pgworker, which is a third of it and all that the demo waits for; then what tests it.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 # What is run against the built wheel: the parts that depend on what was packed.
 WHEEL_TESTS ?= tests/api/test_console.py tests/db tests/test_packaging.py
 
+RUNS := .venv/.runs
 VENV := .venv/.complete
 PIP_INSTALL := install -qq --disable-pip-version-check --no-input
 WHEEL := build/wheel
@@ -18,7 +20,7 @@ help: ## show the targets
 
 venv: $(VENV) ## set up .venv (the other targets do so when needed)
 
-demo: $(VENV) ## provision a handful of clients on an embedded PostgreSQL
+demo: $(RUNS) ## provision a handful of clients on an embedded PostgreSQL
 	@.venv/bin/pgworker demo
 
 test: $(VENV) ## run all tests (PYTEST_ARGS="-k name" for some)
@@ -53,11 +55,14 @@ bench-listing: $(VENV) ## measure on this machine: lists of 1,000 and 100,000 cl
 screenshots: $(VENV) ## take the console's pictures for docs/images anew (needs Chromium)
 	@PGWORKER_SCREENSHOTS=1 .venv/bin/pytest -q tests/browser/test_console_pages.py -k picture
 
-lock: ## write requirements.lock and bench/peers.txt anew (needs uv; UPGRADE=1 takes newer versions)
+lock: ## write the locks and bench/peers.txt anew (needs uv; UPGRADE=1 takes newer versions)
 	@command -v uv > /dev/null || { echo "uv is missing: pipx install uv" >&2; exit 1; }
 	@uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 \
-		--extra all --group dev $(if $(UPGRADE),--upgrade) \
+		--extra all --group build --group dev $(if $(UPGRADE),--upgrade) \
 		--output-file requirements.lock pyproject.toml
+	@uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 \
+		--extra all --group build $(if $(UPGRADE),--upgrade) --constraint requirements.lock \
+		--output-file requirements-run.lock pyproject.toml
 	@uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 \
 		$(if $(UPGRADE),--upgrade) --output-file bench/peers.txt bench/peers.in
 
@@ -65,7 +70,7 @@ clean: ## remove what the other targets made
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamp comes last: a set-up that was interrupted is begun again.
-$(VENV): requirements.lock pyproject.toml
+$(RUNS): requirements-run.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "$(PYTHON) is missing: install Python 3.11 or newer, or make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -77,11 +82,17 @@ $(VENV): requirements.lock pyproject.toml
 	else \
 		echo "Python's venv module is missing: sudo apt-get install python3-venv" >&2; exit 1; \
 	fi
-	@echo "setting up .venv from requirements.lock (once)"
+	@echo "setting up .venv from requirements-run.lock (once)"
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip $(PIP_INSTALL) -r requirements.lock
+	@.venv/bin/python -m pip $(PIP_INSTALL) -r $<
 	@.venv/bin/python -m pip $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV): requirements.lock $(RUNS)
+	@echo "adding what tests and checks from requirements.lock (once)"
+	@rm -f $@
+	@.venv/bin/python -m pip $(PIP_INSTALL) -r $<
 	@touch $@
 
 # One that can't be installed here is named in the report: the others are measured all the same.

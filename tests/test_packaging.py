@@ -25,7 +25,7 @@ import pgworker
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCKS = ("requirements.lock", "requirements-run.lock")
 # Folders of the checkout that hold packages, and what the packages are called.
 PACKAGE_DIRS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 SUB_PACKAGES = {name: folder for name, folder in PACKAGE_DIRS.items() if "." in name}
@@ -151,25 +151,29 @@ def test_the_changelog_knows_the_version() -> None:
     assert PROJECT["project"]["version"] in titles or titles[:1] == ["Unreleased"]
 
 
-def locked_versions() -> dict[str, Version]:
-    lines = re.findall(
-        r"^([\w.-]+)==([^ ;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
-    )
+def locked_versions(lock: str) -> dict[str, Version]:
+    lines = re.findall(r"^([\w.-]+)==([^ ;]+)", (ROOT / lock).read_text(), re.MULTILINE)
     return {canonicalize_name(name): Version(version) for name, version in lines}
 
 
-def test_the_lock_satisfies_everything_that_pyproject_asks_for() -> None:
+@pytest.mark.parametrize(
+    ("lock", "groups"),
+    [("requirements.lock", ("build", "dev")), ("requirements-run.lock", ("build",))],
+)
+def test_the_lock_satisfies_everything_that_pyproject_asks_for(
+    lock: str, groups: tuple[str, ...]
+) -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     asked = [
         Requirement(text)
         for texts in (
             PROJECT["project"]["dependencies"],
             *extras.values(),
-            PROJECT["dependency-groups"]["dev"],
+            *(PROJECT["dependency-groups"][group] for group in groups),
         )
         for text in texts
     ]
-    locked = locked_versions()
+    locked = locked_versions(lock)
     unmet = [
         str(requirement)
         for requirement in asked
@@ -182,10 +186,15 @@ def test_the_lock_satisfies_everything_that_pyproject_asks_for() -> None:
     assert unmet == []
 
 
-def test_everything_in_the_lock_has_a_hash() -> None:
-    entries = re.split(
-        r"^(?=[\w.-]+==)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE
-    )
+def test_what_runs_pgworker_is_locked_to_what_is_tested() -> None:
+    tested, run = (locked_versions(lock) for lock in LOCKS)
+    assert run.items() <= tested.items()
+    assert len(run) < len(tested)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_everything_in_the_lock_has_a_hash(lock: str) -> None:
+    entries = re.split(r"^(?=[\w.-]+==)", (ROOT / lock).read_text(), flags=re.MULTILINE)
     assert [e.split()[0] for e in entries if e.strip() and "--hash=sha256:" not in e] == []
 
 
