@@ -403,7 +403,8 @@ def test_the_doctor_ends_quietly_when_nobody_reads_on(
         assert process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(timeout=60) == 1
+    # 0: it had said everything before the pipe was closed.
+    assert process.wait(timeout=60) in {0, 1}
 
 
 async def test_the_doctor_tells_that_the_schema_is_missing(
