@@ -4,12 +4,12 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml requirements-run.lock README.md LICENSE ./
 COPY pgworker pgworker
 COPY cli cli
 COPY sql sql
-# The lock holds the tools of development too: as constraints it gives the versions only.
-RUN sed -E '/^ +(--hash|#)/d; s/ \\$//' requirements.lock > /tmp/constraints.txt \
+# The lock holds the embedded server too: as constraints it gives the versions only.
+RUN sed -E '/^ +(--hash|#)/d; s/ \\$//' requirements-run.lock > /tmp/constraints.txt \
     && pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/dist . \
     && python -m venv /opt/pgworker \
     && /opt/pgworker/bin/pip install --no-cache-dir --constraint /tmp/constraints.txt \
