@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from bench.running import Bench
 
 ROWS = 1_000_000
-BACKLOG = 50_000
-# Started of the backlog; of them so many to warm up.
-STARTED = 40_000
-WARM_UP = 8_000
+BACKLOG = 120_000
+# Started of the backlog; of them so many to warm up: until most pages that are changed have been
+# changed once since the checkpoint, which writes them whole into the WAL.
+STARTED = 100_000
+WARM_UP = 70_000
 LATER = """
 insert into client_provisioning_jobs (client_id, run_at)
 select id, now() + interval '1 day' from clients c
