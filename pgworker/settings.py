@@ -32,10 +32,8 @@ NAME_PATTERN = re.compile(r"[\w.-]{1,64}")
 
 def _seconds(value: object) -> object:
     """Read a number of seconds, decimals allowed, as a duration."""
-    if isinstance(value, timedelta):
-        return value
     try:
-        duration = timedelta(seconds=float(str(value)))
+        duration = value if isinstance(value, timedelta) else timedelta(seconds=float(str(value)))
     except (ValueError, OverflowError):
         msg = "must be a number of seconds, such as 30 or 0.5"
         raise ValueError(msg) from None

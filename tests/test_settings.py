@@ -130,6 +130,12 @@ def test_a_bad_value_is_answered_with_what_it_must_be_and_with_no_pattern(
     assert str(caught.value) == f"{name}: {advice}"
 
 
+@pytest.mark.parametrize("nothing", [timedelta(0), timedelta(seconds=-1)])
+def test_a_program_may_set_no_span_of_nothing_either(nothing: timedelta) -> None:
+    with pytest.raises(BadConfiguration, match="PGWORKER_LEASE_SECONDS: must be above 0 seconds"):
+        load_settings(PGWORKER_LEASE_SECONDS=nothing)
+
+
 @pytest.mark.parametrize(("name", "value"), BAD.items())
 def test_a_bad_value_is_one_line_that_names_it_and_does_not_show_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
