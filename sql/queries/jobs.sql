@@ -43,18 +43,23 @@ select refused from pgworker.release($1, $2) as refused;
 
 -- name: seconds_until_due
 -- Seconds until something falls due: a wait ends, or a lease runs out. Null when nothing
--- will; not above zero when something is due already.
+-- will; not above zero when something is due already. No min(): where the planner thinks that
+-- few are running it may read them all for it.
 select
     extract(epoch from least(
         (
-            select min(run_at)
+            select run_at
             from public.client_provisioning_jobs
             where status = 'waiting'
+            order by run_at
+            limit 1
         ),
         (
-            select min(lease_expires_at)
+            select lease_expires_at
             from public.client_provisioning_jobs
             where status = 'running'
+            order by lease_expires_at
+            limit 1
         ),
         -- The first in line stands for all of them: queued means due.
         (

@@ -608,8 +608,7 @@ async def crowded(jobs: JobsInTest) -> JobsInTest:
             "select pgworker.heartbeat('w', '30 s', array_agg(id), array_agg(1::bigint)) from held",
             100,
         ),
-        # PostgreSQL 15 reads eleven; a walk over all would be thousands.
-        ("select * from pgworker.failed_jobs", 100),
+        ("select * from pgworker.failed_jobs", 10),
     ],
 )
 async def test_the_worker_reads_no_more_than_what_it_is_about(
