@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 WARM_UP = 2
 TENANTS = 5
 PATIENCE_SECONDS = 60
-REFS = "select project_ref from clients where project_ref is not null"
+# Tenants, and what a worker that has left was about to make a template of.
+MADE = "select datname from pg_database where datname ~ 'pgw_[0-9a-f]{32}' and not datistemplate"
 SIGN_UP = "insert into clients (name, auto_provision) values ('tenant', true) returning id"
 STATUS = "select provisioning_status, provisioning_error from clients where id = $1"
 
@@ -57,10 +58,11 @@ async def _run(server: BenchServer, database: str) -> dict[str, Any]:
             for number in range(WARM_UP + TENANTS):
                 ours.append(await _ours(eye))
                 raw.append(await _raw(server, f"bench_raw_{number}"))
-    for (ref,) in await eye.fetch(REFS):
-        await server.admin.execute(f'drop database if exists "{ref}" with (force)')
-        await server.admin.execute(f'drop role if exists "{ref}"')
     await eye.close()
+    await server.gone(database)
+    for (name,) in await server.admin.fetch(MADE):
+        await server.drop(name)
+        await server.admin.execute(f"drop role if exists {name}")
     seconds, raw_seconds = median(ours[WARM_UP:]), median(raw[WARM_UP:])
     return {
         "seconds": seconds,
