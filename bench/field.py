@@ -46,13 +46,25 @@ def limit(jobs: int, **settings: int) -> Entry:
 
 ONE_CONNECTION = limit(100_000, connections=1, batch_size=500)
 TWO_CONNECTIONS = limit(100_000, connections=2, batch_size=500)
-FLOOR = Entry("a bare listener", "limit", "bench.limits", 200, {"connections": 0})
+# What pgworker's own statements cost, whoever calls them.
+SQL_ALONE = Entry(
+    "pgworker's SQL alone",
+    "limit",
+    "bench.sql_alone",
+    50_000,
+    {"connections": 1, "batch_size": 500},
+)
+FLOOR = Entry("a bare listener", "limit", "bench.limits", 200, {"connections": 0, "batch_size": 0})
+CLAIMING_FLOOR = Entry(
+    "a bare listener that claims", "limit", "bench.limits", 200, {"connections": 0, "batch_size": 1}
+)
 
 BEST = ours(50_000, concurrency=1000)
 
 THROUGHPUT = (
     ONE_CONNECTION,
     TWO_CONNECTIONS,
+    SQL_ALONE,
     BEST,
     ours(20_000),
     peer("pgqueuer", 40_000, batch_size=500, pool=10),
@@ -69,6 +81,7 @@ THROUGHPUT = (
 # Those that poll take longer for each: fewer jobs tell as much.
 LATENCY = (
     FLOOR,
+    CLAIMING_FLOOR,
     ours(200),
     peer("pgqueuer", 200),
     peer("awa", 200),

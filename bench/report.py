@@ -33,7 +33,10 @@ Ours is a `Worker` of the library whose phase does nothing, with all that a job 
 fence, audit events, the client's status. Where it says `pgworker run`, it is the installed command.
 
 The bare loop claims and completes the rows of a plain table, 500 a statement, and promises nothing.
-The floor of latency is a durable insert whose trigger notifies, heard by a bare LISTEN connection.
+pgworker's SQL alone is the same loop around its own `claim` and `complete`: what no worker can be
+faster than on one connection. The floor of latency is a durable insert whose trigger notifies,
+heard by a bare LISTEN connection; one that claims commits once more, as every queue must whose
+claims outlast a crash.
 
 Clients that come up: the real `await_project` phase in a real `pgworker run`, before a stub of a
 provider in the same process that answers "coming up" at once. Lateness is counted from the end of

@@ -29,13 +29,19 @@ async def test_contenders_take_turns_peers_are_left_out_and_who_breaks_is_named(
     server: BenchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = field.Entry("broken", "ours", "bench.no_such_contender", 10_000)
-    entries = (field.ONE_CONNECTION, broken, field.peer("pgqueuer", 10), field.BEST)
+    entries = (
+        field.ONE_CONNECTION,
+        broken,
+        field.peer("pgqueuer", 10),
+        field.SQL_ALONE,
+        field.BEST,
+    )
     monkeypatch.setattr(field, "THROUGHPUT", entries)
 
     runs = await throughput.measure(bench_of(server, rounds=2))
 
     ours = [run for run in runs if "failed" not in run]
-    turn = [field.ONE_CONNECTION.label, field.BEST.label]
+    turn = [field.ONE_CONNECTION.label, field.SQL_ALONE.label, field.BEST.label]
     assert [(run["label"], run["round"]) for run in ours] == [
         (label, number) for number in (1, 2) for label in turn
     ]
@@ -51,7 +57,11 @@ async def test_contenders_take_turns_peers_are_left_out_and_who_breaks_is_named(
 async def test_latency_is_measured_beside_its_floor(server: BenchServer) -> None:
     runs = await latency.measure(bench_of(server, scale=0.05))
 
-    assert [run["name"] for run in runs] == ["a bare listener", "pgworker"]
+    assert [run["name"] for run in runs] == [
+        "a bare listener",
+        "a bare listener that claims",
+        "pgworker",
+    ]
     assert all(len(run["ms"]) == 10 and 0 < run["p50_ms"] <= run["p99_ms"] for run in runs)
 
 
