@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from pgworker.errors import DatabaseUnreachable, LeaseLost
 from pgworker.models import Advance, Complete, Snooze
+from pgworker.queue.pacing import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -45,12 +46,16 @@ class Settling:
     """Collects transitions while a statement is under way; the next one carries them all.
 
     So a lone transition is stored at once, and a crowd costs one round trip and one commit
-    for each kind of transition.
+    for each kind of transition. While most of a crowd is still on its way, the first of them
+    wait for a moment.
     """
 
-    def __init__(self, jobs: Jobs, outage: Outage) -> None:
+    def __init__(self, jobs: Jobs, outage: Outage, *, in_hand: Callable[[], int]) -> None:
+        """Take the queue; `in_hand` tells how many jobs may hand something in."""
         self._jobs = jobs
         self._outage = outage
+        self._in_hand = in_hand
+        self._pace = Pace()
         self._settlements: list[Settlement] = []
         self._filled = asyncio.Event()
 
@@ -87,6 +92,8 @@ class Settling:
         """Store what is handed in, until cancelled."""
         while True:
             await self._filled.wait()
+            if 2 * len(self._settlements) < min(self._in_hand(), STORED_AT_ONCE):
+                await self._pace.keep()
             self._filled.clear()
             handed_in = self._settlements[:STORED_AT_ONCE]
             del self._settlements[:STORED_AT_ONCE]
@@ -97,6 +104,7 @@ class Settling:
                 await self._store_kind(handed_in, Advance, self._jobs.advance),
                 await self._store_kind(handed_in, Snooze, self._jobs.snooze),
             ]
+            self._pace.mark()
             if not self._settlements:
                 self._outage.over("settling")
             elif all(stored):

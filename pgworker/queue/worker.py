@@ -14,6 +14,7 @@ from pgworker.db.outage import Outage
 from pgworker.errors import DatabaseUnreachable
 from pgworker.queue.carrying import Carriers
 from pgworker.queue.leases import Leases
+from pgworker.queue.pacing import Pace
 from pgworker.queue.settling import Settling
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ class Worker:
         self._signals = _Signals()
         self._more_is_due = False
         self._claims_in_vain = 0
-        self._settling = Settling(jobs, self._outage)
+        self._pace = Pace()
         self._leases = Leases(jobs, self._outage, lease=settings.lease, freed=self._slot_is_free)
+        self._settling = Settling(jobs, self._outage, in_hand=self._leases.__len__)
         self._carriers = Carriers(
             run_phase,
             jobs,
@@ -169,16 +171,19 @@ class Worker:
                 timeout = timedelta(seconds=random.uniform(0.05, cap))  # noqa: S311  # jitter
             if timeout is not None:
                 await self._sleep(timeout)
+            if 2 * self._free_slots() < min(self._settings.concurrency, CLAIMED_AT_ONCE):
+                await self._pace.keep()
 
     async def _claim_once(self, carriers: asyncio.TaskGroup) -> timedelta | None:
         """Claim for the free slots; return how long to sleep at most, None for not at all."""
-        free = self._settings.concurrency - len(self._leases)
+        free = self._free_slots()
         if free <= 0:
             self._more_is_due = True
             return self._settings.poll
         limit = min(free, CLAIMED_AT_ONCE)
         asked_at = time.monotonic()
         claimed = await self._jobs.claim(limit, self._settings.workflows)
+        self._pace.mark()
         for job in claimed:
             self._carriers.put(self._leases.take(job, asked_at=asked_at))
         self._carriers.start(carriers)
@@ -193,6 +198,9 @@ class Worker:
                 self.drain()
                 return None
         return await self._time_until_due()
+
+    def _free_slots(self) -> int:
+        return self._settings.concurrency - len(self._leases)
 
     def _slot_is_free(self) -> None:
         if self._more_is_due or not len(self._leases):

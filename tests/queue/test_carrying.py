@@ -30,16 +30,28 @@ DONE = Complete(Done())
 LEASE = timedelta(seconds=30)
 
 
+class CountingJobs(Jobs):
+    """Notes how many jobs each statement completes."""
+
+    def __init__(self, pool: Pool, *, worker: str, lease: timedelta) -> None:
+        super().__init__(pool, worker=worker, lease=lease)
+        self.completed: list[int] = []
+
+    async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
+        self.completed.append(len(steps))
+        return await super().complete(steps)
+
+
 class Crew:
     """Carriers and what they work with, without a worker around them."""
 
     def __init__(self, pool: Pool) -> None:
-        self.jobs = Jobs(pool, worker="crew", lease=LEASE)
+        self.jobs = CountingJobs(pool, worker="crew", lease=LEASE)
         self.phase = PhaseInTest()
         self.freed = 0
         outage = Outage()
         self.leases = Leases(self.jobs, outage, lease=LEASE, freed=self._count)
-        self.settling = Settling(self.jobs, outage)
+        self.settling = Settling(self.jobs, outage, in_hand=self.leases.__len__)
         self.carriers = Carriers(
             self.phase,
             self.jobs,
@@ -214,12 +226,6 @@ async def test_a_crowd_of_results_is_stored_by_several_statements(
 ) -> None:
     monkeypatch.setattr("pgworker.queue.settling.STORED_AT_ONCE", 3)
     await jobs.add_many(10)
-    statements: list[int] = []
-
-    class CountingJobs(Jobs):
-        async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
-            statements.append(len(steps))
-            return await super().complete(steps)
 
     async def complete_at_once(job: Job) -> Transition:
         return DONE
@@ -228,8 +234,39 @@ async def test_a_crowd_of_results_is_stored_by_several_statements(
     async with working(jobs.pool, complete_at_once, jobs=counting, until_empty=True):
         pass
 
-    assert sum(statements) == 10
-    assert max(statements) == 3
+    assert sum(counting.completed) == 10
+    assert max(counting.completed) == 3
+
+
+async def test_results_of_a_busy_worker_wait_a_moment_for_each_other(
+    jobs: JobsInTest, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.pacing.PACE", timedelta(seconds=2))
+    await jobs.add_many(10)
+    first, second, third, *_ = await crew.claim(10)
+
+    await within(crew.settling.store(first.job, DONE))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crew.settling.store(second.job, DONE))
+        for _ in range(10):  # until it is handed in, and the worker has seen it
+            await asyncio.sleep(0)
+        tasks.create_task(crew.settling.store(third.job, DONE))
+
+    assert crew.jobs.completed == [1, 2]
+
+
+async def test_a_lone_result_waits_for_nobody(
+    jobs: JobsInTest, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.pacing.PACE", timedelta(hours=1))
+
+    for _ in range(3):
+        await jobs.add()
+        (held,) = await crew.claim(1)
+        await within(crew.settling.store(held.job, DONE))
+        crew.leases.let_go(held)
+
+    assert crew.jobs.completed == [1, 1, 1]
 
 
 class JobsThatBeatLate(Jobs):
