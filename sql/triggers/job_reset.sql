@@ -5,6 +5,8 @@
 -- puts a failed, waiting or running job back in line at its phase. A holder loses the
 -- fence: its token is no longer the current one. The functions of pgworker never match
 -- the condition, because those that clear claimed_at change the status too.
+-- An after trigger, though it writes the row a second time: with any before trigger for each
+-- row, whatever its columns and its condition, PostgreSQL locks every row of every update first.
 create or replace function pgworker.job_reset()
 returns trigger
 language plpgsql
@@ -12,23 +14,26 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    new.status := 'queued';
-    new.crashes := 0;
-    new.phase_began_at := now();
-    new.run_at := now();
-    new.claimed_by := null;
-    new.lease_expires_at := null;
-    new.claim_token := old.claim_token + 1;
-    new.waiting_for := null;
-    new.finished_at := null;
-    new.updated_at := now();
+    update public.client_provisioning_jobs
+    set
+        status = 'queued',
+        crashes = 0,
+        phase_began_at = now(),
+        run_at = now(),
+        claimed_by = null,
+        lease_expires_at = null,
+        claim_token = old.claim_token + 1,
+        waiting_for = null,
+        finished_at = null,
+        updated_at = now()
+    where id = new.id;
 
     insert into pgworker.event_log (
         event, actor, client_id, job_id, workflow, claim_token,
         from_status, to_status, from_phase, to_phase
     )
     values (
-        'retried', pgworker.actor(), new.client_id, new.id, new.workflow, new.claim_token,
+        'retried', pgworker.actor(), new.client_id, new.id, new.workflow, old.claim_token + 1,
         old.status, 'queued', old.job_type, new.job_type
     );
 
@@ -42,14 +47,14 @@ begin
 
     perform pg_notify('pgworker', 'retried');
 
-    return new;
+    return null;
 end
 $$;
 
 drop trigger if exists pgworker_job_reset on public.client_provisioning_jobs;
 
 create trigger pgworker_job_reset
-before update of attempts, claimed_at on public.client_provisioning_jobs
+after update of attempts, claimed_at on public.client_provisioning_jobs
 for each row
 when (
     old.status in ('failed', 'running', 'waiting')
