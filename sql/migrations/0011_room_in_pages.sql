@@ -3,7 +3,7 @@
 -- whole row, and the client's indexes aren't touched (heap-only tuples). A crowd changes all rows
 -- of a page at once: there must be room for each of them once more, until the versions before are
 -- pruned. Holds for rows to come; nothing is rewritten.
-alter table public.client_provisioning_jobs set (fillfactor = 45);
+alter table public.client_provisioning_jobs set (fillfactor = 40);
 
 do $$
 begin
@@ -13,7 +13,7 @@ begin
         from pg_catalog.pg_class as class
         where class.oid = 'public.clients'::regclass
     ) then
-        alter table public.clients set (fillfactor = 45);
+        alter table public.clients set (fillfactor = 40);
     end if;
 end
 $$;
