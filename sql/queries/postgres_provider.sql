@@ -78,7 +78,7 @@ full join named_role on named_database.name = named_role.name
 order by name;
 
 -- name: create_roles
--- The owner, with a password verifier, and the roles that canonical migrations grant to
+-- The owner, who can't log in yet, and the roles that canonical migrations grant to
 -- (as a Supabase project has them). Roles belong to the whole server, and another worker
 -- may be making them at this moment.
 do $create_roles$
@@ -95,12 +95,10 @@ begin
         end if;
     end loop;
 
+    -- nosuperuser and the like are what a new role is; to name them needs a superuser.
     if not exists (select 1 from pg_catalog.pg_roles where rolname = {name}) then
         execute pg_catalog.format('create role %I', {name});
     end if;
-
-    -- nosuperuser and the like are what a new role is; to name them needs a superuser.
-    execute pg_catalog.format('alter role %I with login password %L', {name}, {verifier});
 
     -- To give a database to a role, and to close it for others, one must be able to become the
     -- role and have its rights. Superusers do; since PostgreSQL 16 creating a role gives neither,
@@ -121,7 +119,7 @@ $create_roles$;
 create database {database} with owner {database} template template0 encoding 'UTF8'; -- noqa: PRS
 
 -- name: close_database
--- Tenants don't see into each other's databases.
+-- Tenants don't see into each other's databases. Closed is the last thing that it becomes.
 revoke all on database {database} from public;
 
 -- name: set_password

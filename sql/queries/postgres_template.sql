@@ -68,23 +68,25 @@ end
 $use$;
 
 -- name: take_over
--- What a copy brought along becomes the tenant's, also in ACLs. For the copy itself. Repeatable.
--- Names are looked up in no schema of the tenant's: we may be a superuser here.
+-- What a copy brought along becomes the tenant's, also in ACLs, and the copy is closed to everybody
+-- else: all of it, or nothing when anything would remain the template's. For the copy itself.
+-- Repeatable. Names are looked up in no schema of the tenant's: we may be a superuser here.
 set search_path to pg_catalog, pg_temp;
 
 do $take_over$
 declare
-    v_role text;
+    v_database oid := (
+        select oid from pg_catalog.pg_database where datname = current_database()
+    );
+    v_role regrole;
     v_schema text;
 begin
     for v_role in
-        select distinct role.rolname
+        select distinct role.oid
         from pg_catalog.pg_shdepend as dependency
         inner join pg_catalog.pg_roles as role on dependency.refobjid = role.oid
         where
-            dependency.dbid = (
-                select oid from pg_catalog.pg_database where datname = current_database()
-            )
+            dependency.dbid = v_database
             and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
             and starts_with(role.rolname, 'template_pgw_')
     loop
@@ -93,13 +95,27 @@ begin
         for v_schema in
             select namespace.nspname
             from pg_catalog.pg_namespace as namespace
-            where pg_catalog.pg_get_userbyid(namespace.nspowner) = v_role
+            where namespace.nspowner = v_role
         loop
             execute pg_catalog.format('alter schema %I owner to %I', v_schema, {name});
         end loop;
 
-        execute pg_catalog.format('reassign owned by %I to %I', v_role, {name});
+        execute pg_catalog.format('reassign owned by %s to %I', v_role, {name});
+
+        if exists (
+            select 1
+            from pg_catalog.pg_shdepend as dependency
+            where
+                dependency.dbid = v_database
+                and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
+                and dependency.refobjid = v_role
+        ) then
+            raise exception 'a copy does not change hands as a whole: more than ownership ties it to %',
+                v_role;
+        end if;
     end loop;
+
+    execute pg_catalog.format('revoke all on database %I from public', current_database());
 end
 $take_over$;
 

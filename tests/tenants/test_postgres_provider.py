@@ -62,15 +62,16 @@ async def test_the_stored_dsn_logs_in_and_the_shown_one_has_no_password(server: 
     assert urlsplit(tenant.url).password is None
 
 
-STEPS = ("roles", "database", "closed")
+STEPS = ("roles", "password", "database", "closed")
 
 
 @pytest.mark.parametrize("done", range(len(STEPS) + 1), ids=("nothing", *STEPS))
 async def test_creation_goes_on_from_any_line(server: Server, done: int) -> None:
     request = server.request()
     statements = [
-        QUERIES.create_roles.format(
-            name=f"'{request.name}'", verifier=f"'{scram_verifier('an earlier one')}'"
+        QUERIES.create_roles.format(name=f"'{request.name}'"),
+        QUERIES.set_password.format(
+            database=f'"{request.name}"', verifier=f"'{scram_verifier('an earlier one')}'"
         ),
         QUERIES.create_database.format(database=f'"{request.name}"'),
         QUERIES.close_database.format(database=f'"{request.name}"'),

@@ -16,7 +16,6 @@ from pgworker.simulator import Answer, Drop, Hang
 from pgworker.tenants.findings import Finding, FindingKind, Remedy
 from pgworker.tenants.providers.postgres import QUERIES
 from pgworker.tenants.reconcile import Reconciler
-from pgworker.tenants.scram import scram_verifier
 from tests.tenants.house import House, a_house
 
 Open = Callable[..., AbstractAsyncContextManager[House]]
@@ -471,7 +470,7 @@ async def a_half_made_tenant(house: House, *, steps: int) -> tuple[UUID, str]:
     client_id = await house.add()
     name = f"pgw_{client_id.hex}"
     statements = [
-        QUERIES.create_roles.format(name=f"'{name}'", verifier=f"'{scram_verifier('first')}'"),
+        QUERIES.create_roles.format(name=f"'{name}'"),
         QUERIES.create_database.format(database=f'"{name}"'),
     ]
     for statement in statements[:steps]:

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from pgworker.tenants import postgres_connection
+from pgworker.errors import Permanent, Transient
+from pgworker.tenants import postgres_connection, sessions
 from pgworker.tenants.migrations import history_is_complete, load_migrations
 from pgworker.tenants.providers.base import Credentials, Tenant
 from pgworker.tenants.providers.postgres import PostgresProvider
@@ -383,29 +384,122 @@ def killing(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(postgres_connection.PostgresTenantConnection, "execute", execute)
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 4], ids=["roles", "copied", "closed", "taken over"])
+ROLES = "$create_roles$"
+LOGIN = "login password"
+COPY = "create database"
+TAKE_OVER = "$take_over$"
+
+
+def letting_run(monkeypatch: pytest.MonkeyPatch, statements: tuple[str, ...]) -> None:
+    """Die when all of these have run, before anybody hears of it, and instead of any other."""
+    genuine = postgres_connection.PostgresTenantConnection.execute
+    left = set(statements)
+
+    async def execute(self: Any, sql: str) -> None:
+        ours = {each for each in (ROLES, LOGIN, COPY, TAKE_OVER) if each in sql}
+        if ours - set(statements):
+            raise Killed
+        await genuine(self, sql)
+        left.difference_update(ours)
+        if not left:
+            raise Killed
+
+    monkeypatch.setattr(postgres_connection.PostgresTenantConnection, "execute", execute)
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        (ROLES,),
+        (ROLES, LOGIN),
+        (ROLES, COPY),
+        (ROLES, LOGIN, COPY),
+        (ROLES, LOGIN, COPY, TAKE_OVER),
+    ],
+    ids=["roles", "password", "copied without password", "copied", "taken over"],
+)
 async def test_a_copy_that_is_cut_off_is_finished_by_the_next_try(
-    workshop: Workshop, after: int, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, done: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await workshop.made_template()
     request = workshop.server.request()
     with monkeypatch.context() as patch:
-        killing(patch, after)
+        letting_run(patch, done)
         with pytest.raises(Killed):
             await workshop.provider.create(request)
     # Whoever finishes it needs no template for that.
     other = workshop.server.provider
 
-    is_whole = after == 4
+    is_whole = TAKE_OVER in done
     assert (await other.find(request.name) is not None) == is_whole
     tenant = await other.create(request)
 
-    was_copied = after > 1
+    was_copied = COPY in done
     applied = (await workshop.sync(tenant)).applied
     assert applied == (("6",) if was_copied else ("1", "2", "3", "4", "5", "6"))
     connection = await as_tenant(tenant)
     assert await connection.fetchval("select public.whoami()") == tenant.ref
     await connection.close()
+
+
+async def test_a_copy_changes_hands_as_a_whole_or_not_at_all(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await workshop.made_template()
+    request = workshop.server.request()
+    with monkeypatch.context() as patch:
+        letting_run(patch, (ROLES, LOGIN, COPY))
+        with pytest.raises(Killed):
+            await workshop.provider.create(request)
+    (suffix,) = await workshop.roles()
+    maker = f"{workshop.template}{suffix}"
+    # A right, and no property: nobody reassigns that.
+    await workshop.server.run(f"grant create on schema public to {maker}", database=request.name)
+
+    with pytest.raises(Permanent, match="more than ownership ties it to template_pgw_"):
+        await workshop.provider.create(request)
+
+    assert await workshop.provider.find(request.name) is None
+    admin = await asyncpg.connect(dsn_of(workshop.server.dsn, request.name))
+    owner = "select relowner::regrole::text from pg_class where relname = 'people'"
+    assert await admin.fetchval(owner) == maker
+    await admin.close()
+
+
+async def test_the_owner_has_logged_in_when_the_copy_is_made(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await workshop.made_template()
+    tenant = await workshop.tenant()
+    logins = []
+
+    async def counted(dsn: str) -> postgres_connection.PostgresTenantConnection:
+        logins.append(dsn)
+        return await postgres_connection.open_postgres(dsn)
+
+    monkeypatch.setattr(sessions, "open_postgres", counted)
+    await workshop.sync(tenant)
+
+    assert logins == []
+
+
+async def test_a_login_that_is_refused_for_now_does_not_undo_the_copy(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await workshop.made_template()
+    request = workshop.server.request()
+
+    async def refused_to_owners(dsn: str) -> postgres_connection.PostgresTenantConnection:
+        if request.name in (urlsplit(dsn).username or ""):
+            raise Transient("too many clients")
+        return await postgres_connection.open_postgres(dsn)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "open_postgres", refused_to_owners)
+        tenant = await workshop.provider.create(request)
+
+    assert await workshop.provider.find(request.name) == tenant
+    await (await as_tenant(tenant)).close()
 
 
 async def test_a_half_made_copy_is_listed_as_unfinished(
@@ -414,14 +508,14 @@ async def test_a_half_made_copy_is_listed_as_unfinished(
     await workshop.made_template()
     request = workshop.server.request()
     with monkeypatch.context() as patch:
-        killing(patch, 3)
+        letting_run(patch, (ROLES, LOGIN, COPY))
         with pytest.raises(Killed):
             await workshop.provider.create(request)
 
     (seen,) = [each for each in await workshop.provider.list_ours() if each.name == request.name]
 
     assert seen.state.value == "unfinished"
-    assert "still belongs to its template" in seen.detail
+    assert "still open to every role" in seen.detail
 
 
 @pytest.mark.parametrize("after", [1, 2, 5, 9, 13])

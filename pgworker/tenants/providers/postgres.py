@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from pgworker.db.queries import load
-from pgworker.errors import CredentialRefused, Permanent, Transient
+from pgworker.errors import CredentialRefused, JobError, Permanent
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.providers.base import (
     Credentials,
@@ -23,6 +24,7 @@ from pgworker.tenants.providers.postgres_template import Templates, take_over
 from pgworker.tenants.scram import scram_verifier
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -37,6 +39,8 @@ CREATES_AT_ONCE = 4
 
 # SQLSTATE (PostgreSQL 18, appendix A).
 DUPLICATE_DATABASE = "42P04"
+
+T = TypeVar("T")
 
 
 class PostgresQueries(NamedTuple):
@@ -111,9 +115,8 @@ class PostgresProvider:
         Raises:
             Permanent: a database of that name belongs to somebody else.
         """
-        query = QUERIES.find_database.format(name=literal(name))
         async with self._server.admin() as admin:
-            found = await _look_up(admin, query, name)
+            found = await _look_up(admin, name)
         return self._tenant(name) if found is not None and _is_whole(found) else None
 
     async def list_ours(self) -> tuple[Sighting, ...]:
@@ -128,36 +131,42 @@ class PostgresProvider:
         Raises:
             Permanent: a database of that name belongs to somebody else; it stays as it is.
         """
-        name = request.name
-        look = QUERIES.find_database.format(name=literal(name))
-        roles = QUERIES.create_roles.format(
-            name=literal(name), verifier=literal(scram_verifier(request.database_password))
-        )
+        name, password = request.name, request.database_password
         async with self._creating:
             async with self._server.admin() as admin:
-                found = await _look_up(admin, look, name)
-                await admin.execute(roles)
-                if found is None:
-                    await self._create_database(admin, name)
-                    # Whose is it, if it was made in this very moment? We touch ours only.
-                    found = await _look_up(admin, look, name)
-                await admin.execute(QUERIES.close_database.format(database=identifier(name)))
-            if found is not None and not found["is_taken_over"]:
-                await take_over(self._server, name)
-        tenant = await self.find(name)
-        if tenant is None:
-            raise Transient(f"database {name} was created and is not there")
-        return tenant
+                found = await _look_up(admin, name)
+                await admin.execute(QUERIES.create_roles.format(name=literal(name)))
+                # The server hashes too: meanwhile it can copy.
+                is_copy = await _at_once(
+                    self._make_database(admin, name, found), self.set_password(name, password)
+                )
+                if not is_copy:
+                    await admin.execute(QUERIES.close_database.format(database=identifier(name)))
+            if is_copy:
+                await _at_once(take_over(self._server, name), self._log_in(name, password))
+        return self._tenant(name)
 
-    async def _create_database(self, admin: TenantConnection, name: str) -> None:
-        """Create the database unless it is there: a copy of the template, else an empty one."""
-        if self.templates is not None and await self.templates.copy(admin, name):
-            return
-        try:
-            await admin.execute(QUERIES.create_database.format(database=identifier(name)))
-        except StatementError as error:
-            if error.sqlstate != DUPLICATE_DATABASE:
-                raise
+    async def _make_database(
+        self, admin: TenantConnection, name: str, found: dict[str, Any] | None
+    ) -> bool:
+        """Make the database unless it is there; tell whether it is still its template's."""
+        if found is None and self.templates is not None and await self.templates.copy(admin, name):
+            return True
+        if found is None:
+            try:
+                await admin.execute(QUERIES.create_database.format(database=identifier(name)))
+            except StatementError as error:
+                if error.sqlstate != DUPLICATE_DATABASE:
+                    raise
+                # Whose is it, if it was made in this very moment? We touch ours only.
+                found = await _look_up(admin, name)
+        return found is not None and not found["is_taken_over"]
+
+    async def _log_in(self, name: str, password: str) -> None:
+        """Log in as the owner: `await_project` finds the session, if it comes at once."""
+        with suppress(JobError):  # it will be told there
+            async with self._server.tenant(name, password):
+                pass
 
     async def observe(self, ref: str) -> Observation:
         """Look whether the database is there; one that is there is up."""
@@ -176,8 +185,8 @@ class PostgresProvider:
         return Credentials({"db_password": database_password, "dsn": dsn})
 
     async def set_password(self, ref: str, database_password: str) -> None:
-        """Give the owner this password."""
-        verifier = literal(scram_verifier(database_password))
+        """Give the owner this password, and the right to log in."""
+        verifier = literal(await asyncio.to_thread(scram_verifier, database_password))
         async with self._server.admin() as admin:
             await admin.execute(
                 QUERIES.set_password.format(database=identifier(ref), verifier=verifier)
@@ -199,9 +208,8 @@ class PostgresProvider:
             Permanent: the database belongs to somebody else; it stays.
         """
         name = identifier(ref)
-        look = QUERIES.find_database.format(name=literal(ref))
         async with self._server.admin() as admin:
-            await _look_up(admin, look, ref)
+            await _look_up(admin, ref)
             await admin.execute(QUERIES.drop_database.format(database=name))
             await admin.execute(QUERIES.drop_role.format(database=name))
 
@@ -215,19 +223,30 @@ class PostgresProvider:
         return Tenant(ref=name, url=self._server.dsn(name, None), name=name)
 
 
-async def _look_up(admin: TenantConnection, query: str, name: str) -> dict[str, Any] | None:
+async def _look_up(admin: TenantConnection, name: str) -> dict[str, Any] | None:
     """Return what `find_database` tells of our database, or None when there is none.
 
     Raises:
         Permanent: it belongs to somebody else.
     """
-    rows = await admin.fetch(query)
+    rows = await admin.fetch(QUERIES.find_database.format(name=literal(name)))
     if rows and rows[0]["owner"] != name:
         raise Permanent(
             f"database {name} is there already and belongs to role {rows[0]['owner']}, not to "
             f"{name}: pgworker did not make it and leaves it alone"
         )
     return rows[0] if rows else None
+
+
+async def _at_once(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, None]) -> T:
+    """Do both at the same time, to the end; return the first's result, or raise an error."""
+    # Not a TaskGroup: callers know errors, not groups of them; and the second goes on with a
+    # session that nobody may close meanwhile.
+    result, nothing = await asyncio.gather(first, second, return_exceptions=True)
+    for each in (result, nothing):
+        if isinstance(each, BaseException):
+            raise each
+    return cast("T", result)
 
 
 def _is_whole(row: dict[str, Any]) -> bool:

@@ -201,8 +201,9 @@ class Templates:
             Permanent: it holds what a copy must not have.
         """
         password = secrets.token_urlsafe(32)
-        database = identifier(draft)
-        await self._create_role(admin, draft, password)
+        database, verifier = identifier(draft), literal(scram_verifier(password))
+        await admin.execute(self._makers.create_roles.format(name=literal(draft)))
+        await admin.execute(self._makers.set_password.format(database=database, verifier=verifier))
         await admin.execute(self._makers.create_database.format(database=database))
         await admin.execute(self._makers.close_database.format(database=database))
         async with self._server.tenant(draft, password, keep=False) as owner:
@@ -221,23 +222,16 @@ class Templates:
         """
         # Its role must not count as a template's: `trial_pgw_…`.
         trial = draft.replace("template", "trial")
-        await self._create_role(admin, trial, secrets.token_urlsafe(32))
+        await admin.execute(self._makers.create_roles.format(name=literal(trial)))
         try:
             await admin.execute(
                 QUERIES.copy.format(database=identifier(trial), template=identifier(draft))
             )
             await take_over(self._server, trial)
-            (seen,) = await admin.fetch(self._makers.find_database.format(name=literal(trial)))
-            if not seen["is_taken_over"]:
-                raise Permanent("a copy doesn't change hands as a whole")
         except (JobError, StatementError):
             await self._drop(admin, trial)
             raise
         await self._drop(admin, trial)
-
-    async def _create_role(self, admin: TenantConnection, name: str, password: str) -> None:
-        verifier = literal(scram_verifier(password))
-        await admin.execute(self._makers.create_roles.format(name=literal(name), verifier=verifier))
 
     async def _clear_away(self, admin: TenantConnection) -> None:
         for row in await admin.fetch(QUERIES.list_leftovers):
@@ -257,10 +251,10 @@ class Templates:
 
 
 async def take_over(server: PostgresServer, name: str) -> None:
-    """Give all that is in a copy to the copy's owner. Safe to repeat.
+    """Give all that is in a copy to the copy's owner, and close it to others. Safe to repeat.
 
     Raises:
-        JobError: the server doesn't let us, or not now.
+        JobError: the server doesn't let us, or not now; or something would be left behind.
     """
     async with server.admin(name) as inside:
         await inside.execute(QUERIES.take_over.format(name=literal(name)))
