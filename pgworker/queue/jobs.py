@@ -22,7 +22,6 @@ class JobQueries(NamedTuple):
 
     claim: str
     heartbeat: str
-    hold: str
     advance: str
     complete: str
     snooze: str

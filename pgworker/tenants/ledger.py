@@ -1,6 +1,6 @@
 """The ledger of what we mean to make outside, and made: committed before and after.
 
-Each method is one transaction that begins with the fence: a worker that lost its job writes
+Each method writes with one statement, which asks the fence first: a worker that lost its job writes
 nothing here and is told by `LeaseLost`.
 """
 
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import secrets
 import string
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
-from pgworker.queue.jobs import JOB_QUERIES
 from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
     from uuid import UUID
 
-    from pgworker.db.pool import Connection, Pool
+    from pgworker.db.pool import Pool
     from pgworker.models import Job
     from pgworker.tenants.providers.base import Tenant
 
@@ -39,7 +37,6 @@ class TenantQueries(NamedTuple):
     end_step: str
     find_steps: str
     fulfil: str
-    show_project: str
     admit: str
     open_breaker: str
     close_breaker: str
@@ -87,18 +84,22 @@ class Ledger:
         What was committed first stands: a client's later wishes don't change what a create may
         have carried already.
         """
-        async with self._fenced(job) as connection:
-            await connection.execute(
+        password = self._secrets.seal(job.client_id, DATABASE_PASSWORD, generate_password())
+        with translated():
+            await self._pool.execute(
                 TENANT_QUERIES.commit_intent,
+                job.id,
+                job.claim_token,
                 job.client_id,
                 provider,
                 name,
                 {"region": region, "plan": plan},
+                DATABASE_PASSWORD,
+                password.key_id,
+                password.nonce,
+                password.ciphertext,
             )
-            await self._secrets.put_once(
-                connection, job.client_id, DATABASE_PASSWORD, generate_password()
-            )
-            intent = await _read_intent(connection, job.client_id)
+        intent = await self.intent_of(job.client_id)
         assert intent is not None
         return intent
 
@@ -111,45 +112,38 @@ class Ledger:
             provisioning: what was really got, for `additional_settings`. With the ref, because a
                 worker that dies right after it leaves a tenant that nobody asks again.
         """
-        async with self._fenced(job) as connection:
-            await connection.execute(TENANT_QUERIES.fulfil, job.client_id, tenant.ref)
-            await connection.execute(
-                TENANT_QUERIES.show_project, job.client_id, tenant.ref, tenant.url, provisioning
+        with translated():
+            await self._pool.execute(
+                TENANT_QUERIES.fulfil,
+                job.id,
+                job.claim_token,
+                job.client_id,
+                tenant.ref,
+                tenant.url,
+                provisioning,
             )
 
     async def store_secrets(self, job: Job, fields: Mapping[str, str]) -> None:
         """Encrypt and store the tenant's credentials."""
-        async with self._fenced(job) as connection:
-            await self._secrets.put(connection, job.client_id, fields)
+        await self._secrets.put(job.client_id, fields, job=job)
 
     async def intent_of(self, client_id: UUID) -> Intent | None:
         """Return what is meant or made for the client; None when nothing was meant yet."""
         with translated():
-            return await _read_intent(self._pool, client_id)
-
-    @asynccontextmanager
-    async def _fenced(self, job: Job) -> AsyncIterator[Connection]:
-        with translated():
-            async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(JOB_QUERIES.hold, job.id, job.claim_token)
-                yield connection
-
-
-async def _read_intent(connection: Connection | Pool, client_id: UUID) -> Intent | None:
-    row = await connection.fetchrow(TENANT_QUERIES.intent_of, client_id)
-    if row is None:
-        return None
-    seconds = row["seconds_since_create"]
-    return Intent(
-        provider=row["provider"],
-        name=row["name"],
-        ref=row["ref"],
-        creates=row["creates"],
-        since_create=None if seconds is None else timedelta(seconds=seconds),
-        password_was_set=row["password_was_set"],
-        region=row["request"].get("region"),
-        plan=row["request"].get("plan"),
-    )
+            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id)
+        if row is None:
+            return None
+        seconds = row["seconds_since_create"]
+        return Intent(
+            provider=row["provider"],
+            name=row["name"],
+            ref=row["ref"],
+            creates=row["creates"],
+            since_create=None if seconds is None else timedelta(seconds=seconds),
+            password_was_set=row["password_was_set"],
+            region=row["request"].get("region"),
+            plan=row["request"].get("plan"),
+        )
 
 
 def generate_password() -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgworker.db.pool import Connection, Pool
+    from pgworker.models import Job
 
 NONCE_BYTES = 12
 DATABASE_PASSWORD = "db_password"  # noqa: S105  # the name of a field
@@ -31,7 +32,6 @@ class SecretQueries(NamedTuple):
     """The statements of `sql/queries/secrets.sql`."""
 
     put: str
-    put_once: str
     of_client: str
     not_under_key: str
     by_key: str
@@ -105,17 +105,41 @@ class TenantSecrets:
         self._pool = pool
         self._vault = vault
 
-    async def put(self, connection: Connection, client_id: UUID, fields: Mapping[str, str]) -> None:
-        """Store fields in the caller's transaction; a repeat overwrites."""
-        # In the order in which `rotate` locks them, so that the two never deadlock.
-        for name, value in sorted(fields.items()):
-            await self._write(connection, SECRET_QUERIES.put, client_id, name, value)
+    def seal(self, client_id: UUID, name: str, value: str) -> Sealed:
+        """Encrypt a field, for whoever stores it with something else."""
+        return self._vault.seal(client_id, name, value)
 
-    async def put_once(
-        self, connection: Connection, client_id: UUID, name: str, value: str
+    async def put(
+        self,
+        client_id: UUID,
+        fields: Mapping[str, str],
+        *,
+        job: Job | None = None,
+        connection: Connection | None = None,
     ) -> None:
-        """Store a field in the caller's transaction unless it is there already."""
-        await self._write(connection, SECRET_QUERIES.put_once, client_id, name, value)
+        """Store fields; a repeat overwrites.
+
+        Args:
+            client_id: whose.
+            fields: in clear.
+            job: held by the caller; None for what a person does.
+            connection: of the caller's transaction, where there is one.
+
+        Raises:
+            LeaseLost: somebody else holds the job now.
+        """
+        sealed = {name: self._vault.seal(client_id, name, text) for name, text in fields.items()}
+        with translated():
+            await (connection or self._pool).execute(
+                SECRET_QUERIES.put,
+                job and job.id,
+                job and job.claim_token,
+                client_id,
+                list(sealed),
+                [each.key_id for each in sealed.values()],
+                [each.nonce for each in sealed.values()],
+                [each.ciphertext for each in sealed.values()],
+            )
 
     async def of_client(self, client_id: UUID) -> dict[str, str]:
         """Return all fields of a client, in clear."""
@@ -143,7 +167,7 @@ class TenantSecrets:
                         client_id, name = row["client_id"], row["field"]
                         sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
                         value = self._vault.open(client_id, name, sealed)
-                        await self._write(connection, SECRET_QUERIES.put, client_id, name, value)
+                        await self.put(client_id, {name: value}, connection=connection)
                     if rows:
                         await connection.execute(
                             SECRET_QUERIES.audit,
@@ -166,15 +190,6 @@ class TenantSecrets:
         with translated():
             await self._pool.execute(SECRET_QUERIES.audit, "secrets_shown", client_id, {})
         return await self.of_client(client_id)
-
-    async def _write(
-        self, connection: Connection, query: str, client_id: UUID, name: str, value: str
-    ) -> None:
-        sealed = self._vault.seal(client_id, name, value)
-        with translated():
-            await connection.execute(
-                query, client_id, name, sealed.key_id, sealed.nonce, sealed.ciphertext
-            )
 
 
 def _bound_to(client_id: UUID, name: str) -> bytes:

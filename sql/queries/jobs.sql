@@ -18,9 +18,6 @@ from pgworker.claim($1, $2, $3, $4);
 -- The ids that the worker no longer holds.
 select lost from pgworker.heartbeat($1, $2, $3, $4) as lost;
 
--- name: hold
-select pgworker.hold($1, $2);
-
 -- name: advance
 -- The ids that were refused: somebody else holds them.
 select refused from pgworker.advance($1, $2, $3, $4, $5, $6) as refused;

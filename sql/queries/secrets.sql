@@ -1,19 +1,30 @@
 -- name: put
--- Overwrites: a repeated phase leaves one value, the newest.
+-- Fields of a client, by who holds the job, or PW001; without a job they are a person's.
+-- Overwrites: a repeated phase leaves one value, the newest. In the order in which `not_under_key`
+-- locks them, so that the two never deadlock.
+with held as materialized (
+    select pgworker.hold($1, $2)
+    where $1 is not null
+)
+
 insert into pgworker.tenant_secrets as secret (client_id, field, key_id, nonce, ciphertext)
-values ($1, $2, $3, $4, $5)
+select
+    $3 as client_id,
+    given.field,
+    given.key_id,
+    given.nonce,
+    given.ciphertext
+from
+    unnest($4::text[], $5::text[], $6::bytea[], $7::bytea[])
+        as given (field, key_id, nonce, ciphertext)
+left join held on true
+order by given.field collate "C" -- noqa: RF03
 on conflict (client_id, field) do update
     set
         key_id = excluded.key_id,
         nonce = excluded.nonce,
         ciphertext = excluded.ciphertext,
         updated_at = now();
-
--- name: put_once
--- The first one wins: a password that a create may have carried is never replaced.
-insert into pgworker.tenant_secrets (client_id, field, key_id, nonce, ciphertext)
-values ($1, $2, $3, $4, $5)
-on conflict (client_id, field) do nothing;
 
 -- name: of_client
 select

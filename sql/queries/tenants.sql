@@ -18,9 +18,32 @@ inner join public.clients as client on asked.client_id = client.id
 left join pgworker.intents as intent on client.id = intent.client_id and intent.kind = 'tenant';
 
 -- name: commit_intent
--- The client's intent: made now, or as an earlier try left it.
+-- The client's intent and the password that goes with it: made now, or as an earlier try left them.
+-- By who holds the job, or PW001; so do `fulfil` and `secrets.put`, one statement each.
+with held as materialized (
+    select pgworker.hold($1, $2)
+),
+
+password as (
+    insert into pgworker.tenant_secrets (client_id, field, key_id, nonce, ciphertext)
+    select
+        $3 as client_id,
+        $7 as field,
+        $8 as key_id,
+        $9 as nonce,
+        $10 as ciphertext
+    from held
+    on conflict (client_id, field) do nothing
+)
+
 insert into pgworker.intents (client_id, kind, provider, name, request)
-values ($1, 'tenant', $2, $3, $4)
+select
+    $3 as client_id,
+    'tenant' as kind,
+    $4 as provider,
+    $5 as name,
+    $6 as request
+from held
 on conflict (client_id, kind) do nothing;
 
 -- name: intent_of
@@ -73,22 +96,29 @@ select pgworker.end_step($1, $2, $3, $4, $5);
 select pgworker.find_steps($1, $2, $3, $4, $5);
 
 -- name: fulfil
--- What the intent was for exists. Its ref is never taken back.
-update pgworker.intents
-set
-    ref = $2,
-    updated_at = now()
-where client_id = $1 and kind = 'tenant';
+-- What the intent was for exists; its ref is never taken back. The ref, and what was really got,
+-- are on the client at once, whatever becomes of the phase.
+with held as materialized (
+    select pgworker.hold($1, $2)
+),
 
--- name: show_project
--- The ref, and what was really got, are on the client at once, whatever becomes of the phase.
+intent as (
+    update pgworker.intents
+    set
+        ref = $4,
+        updated_at = now()
+    from held
+    where client_id = $3 and kind = 'tenant'
+)
+
 update public.clients
 set
-    project_ref = $2,
-    project_url = $3,
-    additional_settings = pgworker.with_provisioning(additional_settings, $4),
+    project_ref = $4,
+    project_url = $5,
+    additional_settings = pgworker.with_provisioning(additional_settings, $6),
     updated_at = now()
-where id = $1;
+from held
+where id = $3;
 
 -- name: admit
 select

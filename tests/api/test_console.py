@@ -255,10 +255,9 @@ async def test_no_secret_is_on_the_page_of_a_client(
     api: ApiInTest, operator: httpx.AsyncClient
 ) -> None:
     client_id = await failed(api, "Acme")
-    async with api.jobs.pool.acquire() as connection, connection.transaction():
-        await api.service.platform.secrets().put_once(
-            connection, client_id, "db_password", "the tenant's own password"
-        )
+    await api.service.platform.secrets().put(
+        client_id, {"db_password": "the tenant's own password"}
+    )
     assert "the tenant" not in (await read(operator, f"/clients/{client_id}")).text
 
 

@@ -70,7 +70,7 @@ class Sabotage:
     sql: str = ""
 
 
-_USURPED = ((Order("before jobs.hold", "usurp", 2),),)
+_USURPED = ((Order("before tenants.fulfil", "usurp"),),)
 _ANSWER_NEVER_READ = ((Order("after POST /v1/projects", "die"),),)
 
 SABOTAGES = {

@@ -102,7 +102,7 @@ async def _tell_to_leave(worker: GatedWorker) -> None:
 SCENES: tuple[Scene, ...] = (
     Scene("a database", "postgres"),
     Scene(
-        "a worker that overslept", "postgres", orders=((Order("before jobs.hold", "freeze", 2),),)
+        "a worker that overslept", "postgres", orders=((Order("before tenants.fulfil", "freeze"),),)
     ),
     Scene("a project", "supabase"),
     Scene("a project, its SQL over the pooler", "pooler"),

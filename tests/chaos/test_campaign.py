@@ -36,12 +36,12 @@ BY_CHANCE = 0.05
 # Without these the discovery would be blind. Patterns, because transactions grow.
 LANDMARKS = (
     "before jobs.claim",
-    "after commit *tenants.commit_intent*",
+    "after tenants.commit_intent",
     "after tenants.begin_step",
     "before POST /v1/projects",
     "after POST /v1/projects",
-    "after commit *tenants.fulfil*",
-    "before commit *secrets.put*",
+    "after tenants.fulfil",
+    "before secrets.put",
     "after jobs.advance",
     "before POST /v1/projects/{ref}/database/query: apply 20260101000100",
     "after POST /v1/projects/{ref}/database/query: apply 20260101000100",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pgworker.db.pool import open_pool
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
-from pgworker.tenants.secrets import DATABASE_PASSWORD, SECRET_QUERIES, TenantSecrets, Vault
+from pgworker.tenants.secrets import SECRET_QUERIES, TenantSecrets, Vault
 from tests.support.workers import PATIENCE, within
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ async def a_client(pool: Pool) -> UUID:
 
 
 async def put(pool: Pool, vault: Vault, client_id: UUID, **fields: str) -> None:
-    async with pool.acquire() as connection, connection.transaction():
-        await TenantSecrets(pool, vault).put(connection, client_id, fields)
+    await TenantSecrets(pool, vault).put(client_id, fields)
 
 
 # -- the vault --------------------------------------------------------------------------------
@@ -139,16 +138,6 @@ async def test_nothing_in_the_table_can_be_read(pool: Pool) -> None:
     assert b"correct-horse".hex() not in shown
 
 
-async def test_the_first_value_stands_where_it_is_put_once(pool: Pool) -> None:
-    client_id, tenant_secrets = await a_client(pool), TenantSecrets(pool, VAULT)
-
-    for value in ("first", "second"):
-        async with pool.acquire() as connection, connection.transaction():
-            await tenant_secrets.put_once(connection, client_id, DATABASE_PASSWORD, value)
-
-    assert await tenant_secrets.of_client(client_id) == {DATABASE_PASSWORD: "first"}
-
-
 async def test_putting_again_overwrites_and_adds_no_row(pool: Pool) -> None:
     client_id = await a_client(pool)
 
@@ -203,7 +192,7 @@ async def test_a_rotation_waits_for_a_value_that_is_just_being_written(pool: Poo
 
     async with pool.acquire() as connection, connection.transaction():
         # A worker that still encrypts with the old key is in the middle of its transaction.
-        await TenantSecrets(pool, VAULT).put(connection, client_id, {"dsn": "second"})
+        await TenantSecrets(pool, VAULT).put(client_id, {"dsn": "second"}, connection=connection)
         rotation = asyncio.create_task(both.rotate())
         await _until_somebody_waits_for_a_lock(pool)
     assert await within(rotation) == 1
