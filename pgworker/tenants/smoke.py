@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
@@ -34,6 +35,8 @@ _QUERIES: Final = load(SmokeQueries, "queries/tenant_smoke.sql")
 async def run_smoke_assertions(connection: TenantConnection, directory: Path) -> tuple[str, ...]:
     """Run every `*.sql` of a directory, one query in each; return the names of the files.
 
+    All in one call; when that fails, one after the other, so that an error names its file.
+
     An assertion holds when its query returns no row, or only rows whose first column is the
     boolean true. They run in a read-only transaction with time-outs, so that they are safe
     to repeat. A directory that isn't there has no assertion.
@@ -47,15 +50,22 @@ async def run_smoke_assertions(connection: TenantConnection, directory: Path) ->
             what may stand in `clients.provisioning_error`.
         Transient: the tenant was busy or couldn't be reached.
     """
-    queries = _read_queries(directory)
-    for file, query in queries.items():
+    scripts = _read_scripts(directory)
+    if len(scripts) > 1:
         try:
-            await connection.execute(_script(query))
+            await connection.execute("".join(scripts.values()))
+        except (StatementError, OutcomeUnknown):
+            pass  # which of them, and why, each one tells by itself
+        else:
+            return tuple(scripts)
+    for file, script in scripts.items():
+        try:
+            await connection.execute(script)
         except StatementError as error:
             raise _failure(f"smoke/{file}", error) from error
         except OutcomeUnknown as error:
             raise Transient(f"smoke/{file}: {error}") from error
-    return tuple(queries)
+    return tuple(scripts)
 
 
 async def check_row_level_security(connection: TenantConnection) -> None:
@@ -78,27 +88,31 @@ async def check_row_level_security(connection: TenantConnection) -> None:
         )
 
 
-def _read_queries(directory: Path) -> dict[str, str]:
+def _read_scripts(directory: Path) -> dict[str, str]:
     files = sorted(directory.glob("*.sql")) if directory.is_dir() else []
-    return {file.name: _read_query(file) for file in files}
+    return {file.name: _script(file.name, _read(file)) for file in files}
 
 
-def _read_query(file: Path) -> str:
+def _read(file: Path) -> str:
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        return file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SmokeCheckFailed(f"smoke/{file.name} is not UTF-8: save it as UTF-8") from error
     except OSError as error:
         raise SmokeCheckFailed(f"smoke/{file.name} can't be read: {error.strerror}") from error
+
+
+def _query_of(file: str, text: str) -> str:
     queries = [piece for piece in split(text) if piece.first is not None]
     if len(queries) != 1 or "\0" in text:
         raise SmokeCheckFailed(
-            f"smoke/{file.name} holds {len(queries)} statements: it must be exactly one query"
+            f"smoke/{file} holds {len(queries)} statements: it must be exactly one query"
         )
     return queries[0].text
 
 
-def _script(query: str) -> str:
+@lru_cache(maxsize=256)
+def _script(file: str, text: str) -> str:
     """Return a script that fails unless the assertion holds; it leaves nothing behind.
 
     One call, for the Management API keeps no session between two; and the verdict is an error since
@@ -110,7 +124,7 @@ declare
     v_number integer := 0;
     v_first text;
 begin
-    for v_row in execute {quote(query)} loop
+    for v_row in execute {quote(_query_of(file, text))} loop
         v_number := v_number + 1;
         select value::text into v_first
         from pg_catalog.json_each(pg_catalog.row_to_json(v_row))

@@ -722,6 +722,50 @@ async def test_an_assertion_that_does_not_hold_names_its_file_and_row(
     assert await tenant.fetch("select * from t") == []
 
 
+class Calls:
+    """A way to a tenant that notes what it carries."""
+
+    def __init__(self, connection: TenantConnection) -> None:
+        self._connection = connection
+        self.scripts: list[str] = []
+
+    async def fetch(self, sql: str) -> list[dict[str, Any]]:
+        return await self._connection.fetch(sql)
+
+    async def execute(self, sql: str) -> None:
+        self.scripts.append(sql)
+        await self._connection.execute(sql)
+
+
+async def test_assertions_that_hold_cost_one_call(
+    tenant: PostgresTenantConnection, tmp_path: Path
+) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.sql").write_text("select true")
+    calls = Calls(tenant)
+
+    assert await run_smoke_assertions(calls, tmp_path) == ("a.sql", "b.sql", "c.sql")
+
+    (script,) = calls.scripts
+    assert script.count("begin read only") == 3
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [("select false", "row 1 is not true"), ("select nothing", "does not exist")],
+)
+async def test_of_several_assertions_the_one_that_does_not_hold_is_named(
+    tenant: PostgresTenantConnection, tmp_path: Path, sql: str, message: str
+) -> None:
+    for name, text in {"a": "select true", "b": sql, "c": "select true"}.items():
+        (tmp_path / f"{name}.sql").write_text(text)
+
+    with pytest.raises(SmokeCheckFailed, match=rf"smoke/b\.sql: .*{message}"):
+        await run_smoke_assertions(tenant, tmp_path)
+
+    assert await tenant.fetch("select 1 as answered") == [{"answered": 1}]
+
+
 async def test_no_directory_is_no_assertion(
     tenant: PostgresTenantConnection, tmp_path: Path
 ) -> None:
