@@ -105,6 +105,11 @@ class PostgresTenantConnection:
             await self._roll_back()
             _raise_translated(error)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it ended, by us or by the server."""
+        return bool(self._connection.is_closed())
+
     async def close(self) -> None:
         """Take leave of the server, in bounded time."""
         await close(self._connection)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SESSIONS_AT_ONCE = 10
 # The phases of one claim follow each other within milliseconds.
 KEPT_FOR = timedelta(seconds=2)
-# How soon one that was kept must answer before it is lent again.
+# How soon one that was kept must have answered before it is lent again.
 SIGN_OF_LIFE = timedelta(seconds=3)
 
 # Everything that a session can remember, a role or an advisory lock too; and a sign of life.
@@ -31,6 +31,7 @@ CLEAN_UP: Final = "discard all"
 class _Kept:
     dsn: str
     session: PostgresTenantConnection
+    is_as_new: asyncio.Task[bool]
     until: asyncio.TimerHandle
 
 
@@ -90,16 +91,17 @@ class Sessions:
     async def _find(self, dsn: str) -> PostgresTenantConnection | None:
         """Return one that was kept and still answers."""
         while (kept := self._take(dsn)) is not None:
+            is_as_new = False
             try:
                 async with asyncio.timeout(SIGN_OF_LIFE.total_seconds()):
-                    await kept.session.execute(CLEAN_UP)
-            except (StatementError, JobError, TimeoutError):
-                # Cut off meanwhile, as by a restart: log in again.
-                kept.session.terminate()
-            except BaseException:
-                kept.session.terminate()
-                raise
-            else:
+                    is_as_new = await kept.is_as_new
+            except TimeoutError:
+                pass
+            finally:
+                if not is_as_new:
+                    kept.session.terminate()
+            # One that was cut off meanwhile, as by a restart, has told so.
+            if is_as_new and not kept.session.is_closed:
                 return kept.session
         return None
 
@@ -118,8 +120,10 @@ class Sessions:
 
     def _keep(self, dsn: str, session: PostgresTenantConnection) -> None:
         key = id(session)
+        # At once: who comes back finds it done.
+        is_as_new = asyncio.create_task(_clean_up(session), name="session clean-up")
         until = asyncio.get_running_loop().call_later(self._kept_for, self._let_go, key)
-        self._kept[key] = _Kept(dsn, session, until)
+        self._kept[key] = _Kept(dsn, session, is_as_new, until)
 
     def _let_go(self, key: int) -> None:
         self._kept.pop(key).session.terminate()
@@ -127,4 +131,17 @@ class Sessions:
     async def _close_oldest(self) -> None:
         _, kept = self._kept.popitem(last=False)
         kept.until.cancel()
-        await kept.session.close()
+        done, _ = await asyncio.wait([kept.is_as_new], timeout=SIGN_OF_LIFE.total_seconds())
+        if done:
+            await kept.session.close()
+        else:
+            kept.session.terminate()
+
+
+async def _clean_up(session: PostgresTenantConnection) -> bool:
+    """Make it as good as new; tell whether that was possible."""
+    try:
+        await session.execute(CLEAN_UP)
+    except (StatementError, JobError):
+        return False
+    return True

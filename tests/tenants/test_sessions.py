@@ -55,6 +55,48 @@ async def test_who_comes_back_at_once_finds_the_same_session_as_good_as_new(
     }
 
 
+async def test_a_session_is_cleaned_up_when_it_is_given_back_and_not_when_it_is_lent(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(kept_for=timedelta(minutes=1))
+    async with sessions.lend(empty_database) as session:
+        await session.execute("select pg_advisory_lock(1)")
+    admin = await asyncpg.connect(empty_database)
+    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 1"
+    async with asyncio.timeout(60):
+        while await admin.fetchval(locks):  # noqa: ASYNC110  # PostgreSQL tells no event
+            await asyncio.sleep(0)
+    await admin.close()
+
+    async def none_expected(_: PostgresTenantConnection, statement: str) -> None:
+        raise AssertionError(statement)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresTenantConnection, "execute", none_expected)
+        async with sessions.lend(empty_database) as again:
+            assert again is session
+    await sessions.aclose()
+
+
+async def test_a_session_that_does_not_answer_is_closed_all_the_same(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(kept_for=timedelta(minutes=1))
+    monkeypatch.setattr(module, "SIGN_OF_LIFE", timedelta(seconds=0.1))
+
+    async def silent(_: PostgresTenantConnection, __: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(PostgresTenantConnection, "execute", silent)
+    async with sessions.lend(empty_database) as session:
+        pass
+
+    async with asyncio.timeout(60):
+        await sessions.aclose()
+
+    assert session.is_closed
+
+
 async def test_who_wants_a_fresh_session_or_leaves_none_behind_logs_in(empty_database: str) -> None:
     sessions = Sessions()
 
