@@ -23,11 +23,13 @@ class SchemaSync:
             MigrationRefused, MigrationFailed: name the file, and line where there is one.
         """
         # Read again at each run: a mended file is picked up by a retry.
-        canonical = await asyncio.to_thread(load_migrations, ctx.settings.migrations_dir)
+        canonical, credentials = await asyncio.gather(
+            asyncio.to_thread(load_migrations, ctx.settings.migrations_dir), ctx.credentials()
+        )
 
         async def tell(migration: Migration) -> None:
             ctx.log.info("migration_applied", file=migration.file)
 
-        async with ctx.connect(await ctx.credentials()) as connection:
+        async with ctx.connect(credentials) as connection:
             report = await apply_migrations(connection, canonical, steps=ctx.steps, on_applied=tell)
         return Done(patch=ClientPatch(schema_version=report.head))

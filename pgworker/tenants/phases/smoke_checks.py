@@ -24,8 +24,9 @@ class SmokeChecks:
         Raises:
             SmokeCheckFailed: names the check.
         """
-        canonical = await asyncio.to_thread(load_migrations, ctx.settings.migrations_dir)
-        credentials = await ctx.credentials()
+        canonical, credentials = await asyncio.gather(
+            asyncio.to_thread(load_migrations, ctx.settings.migrations_dir), ctx.credentials()
+        )
         async with ctx.connect(credentials) as connection:
             if not history_is_complete(canonical, await read_history(connection)):
                 raise SmokeCheckFailed(
