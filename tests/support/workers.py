@@ -118,3 +118,13 @@ async def working(
 async def within(awaitable: Awaitable[T]) -> T:
     """Await with patience, but not for ever."""
     return await asyncio.wait_for(awaitable, PATIENCE.total_seconds())
+
+
+async def until_somebody_waits_for_a_lock(pool: Pool) -> None:
+    """Return when a session in the pool's database does."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while not await pool.fetchval(  # noqa: ASYNC110  # PostgreSQL tells no event
+            "select true from pg_stat_activity "
+            "where datname = current_database() and wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0)

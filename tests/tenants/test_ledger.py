@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
@@ -19,6 +20,7 @@ from pgworker.tenants.providers.base import Tenant
 from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets, Vault
 from pgworker.tenants.step_ledger import StepLedger
 from pgworker.tenants.steps import Step
+from tests.support.workers import until_somebody_waits_for_a_lock, within
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -82,7 +84,7 @@ async def held(database: str) -> AsyncIterator[LedgerInTest]:
         yield LedgerInTest(pool, ledger, tenant_secrets, client_id, job)
 
 
-WRITES: dict[str, Callable[[LedgerInTest], Awaitable[object]]] = {
+WRITES: dict[str, Callable[[LedgerInTest], Coroutine[Any, Any, object]]] = {
     "commit": lambda held: held.commit(),
     "fulfil": lambda held: held.ledger.fulfil(held.job, TENANT, provisioning={"region": "x"}),
     "store_secrets": lambda held: held.ledger.store_secrets(held.job, {"dsn": "x"}),
@@ -113,6 +115,37 @@ async def test_after_a_reset_by_plain_sql_the_holder_writes_nothing(
         await WRITES[write](held)
 
     assert await held.everything() == before
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_who_loses_the_job_while_it_waits_to_write_writes_nothing(
+    held: LedgerInTest, write: str
+) -> None:
+    await held.commit()
+    async with held.pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "update client_provisioning_jobs set claim_token = claim_token + 1"
+        )
+        writing = asyncio.create_task(WRITES[write](held))
+        await until_somebody_waits_for_a_lock(held.pool)
+    before = await held.everything()
+
+    with pytest.raises(LeaseLost):
+        await within(writing)
+
+    assert await held.everything() == before
+
+
+async def test_what_others_have_just_written_to_the_client_is_kept(held: LedgerInTest) -> None:
+    await held.commit()
+    async with held.pool.acquire() as connection, connection.transaction():
+        await connection.execute("update clients set additional_settings = $1", {"mine": 1})
+        writing = asyncio.create_task(WRITES["fulfil"](held))
+        await until_somebody_waits_for_a_lock(held.pool)
+    await within(writing)
+
+    settings = await held.pool.fetchval("select additional_settings from clients")
+    assert settings == {"mine": 1, "provisioning": {"region": "x"}}
 
 
 async def test_a_first_commit_by_who_lost_the_job_leaves_no_intent(held: LedgerInTest) -> None:

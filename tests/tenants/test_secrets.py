@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pgworker.db.pool import open_pool
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 from pgworker.tenants.secrets import SECRET_QUERIES, TenantSecrets, Vault
-from tests.support.workers import PATIENCE, within
+from tests.support.workers import until_somebody_waits_for_a_lock, within
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -194,20 +194,11 @@ async def test_a_rotation_waits_for_a_value_that_is_just_being_written(pool: Poo
         # A worker that still encrypts with the old key is in the middle of its transaction.
         await TenantSecrets(pool, VAULT).put(client_id, {"dsn": "second"}, connection=connection)
         rotation = asyncio.create_task(both.rotate())
-        await _until_somebody_waits_for_a_lock(pool)
+        await until_somebody_waits_for_a_lock(pool)
     assert await within(rotation) == 1
 
     assert await both.by_key() == {"new": 1}
     assert await both.of_client(client_id) == {"dsn": "second"}
-
-
-async def _until_somebody_waits_for_a_lock(pool: Pool) -> None:
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not await pool.fetchval(  # noqa: ASYNC110  # PostgreSQL tells no event
-            "select true from pg_stat_activity "
-            "where datname = current_database() and wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0)
 
 
 async def test_showing_secrets_is_recorded_before_they_are_read(pool: Pool) -> None:

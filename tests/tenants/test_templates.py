@@ -20,7 +20,7 @@ import pytest
 from pgworker.errors import Permanent, Transient
 from pgworker.tenants import postgres_connection, sessions
 from pgworker.tenants.migrations import history_is_complete, load_migrations
-from pgworker.tenants.providers.base import Credentials, Tenant
+from pgworker.tenants.providers.base import Credentials, Tenant, TenantRequest
 from pgworker.tenants.providers.postgres import PostgresProvider
 from pgworker.tenants.schema import SyncReport, apply_migrations, read_history
 from tests.support.server import dsn_of
@@ -390,21 +390,28 @@ COPY = "create database"
 TAKE_OVER = "$take_over$"
 
 
-def letting_run(monkeypatch: pytest.MonkeyPatch, statements: tuple[str, ...]) -> None:
-    """Die when all of these have run, before anybody hears of it, and instead of any other."""
+async def cut_off(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, done: tuple[str, ...]
+) -> TenantRequest:
+    """Die in a create when these have run, before anybody hears of it, and instead of any other."""
     genuine = postgres_connection.PostgresTenantConnection.execute
-    left = set(statements)
+    left = set(done)
 
     async def execute(self: Any, sql: str) -> None:
         ours = {each for each in (ROLES, LOGIN, COPY, TAKE_OVER) if each in sql}
-        if ours - set(statements):
+        if ours - set(done):
             raise Killed
         await genuine(self, sql)
         left.difference_update(ours)
         if not left:
             raise Killed
 
-    monkeypatch.setattr(postgres_connection.PostgresTenantConnection, "execute", execute)
+    request = workshop.server.request()
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_connection.PostgresTenantConnection, "execute", execute)
+        with pytest.raises(Killed):
+            await workshop.provider.create(request)
+    return request
 
 
 @pytest.mark.parametrize(
@@ -422,11 +429,7 @@ async def test_a_copy_that_is_cut_off_is_finished_by_the_next_try(
     workshop: Workshop, done: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await workshop.made_template()
-    request = workshop.server.request()
-    with monkeypatch.context() as patch:
-        letting_run(patch, done)
-        with pytest.raises(Killed):
-            await workshop.provider.create(request)
+    request = await cut_off(workshop, monkeypatch, done)
     # Whoever finishes it needs no template for that.
     other = workshop.server.provider
 
@@ -446,11 +449,7 @@ async def test_a_copy_changes_hands_as_a_whole_or_not_at_all(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await workshop.made_template()
-    request = workshop.server.request()
-    with monkeypatch.context() as patch:
-        letting_run(patch, (ROLES, LOGIN, COPY))
-        with pytest.raises(Killed):
-            await workshop.provider.create(request)
+    request = await cut_off(workshop, monkeypatch, (ROLES, LOGIN, COPY))
     (suffix,) = await workshop.roles()
     maker = f"{workshop.template}{suffix}"
     # A right, and no property: nobody reassigns that.
@@ -506,11 +505,7 @@ async def test_a_half_made_copy_is_listed_as_unfinished(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await workshop.made_template()
-    request = workshop.server.request()
-    with monkeypatch.context() as patch:
-        letting_run(patch, (ROLES, LOGIN, COPY))
-        with pytest.raises(Killed):
-            await workshop.provider.create(request)
+    request = await cut_off(workshop, monkeypatch, (ROLES, LOGIN, COPY))
 
     (seen,) = [each for each in await workshop.provider.list_ours() if each.name == request.name]
 
