@@ -162,13 +162,17 @@ def cell_names(text: str) -> list[str]:
 def main() -> None:
     """Measure, and write what was measured."""
     arguments = parse()
-    # As Ctrl-C: the server must not outlive us.
+    # As Ctrl-C, which a shell lets jobs in the background ignore: the server must not outlive us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     kept = BUILD / "results.json"
     if arguments.again:
         results = json.loads(kept.read_text())
     else:
-        results = asyncio.run(measure(arguments))
+        try:
+            results = asyncio.run(measure(arguments))
+        except KeyboardInterrupt:
+            sys.exit("bench: interrupted, nothing is reported")
         kept.write_text(json.dumps(results))
     write(results, publish=arguments.publish)
     show(results)

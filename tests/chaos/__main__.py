@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +38,9 @@ ALL_ACTS = ",".join(get_args(Act))
 def main() -> int:
     """Run a campaign; return the exit code."""
     options = _options()
+    # As Ctrl-C, which a shell lets jobs in the background ignore: no server may outlive us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     # Whoever reads it through a pipe wants to see how far it is.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a TextIOWrapper
     # Clients die in the middle of their requests: what the simulator's server says of it is noise.
@@ -48,7 +52,11 @@ def main() -> int:
     report = Report(command, seed)
     print(f"chaos: seed {seed} ({command} repeats its plan)")
     with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder:
-        asyncio.run(_campaign(options, report, Path(folder)))
+        try:
+            asyncio.run(_campaign(options, report, Path(folder)))
+        except KeyboardInterrupt:
+            print(f"chaos: interrupted; what it found so far is in {REPORTS}")
+            return 1
     report.is_over = True
     paths = report.write(REPORTS)
     for act, boundary in sorted(report.missed):
