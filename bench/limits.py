@@ -53,6 +53,7 @@ class BareLoop:
     def __init__(self, dsn: str, settings: Mapping[str, Any]) -> None:
         self._dsn = dsn
         self._settings = settings
+        self._is_listening = asyncio.Event()
 
     async def prepare(self, jobs: int) -> None:
         connection = await asyncpg.connect(self._dsn)
@@ -70,6 +71,8 @@ class BareLoop:
         return go
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
+        # Nothing else tells it of what it hasn't heard of.
+        await self._is_listening.wait()
         connection = await asyncpg.connect(self._dsn)
         statement = await connection.prepare(INSERT)
 
@@ -91,6 +94,7 @@ class BareLoop:
         batch_size = self._settings["batch_size"]
         heard = asyncio.Event()
         await ear.add_listener("jobs", lambda *_: heard.set())
+        self._is_listening.set()
         while await heard.wait():
             heard.clear()
             if batch_size:
