@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from bench.running import Bench
     from bench.server import BenchServer
 
-# The first ones warm caches up, and whatever a provider keeps for those to come.
+# The first ones warm caches up, and have the provider make a template for those to come.
 WARM_UP = 2
 TENANTS = 5
 PATIENCE_SECONDS = 60
 # Tenants, and what a worker that has left was about to make a template of.
 MADE = "select datname from pg_database where datname ~ 'pgw_[0-9a-f]{32}' and not datistemplate"
+HAS_TEMPLATE = (
+    "select exists (select from pg_database where datname ~ '^template_pgw_[0-9a-f]{32}$')"
+)
 SIGN_UP = "insert into clients (name, auto_provision) values ('tenant', true) returning id"
 STATUS = "select provisioning_status, provisioning_error from clients where id = $1"
 # A client's end tells of itself: whoever polls would charge us half of a pause, and disturb. The
@@ -66,6 +69,8 @@ async def _run(server: BenchServer, database: str) -> dict[str, Any]:
     with TemporaryDirectory(prefix="pgworker-bench-") as folder:
         async with daemons(1, dsn, Path(folder)):
             for number in range(WARM_UP + TENANTS):
+                if number == WARM_UP > 0:
+                    await _template_is_made(server)
                 ours.append(await eye.time_a_tenant())
                 raw.append(await _raw(server, f"bench_raw_{number}"))
     await eye.close()
@@ -82,6 +87,12 @@ async def _run(server: BenchServer, database: str) -> dict[str, Any]:
         "all_seconds": ours,
         "all_raw_seconds": raw,
     }
+
+
+async def _template_is_made(server: BenchServer) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await server.admin.fetchval(HAS_TEMPLATE):
+            await asyncio.sleep(0.02)
 
 
 class Eye:
