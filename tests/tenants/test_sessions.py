@@ -26,7 +26,7 @@ async def pid_of(sessions: Sessions, dsn: str, **how: bool) -> int:
 async def test_who_comes_back_at_once_finds_the_same_session_as_good_as_new(
     empty_database: str,
 ) -> None:
-    sessions = Sessions()
+    sessions = Sessions(kept_for=timedelta(minutes=1))
     async with sessions.lend(empty_database) as session:
         first = (await session.fetch(PID))[0]["pid"]
         await session.execute("create role pgworker_test_passenger")
