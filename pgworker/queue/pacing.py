@@ -19,10 +19,15 @@ class Pace:
         """Begin without a statement: the first one waits for nothing."""
         self._next_at = time.monotonic()
 
-    async def keep(self) -> None:
-        """Return when the last statement is long enough ago."""
+    async def keep(self, ready: int, most: int) -> None:
+        """Return when the last statement is long enough ago; at once when half is ready.
+
+        Args:
+            ready: jobs that the next statement would be about.
+            most: as many as it could be about if it waited.
+        """
         remaining = self._next_at - time.monotonic()
-        if remaining > 0:
+        if 2 * ready < most and remaining > 0:
             await asyncio.sleep(remaining)
 
     def mark(self) -> None:

@@ -171,8 +171,9 @@ class Worker:
                 timeout = timedelta(seconds=random.uniform(0.05, cap))  # noqa: S311  # jitter
             if timeout is not None:
                 await self._sleep(timeout)
-            if 2 * self._free_slots() < min(self._settings.concurrency, CLAIMED_AT_ONCE):
-                await self._pace.keep()
+            await self._pace.keep(
+                self._free_slots(), min(self._settings.concurrency, CLAIMED_AT_ONCE)
+            )
 
     async def _claim_once(self, carriers: asyncio.TaskGroup) -> timedelta | None:
         """Claim for the free slots; return how long to sleep at most, None for not at all."""
