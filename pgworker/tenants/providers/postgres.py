@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pgworker.db.queries import load
 from pgworker.errors import CredentialRefused, JobError, Permanent
+from pgworker.tenants.at_once import at_once
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.providers.base import (
     Credentials,
@@ -20,11 +21,15 @@ from pgworker.tenants.providers.base import (
     TenantState,
 )
 from pgworker.tenants.providers.postgres_server import PostgresServer, identifier, literal
-from pgworker.tenants.providers.postgres_template import Templates, take_over
+from pgworker.tenants.providers.postgres_template import (
+    DUPLICATE_DATABASE,
+    Templates,
+    copy,
+    take_over,
+)
 from pgworker.tenants.scram import scram_verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -36,11 +41,6 @@ PREFIX = "pgw_"
 
 # CREATE DATABASE copies files: more at a time make each of them slower.
 CREATES_AT_ONCE = 4
-
-# SQLSTATE (PostgreSQL 18, appendix A).
-DUPLICATE_DATABASE = "42P04"
-
-T = TypeVar("T")
 
 
 class PostgresQueries(NamedTuple):
@@ -134,33 +134,38 @@ class PostgresProvider:
         name, password = request.name, request.database_password
         async with self._creating:
             async with self._server.admin() as admin:
-                found = await _look_up(admin, name)
-                await admin.execute(QUERIES.create_roles.format(name=literal(name)))
+                template, _ = await at_once(
+                    self._find_template(),
+                    admin.execute(QUERIES.create_roles.format(name=literal(name))),
+                )
                 # The server hashes too: meanwhile it can copy.
-                is_copy = await _at_once(
-                    self._make_database(admin, name, found), self.set_password(name, password)
+                is_copy, _ = await at_once(
+                    self._make_database(admin, name, template), self.set_password(name, password)
                 )
                 if not is_copy:
                     await admin.execute(QUERIES.close_database.format(database=identifier(name)))
             if is_copy:
-                await _at_once(take_over(self._server, name), self._log_in(name, password))
+                await at_once(take_over(self._server, name), self._log_in(name, password))
         return self._tenant(name)
 
+    async def _find_template(self) -> str | None:
+        return None if self.templates is None else await self.templates.find()
+
     async def _make_database(
-        self, admin: TenantConnection, name: str, found: dict[str, Any] | None
+        self, admin: TenantConnection, name: str, template: str | None
     ) -> bool:
         """Make the database unless it is there; tell whether it is still its template's."""
-        if found is None and self.templates is not None and await self.templates.copy(admin, name):
-            return True
-        if found is None:
-            try:
-                await admin.execute(QUERIES.create_database.format(database=identifier(name)))
-            except StatementError as error:
-                if error.sqlstate != DUPLICATE_DATABASE:
-                    raise
-                # Whose is it, if it was made in this very moment? We touch ours only.
-                found = await _look_up(admin, name)
-        return found is not None and not found["is_taken_over"]
+        try:
+            if template is not None and await copy(admin, template, name):
+                return True
+            await admin.execute(QUERIES.create_database.format(database=identifier(name)))
+        except StatementError as error:
+            if error.sqlstate != DUPLICATE_DATABASE:
+                raise
+            # An earlier try's, or made in this very moment: whose is it? We touch ours only.
+            found = await _look_up(admin, name)
+            return found is not None and not found["is_taken_over"]
+        return False
 
     async def _log_in(self, name: str, password: str) -> None:
         """Log in as the owner: `await_project` finds the session, if it comes at once."""
@@ -236,17 +241,6 @@ async def _look_up(admin: TenantConnection, name: str) -> dict[str, Any] | None:
             f"{name}: pgworker did not make it and leaves it alone"
         )
     return rows[0] if rows else None
-
-
-async def _at_once(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, None]) -> T:
-    """Do both at the same time, to the end; return the first's result, or raise an error."""
-    # Not a TaskGroup: callers know errors, not groups of them; and the second goes on with a
-    # session that nobody may close meanwhile.
-    result, nothing = await asyncio.gather(first, second, return_exceptions=True)
-    for each in (result, nothing):
-        if isinstance(each, BaseException):
-            raise each
-    return cast("T", result)
 
 
 def _is_whole(row: dict[str, Any]) -> bool:

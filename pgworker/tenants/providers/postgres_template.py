@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 # which they are made, or the history table, changes.
 LAYOUT: Final = 1
 
+# SQLSTATE (PostgreSQL 18, appendix A).
+DUPLICATE_DATABASE: Final = "42P04"
+
 log = get_logger()
 
 
@@ -88,35 +91,21 @@ class Templates:
         self._given_up: set[str] = set()
         self._tending: asyncio.Task[None] | None = None
 
-    async def copy(self, admin: TenantConnection, name: str) -> bool:
-        """Create the database as a copy of the template; tell whether that was possible.
-
-        Where it wasn't, see to it that there is a template later. What a copy holds is the
-        template's until `take_over`.
+    async def find(self) -> str | None:
+        """Return the template to copy; where there is none, see to it that there is one later.
 
         Raises:
-            StatementError: the server can't do it now, in whichever way.
+            JobError: the server can't tell now.
         """
         recipe = await self._read()
         if recipe is None:
-            return False
-        (found,) = await admin.fetch(recipe.look)
-        template = found["name"]
+            return None
+        async with self._server.admin() as admin:
+            (found,) = await admin.fetch(recipe.look)
+        template = str(found["name"])
         if not (found["is_ready"] and found["was_used_today"]):
             self._tend(recipe, template, found["attempt"])
-        if not found["is_ready"]:
-            return False
-        try:
-            await admin.execute(
-                QUERIES.copy.format(database=identifier(name), template=identifier(template))
-            )
-        except StatementError as error:
-            if error.is_passing:
-                raise
-            # It was dropped just now, or somebody is in it.
-            log.warning("template_not_copied", template=template, error=error.message)
-            return False
-        return True
+        return template if found["is_ready"] else None
 
     async def prepare(self) -> None:
         """Return when what is done in the background is done, and there is a template if can be."""
@@ -248,6 +237,27 @@ class Templates:
         ):
             with suppress(StatementError):
                 await admin.execute(statement)
+
+
+async def copy(admin: TenantConnection, template: str, name: str) -> bool:
+    """Create the database as a copy of the template; tell whether that was possible.
+
+    What a copy holds is the template's until `take_over`.
+
+    Raises:
+        StatementError: the server can't do it now, in whichever way; or the database is there.
+    """
+    try:
+        await admin.execute(
+            QUERIES.copy.format(database=identifier(name), template=identifier(template))
+        )
+    except StatementError as error:
+        if error.is_passing or error.sqlstate == DUPLICATE_DATABASE:
+            raise
+        # The template was dropped just now, or somebody is in it.
+        log.warning("template_not_copied", template=template, error=error.message)
+        return False
+    return True
 
 
 async def take_over(server: PostgresServer, name: str) -> None:
