@@ -79,7 +79,8 @@ class Sessions:
                 if keep:
                     self._keep(dsn, session)
                 else:
-                    await session.close()
+                    # Its user has all answers: nobody waits for the server's process to end.
+                    session.terminate()
             finally:
                 self._in_use -= 1
 

@@ -110,6 +110,20 @@ async def test_who_wants_a_fresh_session_or_leaves_none_behind_logs_in(empty_dat
     assert len({kept, fresh, not_kept, last}) == 4
 
 
+async def test_a_session_that_is_not_kept_leaves_the_server(empty_database: str) -> None:
+    sessions = Sessions()
+
+    pid = await pid_of(sessions, empty_database, keep=False)
+
+    admin = await asyncpg.connect(empty_database)
+    still_there = "select exists (select from pg_stat_activity where pid = $1)"
+    async with asyncio.timeout(60):
+        while await admin.fetchval(still_there, pid):  # noqa: ASYNC110  # PostgreSQL tells no event
+            await asyncio.sleep(0)
+    await admin.close()
+    await sessions.aclose()
+
+
 async def test_a_session_that_was_cut_off_meanwhile_is_replaced_unnoticed(
     empty_database: str,
 ) -> None:
