@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pgworker.tenants.connection import TenantConnection
+    from pgworker.tenants.migrations import CanonicalSet
 
 # Raised by the script below when a row isn't true; in a class that no server uses.
 _NOT_TRUE: Final = "PW900"
@@ -26,16 +27,37 @@ _READ_ONLY: Final = "25006"
 class SmokeQueries(NamedTuple):
     """The statements of `sql/queries/tenant_smoke.sql`."""
 
+    versions_that_differ: str
     tables_without_row_level_security: str
 
 
 _QUERIES: Final = load(SmokeQueries, "queries/tenant_smoke.sql")
 
 
+async def everything_holds(connection: TenantConnection, canonical: CanonicalSet) -> bool:
+    """Ask in one call for what the checks below ask one by one, and for the history's versions.
+
+    False tells only that something doesn't hold, or can't be asked now: what, and why, each check
+    tells by itself.
+
+    Raises:
+        SmokeCheckFailed: a file of the assertions can't be used.
+    """
+    versions = ", ".join(f"'{migration.version}'" for migration in canonical.migrations)
+    scripts = (
+        _script("history", _QUERIES.versions_that_differ.format(versions=f"array[{versions}]")),
+        _script("row level security", _QUERIES.tables_without_row_level_security),
+        *_read_scripts(canonical.smoke_directory).values(),
+    )
+    try:
+        await connection.execute("".join(scripts))
+    except (StatementError, OutcomeUnknown):
+        return False
+    return True
+
+
 async def run_smoke_assertions(connection: TenantConnection, directory: Path) -> tuple[str, ...]:
     """Run every `*.sql` of a directory, one query in each; return the names of the files.
-
-    All in one call; when that fails, one after the other, so that an error names its file.
 
     An assertion holds when its query returns no row, or only rows whose first column is the
     boolean true. They run in a read-only transaction with time-outs, so that they are safe
@@ -51,13 +73,6 @@ async def run_smoke_assertions(connection: TenantConnection, directory: Path) ->
         Transient: the tenant was busy or couldn't be reached.
     """
     scripts = _read_scripts(directory)
-    if len(scripts) > 1:
-        try:
-            await connection.execute("".join(scripts.values()))
-        except (StatementError, OutcomeUnknown):
-            pass  # which of them, and why, each one tells by itself
-        else:
-            return tuple(scripts)
     for file, script in scripts.items():
         try:
             await connection.execute(script)

@@ -28,7 +28,11 @@ from pgworker.tenants.lint import lint
 from pgworker.tenants.migrations import Migration, history_is_complete, load_migrations
 from pgworker.tenants.postgres_connection import PostgresTenantConnection, connect_postgres
 from pgworker.tenants.schema import SyncReport, apply_migrations, read_history
-from pgworker.tenants.smoke import check_row_level_security, run_smoke_assertions
+from pgworker.tenants.smoke import (
+    check_row_level_security,
+    everything_holds,
+    run_smoke_assertions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -737,17 +741,49 @@ class Calls:
         await self._connection.execute(sql)
 
 
-async def test_assertions_that_hold_cost_one_call(
-    tenant: PostgresTenantConnection, tmp_path: Path
+async def test_a_finished_schema_is_proved_with_one_call(
+    tenant: PostgresTenantConnection,
 ) -> None:
-    for name in "abc":
-        (tmp_path / f"{name}.sql").write_text("select true")
+    await create_roles(tenant)
+    await sync(tenant, EXAMPLE)
     calls = Calls(tenant)
 
-    assert await run_smoke_assertions(calls, tmp_path) == ("a.sql", "b.sql", "c.sql")
+    assert await everything_holds(calls, load_migrations(EXAMPLE))
 
     (script,) = calls.scripts
-    assert script.count("begin read only") == 3
+    assert script.count("begin read only") == 5
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "drop schema supabase_migrations cascade",
+        "delete from supabase_migrations.schema_migrations where version = '20260101000000'",
+        "insert into supabase_migrations.schema_migrations (version) values ('20260101000001')",
+        "create table public.open_one ()",
+        "delete from app_settings",
+    ],
+    ids=["no history", "a version less", "a version more", "an open table", "an assertion"],
+)
+async def test_a_schema_of_which_something_does_not_hold_is_never_taken_for_finished(
+    tenant: PostgresTenantConnection, damage: str
+) -> None:
+    await create_roles(tenant)
+    await sync(tenant, EXAMPLE)
+    await tenant.execute(damage)
+
+    assert not await everything_holds(tenant, load_migrations(EXAMPLE))
+
+    assert await tenant.fetch("select 1 as answered") == [{"answered": 1}]
+
+
+async def test_what_can_not_be_asked_now_is_not_taken_for_true(empty_database: str) -> None:
+    async with connect_postgres(empty_database) as tenant:
+        (row,) = await tenant.fetch("select pg_backend_pid() as pid")
+        async with connect_postgres(empty_database) as admin:
+            await admin.execute(f"select pg_terminate_backend({row['pid']}, 10000)")
+
+        assert not await everything_holds(tenant, load_migrations(EXAMPLE))
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,15 @@ import asyncio
 
 from pgworker.errors import SmokeCheckFailed
 from pgworker.models import ClientStatus, Done, Outcome
-from pgworker.tenants.migrations import history_is_complete, load_migrations
+from pgworker.tenants.connection import TenantConnection
+from pgworker.tenants.migrations import CanonicalSet, history_is_complete, load_migrations
 from pgworker.tenants.phases.base import PhaseContext
 from pgworker.tenants.schema import read_history
-from pgworker.tenants.smoke import check_row_level_security, run_smoke_assertions
+from pgworker.tenants.smoke import (
+    check_row_level_security,
+    everything_holds,
+    run_smoke_assertions,
+)
 
 
 class SmokeChecks:
@@ -28,12 +33,24 @@ class SmokeChecks:
             asyncio.to_thread(load_migrations, ctx.settings.migrations_dir), ctx.credentials()
         )
         async with ctx.connect(credentials) as connection:
-            if not history_is_complete(canonical, await read_history(connection)):
-                raise SmokeCheckFailed(
-                    "the tenant's migration history is not complete: retry from schema_sync "
-                    f"with pgworker schema sync {ctx.client.id}"
-                )
-            await check_row_level_security(connection)
-            await run_smoke_assertions(connection, canonical.smoke_directory)
+            if not await everything_holds(connection, canonical):
+                await _tell_what_does_not(ctx, connection, canonical)
         await ctx.provider.check_services(ctx.ref, credentials)
         return Done()
+
+
+async def _tell_what_does_not(
+    ctx: PhaseContext, connection: TenantConnection, canonical: CanonicalSet
+) -> None:
+    """Run the checks one by one; whatever went wrong before may hold now.
+
+    Raises:
+        SmokeCheckFailed: names the check.
+    """
+    if not history_is_complete(canonical, await read_history(connection)):
+        raise SmokeCheckFailed(
+            "the tenant's migration history is not complete: retry from schema_sync "
+            f"with pgworker schema sync {ctx.client.id}"
+        )
+    await check_row_level_security(connection)
+    await run_smoke_assertions(connection, canonical.smoke_directory)
