@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import secrets
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
-from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets
+from pgworker.tenants.secrets import DATABASE_PASSWORD, Sealed, TenantSecrets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from pgworker.db.pool import Pool
@@ -57,6 +57,7 @@ class Intent:
         since_create: how long ago the newest of all creates was sent; None when none was: a
             tenant that is there all the same was made by somebody else, with another password.
         password_was_set: our password was given to the tenant afterwards.
+        password: of the tenant's database, made with the intent; None if somebody has lost it.
     """
 
     provider: str
@@ -67,6 +68,7 @@ class Intent:
     password_was_set: bool
     region: str | None = None
     plan: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 class Ledger:
@@ -84,9 +86,10 @@ class Ledger:
         What was committed first stands: a client's later wishes don't change what a create may
         have carried already.
         """
-        password = self._secrets.seal(job.client_id, DATABASE_PASSWORD, generate_password())
+        password = generate_password()
+        sealed = self._secrets.seal(job.client_id, DATABASE_PASSWORD, password)
         with translated():
-            await self._pool.execute(
+            are_new = await self._pool.fetchval(
                 TENANT_QUERIES.commit_intent,
                 job.id,
                 job.claim_token,
@@ -95,15 +98,34 @@ class Ledger:
                 name,
                 {"region": region, "plan": plan},
                 DATABASE_PASSWORD,
-                password.key_id,
-                password.nonce,
-                password.ciphertext,
+                sealed.key_id,
+                sealed.nonce,
+                sealed.ciphertext,
+            )
+        if are_new:
+            return Intent(
+                provider=provider,
+                name=name,
+                ref=None,
+                creates=0,
+                since_create=None,
+                password_was_set=False,
+                region=region,
+                plan=plan,
+                password=password,
             )
         intent = await self.intent_of(job.client_id)
         assert intent is not None
         return intent
 
-    async def fulfil(self, job: Job, tenant: Tenant, *, provisioning: dict[str, Any]) -> None:
+    async def fulfil(
+        self,
+        job: Job,
+        tenant: Tenant,
+        *,
+        provisioning: dict[str, Any],
+        done: Sequence[int] = (),
+    ) -> None:
         """Commit the ref at once, on the intent and on the client.
 
         Args:
@@ -111,6 +133,7 @@ class Ledger:
             tenant: what was found or created.
             provisioning: what was really got, for `additional_settings`. With the ref, because a
                 worker that dies right after it leaves a tenant that nobody asks again.
+            done: the steps that made it (`Steps.hand_over`).
         """
         with translated():
             await self._pool.execute(
@@ -121,6 +144,7 @@ class Ledger:
                 tenant.ref,
                 tenant.url,
                 provisioning,
+                list(done),
             )
 
     async def store_secrets(self, job: Job, fields: Mapping[str, str]) -> None:
@@ -130,10 +154,11 @@ class Ledger:
     async def intent_of(self, client_id: UUID) -> Intent | None:
         """Return what is meant or made for the client; None when nothing was meant yet."""
         with translated():
-            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id)
+            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
         if row is None:
             return None
         seconds = row["seconds_since_create"]
+        sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
         return Intent(
             provider=row["provider"],
             name=row["name"],
@@ -143,6 +168,11 @@ class Ledger:
             password_was_set=row["password_was_set"],
             region=row["request"].get("region"),
             plan=row["request"].get("plan"),
+            password=(
+                None
+                if row["key_id"] is None
+                else self._secrets.open(client_id, DATABASE_PASSWORD, sealed)
+            ),
         )
 
 

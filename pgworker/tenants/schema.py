@@ -25,7 +25,7 @@ from pgworker.tenants.migrations import AppliedMigration, plan
 from pgworker.tenants.steps import NoSteps, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.migrations import CanonicalSet, Migration
@@ -91,13 +91,17 @@ async def apply_migrations(
     steps = steps or NoSteps()
     history = await read_history(connection)
     pending = plan(canonical, history, include_all=include_all)
-    await steps.found(Step.APPLY_MIGRATION, [row.version for row in history])
+    found = [row.version for row in history]
+    if not pending:
+        await steps.found(Step.APPLY_MIGRATION, found)
     applied: list[str] = []
     if pending and not _is_complete_table(history):
         await _run(connection, scripts.CREATE_HISTORY, "the migration history can't be created")
     while pending:
         migration = pending[0]
-        if await _apply(connection, migration, steps):
+        is_ours = await _apply(connection, migration, steps, found=found)
+        found = []
+        if is_ours:
             applied.append(migration.version)
             if on_applied is not None:
                 await on_applied(migration)
@@ -113,10 +117,12 @@ def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
     return any(row.name is not None and row.statements is not None for row in history)
 
 
-async def _apply(connection: TenantConnection, migration: Migration, steps: Steps) -> bool:
+async def _apply(
+    connection: TenantConnection, migration: Migration, steps: Steps, *, found: Sequence[str]
+) -> bool:
     """Apply one file; False when its row was there already and nothing was run."""
     try:
-        async with steps.taking(Step.APPLY_MIGRATION, migration.version):
+        async with steps.taking(Step.APPLY_MIGRATION, migration.version, found=found):
             if migration.transactional:
                 await connection.execute(scripts.transaction(migration))
             else:

@@ -109,6 +109,14 @@ class TenantSecrets:
         """Encrypt a field, for whoever stores it with something else."""
         return self._vault.seal(client_id, name, value)
 
+    def open(self, client_id: UUID, name: str, sealed: Sealed) -> str:
+        """Decrypt a field, for whoever has read it with something else.
+
+        Raises:
+            BadConfiguration: as `Vault.open`.
+        """
+        return self._vault.open(client_id, name, sealed)
+
     async def put(
         self,
         client_id: UUID,

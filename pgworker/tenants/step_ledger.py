@@ -28,8 +28,9 @@ MUST_LEAVE_WITHIN = timedelta(seconds=10)
 class StepLedger:
     """`Steps` in the platform's database. One statement before each step, one after the last.
 
-    That a step has happened is told with the beginning of the next one, or by `flush`: who dies in
-    between leaves it as intended, and the next look finds it.
+    That a step has happened is told with the beginning of the next one, with what comes of it
+    (`Ledger.fulfil`), or by `flush`: who dies in between leaves it as intended, and the next look
+    finds it.
     """
 
     def __init__(self, pool: Pool, client_id: UUID, job: Job | None) -> None:
@@ -40,14 +41,25 @@ class StepLedger:
 
     @asynccontextmanager
     async def taking(
-        self, step: Step, target: str, *, takes_at_most: timedelta | None = None
+        self,
+        step: Step,
+        target: str,
+        *,
+        takes_at_most: timedelta | None = None,
+        found: Sequence[str] = (),
     ) -> AsyncIterator[float]:
         """As `Steps.taking`."""
         asked_at = time.monotonic()
         hold_for = None if takes_at_most is None else MUST_LEAVE_WITHIN + takes_at_most
         with translated():
             step_id: int = await self._pool.fetchval(
-                TENANT_QUERIES.begin_step, *self._who, step, target, hold_for, self._done
+                TENANT_QUERIES.begin_step,
+                *self._who,
+                step,
+                target,
+                hold_for,
+                self._done,
+                list(found),
             )
         self._done = []
         try:
@@ -65,11 +77,15 @@ class StepLedger:
         with translated():
             await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
 
+    def hand_over(self) -> list[int]:
+        """As `Steps.hand_over`."""
+        done, self._done = self._done, []
+        return done
+
     async def flush(self) -> None:
         """Record what has happened and isn't recorded yet."""
-        if self._done:
-            await self._end(self._done, "done")
-            self._done = []
+        if done := self.hand_over():
+            await self._end(done, "done")
 
     async def _end(self, step_ids: Sequence[int], state: str) -> None:
         with translated():

@@ -25,7 +25,12 @@ class Steps(Protocol):
     """The ledger of one job's steps, as who takes them sees it."""
 
     def taking(
-        self, step: Step, target: str, *, takes_at_most: timedelta | None = None
+        self,
+        step: Step,
+        target: str,
+        *,
+        takes_at_most: timedelta | None = None,
+        found: Sequence[str] = (),
     ) -> AbstractAsyncContextManager[float]:
         """Commit that the step is about to be taken, and how it ended.
 
@@ -40,6 +45,7 @@ class Steps(Protocol):
             step: what is done.
             target: to what.
             takes_at_most: the request's time limit; the lease is made to last longer.
+            found: other targets of the step, as `found` takes them.
 
         Raises:
             LeaseLost: somebody else holds the job now; the step must not be taken.
@@ -48,6 +54,10 @@ class Steps(Protocol):
 
     async def found(self, step: Step, targets: Sequence[str]) -> None:
         """Record what a look outside has found: these did happen."""
+        ...
+
+    def hand_over(self) -> list[int]:
+        """Return the steps that have happened, to a statement that records them along with more."""
         ...
 
 
@@ -61,9 +71,14 @@ class NoSteps:
         target: str,  # noqa: ARG002
         *,
         takes_at_most: timedelta | None = None,  # noqa: ARG002
+        found: Sequence[str] = (),  # noqa: ARG002
     ) -> AsyncIterator[float]:
         """Do nothing before and after."""
         yield math.inf
 
     async def found(self, step: Step, targets: Sequence[str]) -> None:
         """Do nothing."""
+
+    def hand_over(self) -> list[int]:
+        """Return nothing."""
+        return []

@@ -18,8 +18,9 @@ inner join public.clients as client on asked.client_id = client.id
 left join pgworker.intents as intent on client.id = intent.client_id and intent.kind = 'tenant';
 
 -- name: commit_intent
--- The client's intent and the password that goes with it: made now, or as an earlier try left them.
--- By who holds the job, or PW001; so do `fulfil` and `secrets.put`, one statement each.
+-- The client's intent and the password that goes with it: made now, or as an earlier try left them;
+-- tells whether both are new. By who holds the job, or PW001; so do `fulfil` and `secrets.put`, one
+-- statement each.
 with held as materialized (
     select pgworker.hold($1, $2)
 ),
@@ -34,22 +35,28 @@ password as (
         $10 as ciphertext
     from held
     on conflict (client_id, field) do nothing
+    returning field
+),
+
+intent as (
+    insert into pgworker.intents (client_id, kind, provider, name, request)
+    select
+        $3 as client_id,
+        'tenant' as kind,
+        $4 as provider,
+        $5 as name,
+        $6 as request
+    from held
+    on conflict (client_id, kind) do nothing
+    returning name
 )
 
-insert into pgworker.intents (client_id, kind, provider, name, request)
-select
-    $3 as client_id,
-    'tenant' as kind,
-    $4 as provider,
-    $5 as name,
-    $6 as request
-from held
-on conflict (client_id, kind) do nothing;
+select exists (select from intent) and exists (select from password) as are_new;
 
 -- name: intent_of
--- What was meant for the client, and what became of it. Creates count from the last time that a
--- person put the job in line: who did so has looked, and allows further ones. A refused one made
--- nothing.
+-- What was meant for the client, with which password, and what became of it. Creates count from the
+-- last time that a person put the job in line: who did so has looked, and allows further ones. A
+-- refused one made nothing.
 with taken as (
     select
         max(step.intended_at) filter (where step.step = 'create_project') as created_at,
@@ -81,13 +88,24 @@ select
     intent.ref,
     extract(epoch from now() - taken.created_at)::double precision as seconds_since_create,
     taken.creates,
-    taken.password_was_set
+    taken.password_was_set,
+    password.key_id,
+    password.nonce,
+    password.ciphertext
 from pgworker.intents as intent
 cross join taken
+left join pgworker.tenant_secrets as password
+    on intent.client_id = password.client_id and password.field = $2
 where intent.client_id = $1 and intent.kind = 'tenant';
 
 -- name: begin_step
-select pgworker.begin_step($1, $2, $3, $4, $5, $6, $7);
+-- What a look has found of the same step, at other targets, is told along.
+with found as materialized (
+    select pgworker.find_steps($1, $2, $3, $4, $8)
+)
+
+select pgworker.begin_step($1, $2, $3, $4, $5, $6, $7)
+from found;
 
 -- name: end_step
 select pgworker.end_step($1, $2, $3, $4, $5);
@@ -97,9 +115,9 @@ select pgworker.find_steps($1, $2, $3, $4, $5);
 
 -- name: fulfil
 -- What the intent was for exists; its ref is never taken back. The ref, and what was really got,
--- are on the client at once, whatever becomes of the phase.
+-- are on the client at once, whatever becomes of the phase. The steps that made it are told along.
 with held as materialized (
-    select pgworker.hold($1, $2)
+    select pgworker.end_step($3, $1, $2, $7, 'done')
 ),
 
 intent as (

@@ -172,7 +172,8 @@ async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
     assert (intent.creates, intent.ref, intent.since_create) == (0, None, None)
     assert intent.region == "eu-central-1"
     stored = await held.secrets.of_client(held.client_id)
-    assert stored.keys() == {DATABASE_PASSWORD}
+    assert stored == {DATABASE_PASSWORD: intent.password}
+    assert await held.ledger.intent_of(held.client_id) == intent
 
 
 async def test_what_was_meant_first_stands_when_the_clients_wishes_change(
@@ -188,11 +189,29 @@ async def test_what_was_meant_first_stands_when_the_clients_wishes_change(
 
 
 async def test_the_password_of_an_intent_is_never_replaced(held: LedgerInTest) -> None:
-    await held.commit()
+    first = await held.commit()
     stored = await held.secrets.of_client(held.client_id)
-    await held.commit()
+    again = await held.commit()
 
     assert await held.secrets.of_client(held.client_id) == stored
+    assert again.password == first.password == stored[DATABASE_PASSWORD]
+
+
+async def test_a_password_that_was_there_before_the_intent_is_the_intents(
+    held: LedgerInTest,
+) -> None:
+    await held.secrets.put(held.client_id, {DATABASE_PASSWORD: "an earlier one"})
+
+    intent = await held.commit()
+
+    assert intent.password == "an earlier one"
+    assert await held.secrets.of_client(held.client_id) == {DATABASE_PASSWORD: intent.password}
+
+
+async def test_an_intent_does_not_show_its_password(held: LedgerInTest) -> None:
+    intent = await held.commit()
+
+    assert str(intent.password) not in repr(intent)
 
 
 async def test_a_person_who_retries_allows_further_creates(held: LedgerInTest) -> None:
@@ -231,6 +250,19 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
     intent = await held.ledger.intent_of(held.client_id)
     assert intent is not None
     assert (intent.provider, intent.ref) == ("supabase", TENANT.ref)
+
+
+async def test_the_ref_comes_with_the_step_that_made_it(held: LedgerInTest) -> None:
+    await held.commit()
+    steps = StepLedger(held.pool, held.client_id, held.job)
+    async with steps.taking(Step.CREATE_PROJECT, "pgworker-abc"):
+        pass
+
+    await held.ledger.fulfil(held.job, TENANT, provisioning={}, done=steps.hand_over())
+
+    assert await held.pool.fetchval("select state from pgworker.steps") == "done"
+    await held.lose_the_job()
+    await steps.flush()  # there is nothing left to tell, or it would be refused
 
 
 async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:

@@ -133,6 +133,20 @@ async def test_a_step_without_an_outcome_is_done_once_a_look_has_found_it(
     assert await held.rows() == [("create_project", "a", "done")]
 
 
+async def test_the_beginning_of_a_step_tells_what_a_look_has_found_before(held: Held) -> None:
+    for target in ("1", "2"):
+        with pytest.raises(OutcomeUnknown):
+            async with held.steps.taking(Step.APPLY_MIGRATION, target):
+                raise OutcomeUnknown("timed out")
+
+    async with held.steps.taking(Step.APPLY_MIGRATION, "2", found=["0", "1"]):
+        assert await held.rows() == [
+            ("apply_migration", "1", "done"),
+            ("apply_migration", "2", "repeated"),
+            ("apply_migration", "2", "intended"),
+        ]
+
+
 async def test_a_step_that_is_begun_again_shows_that_nothing_was_found_of_the_first(
     held: Held,
 ) -> None:

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from pgworker.errors import OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.models import ClientStatus, Done, Outcome, Snooze
+from pgworker.tenants.at_once import at_once
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.phases.base import PhaseContext
-from pgworker.tenants.providers.base import TenantState
-from pgworker.tenants.secrets import DATABASE_PASSWORD
+from pgworker.tenants.providers.base import Credentials, TenantState
 from pgworker.tenants.steps import Step
 
 CONFIRM_SOONER = 5
@@ -57,7 +57,8 @@ class AwaitProject:
             return _look_again(ctx, waited, seen.answer, looks=looks)
         intent = await ctx.ledger.intent_of(ctx.client.id)
         assert intent is not None, "create_project comes first"
-        password = (await ctx.credentials()).fields[DATABASE_PASSWORD]
+        assert intent.password is not None, "it is committed with the intent"
+        password = intent.password
         try:
             if intent.since_create is None and not intent.password_was_set:
                 # Made by somebody else (a platform restored from a backup, for one): no create of
@@ -80,11 +81,16 @@ class AwaitProject:
         ctx.log.info("password_set", project_ref=ctx.ref)
 
     async def _take_over(self, ctx: PhaseContext, password: str) -> None:
-        """Store the tenant's credentials, then use them once."""
+        """Store the tenant's credentials, and use them once."""
         credentials = await ctx.provider.credentials(ctx.ref, password, ctx.steps)
-        await ctx.ledger.store_secrets(ctx.job, credentials.fields)
-        async with ctx.connect(credentials) as connection:
-            await connection.fetch("select 1 as answered")
+        await at_once(
+            ctx.ledger.store_secrets(ctx.job, credentials.fields), _log_in(ctx, credentials)
+        )
+
+
+async def _log_in(ctx: PhaseContext, credentials: Credentials) -> None:
+    async with ctx.connect(credentials) as connection:
+        await connection.fetch("select 1 as answered")
 
 
 def _look_again(

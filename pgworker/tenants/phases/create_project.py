@@ -9,7 +9,6 @@ from pgworker.models import ClientStatus, Done, Outcome, Snooze
 from pgworker.tenants.ledger import Intent
 from pgworker.tenants.phases.base import PhaseContext
 from pgworker.tenants.providers.base import Tenant, TenantRequest
-from pgworker.tenants.secrets import DATABASE_PASSWORD
 from pgworker.tenants.steps import Step
 
 # Who loses the lease while the request is under way would be the classic duplicate.
@@ -60,7 +59,12 @@ class CreateProject:
                 return wait
             tenant = await self._create(ctx, intent)
         try:
-            await ctx.ledger.fulfil(ctx.job, tenant, provisioning=_got(ctx, tenant))
+            await ctx.ledger.fulfil(
+                ctx.job,
+                tenant,
+                provisioning=_got(ctx, tenant),
+                done=ctx.steps.hand_over(),
+            )
         except LeaseLost:
             # Whoever holds the job now finds it by its name; this is for the log's reader.
             ctx.log.warning("project_left_to_the_next_holder", project_ref=tenant.ref)
@@ -69,7 +73,7 @@ class CreateProject:
         return Done()
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
-        stored = await ctx.credentials()
+        assert intent.password is not None, "it is committed with the intent"
         # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
         # try finds it by the name that was committed first.
         async with ctx.steps.taking(
@@ -79,7 +83,7 @@ class CreateProject:
                 TenantRequest(
                     client_id=ctx.client.id,
                     name=intent.name,
-                    database_password=stored.fields[DATABASE_PASSWORD],
+                    database_password=intent.password,
                     region=intent.region,
                     plan=intent.plan,
                     must_leave_before=must_leave_before,
