@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from pgworker.models import ClientPatch, ClientStatus, Done, Outcome
-from pgworker.tenants.migrations import Migration, load_migrations
+from pgworker.tenants.at_once import at_once
+from pgworker.tenants.canonical import canonical_set
+from pgworker.tenants.migrations import Migration
 from pgworker.tenants.phases.base import PhaseContext
 from pgworker.tenants.schema import apply_migrations
 
@@ -23,8 +23,8 @@ class SchemaSync:
             MigrationRefused, MigrationFailed: name the file, and line where there is one.
         """
         # Read again at each run: a mended file is picked up by a retry.
-        canonical, credentials = await asyncio.gather(
-            asyncio.to_thread(load_migrations, ctx.settings.migrations_dir), ctx.credentials()
+        canonical, credentials = await at_once(
+            canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
 
         async def tell(migration: Migration) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from pgworker.errors import SmokeCheckFailed
 from pgworker.models import ClientStatus, Done, Outcome
+from pgworker.tenants.at_once import at_once
+from pgworker.tenants.canonical import canonical_set
 from pgworker.tenants.connection import TenantConnection
-from pgworker.tenants.migrations import CanonicalSet, history_is_complete, load_migrations
+from pgworker.tenants.migrations import CanonicalSet, history_is_complete
 from pgworker.tenants.phases.base import PhaseContext
 from pgworker.tenants.schema import read_history
 from pgworker.tenants.smoke import (
@@ -29,8 +29,8 @@ class SmokeChecks:
         Raises:
             SmokeCheckFailed: names the check.
         """
-        canonical, credentials = await asyncio.gather(
-            asyncio.to_thread(load_migrations, ctx.settings.migrations_dir), ctx.credentials()
+        canonical, credentials = await at_once(
+            canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
         async with ctx.connect(credentials) as connection:
             if not await everything_holds(connection, canonical):
