@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -50,6 +50,14 @@ class Sessions:
         self._slots = asyncio.Semaphore(at_once)
         self._in_use = 0
         self._kept: OrderedDict[int, _Kept] = OrderedDict()  # oldest first
+        self._expected: dict[str, asyncio.Task[None]] = {}
+
+    def expect(self, dsn: str) -> None:
+        """Begin to log in for somebody who comes soon; what goes wrong is told when they come."""
+        if dsn not in self._expected:
+            login = asyncio.create_task(self._log_in(dsn), name="expected session")
+            self._expected[dsn] = login
+            login.add_done_callback(lambda _: self._expected.pop(dsn))
 
     @asynccontextmanager
     async def lend(
@@ -66,6 +74,8 @@ class Sessions:
         Raises:
             JobError: as `connect_postgres`.
         """
+        if dsn in self._expected:
+            await asyncio.wait([self._expected[dsn]])
         async with self._slots:
             self._in_use += 1
             try:
@@ -79,15 +89,28 @@ class Sessions:
                 if keep:
                     self._keep(dsn, session)
                 else:
-                    # Its user has all answers: nobody waits for the server's process to end.
+                    # Its user has all answers.
                     session.terminate()
             finally:
                 self._in_use -= 1
 
     async def aclose(self) -> None:
-        """Close what is kept."""
+        """Close what is kept, and what would be."""
+        for login in tuple(self._expected.values()):
+            login.cancel()
+        if self._expected:
+            await asyncio.wait(self._expected.values())
         while self._kept:
             await self._close_oldest()
+
+    async def _log_in(self, dsn: str) -> None:
+        async with self._slots:
+            self._in_use += 1
+            try:
+                with suppress(JobError):
+                    self._keep(dsn, await self._open(dsn))
+            finally:
+                self._in_use -= 1
 
     async def _find(self, dsn: str) -> PostgresTenantConnection | None:
         """Return one that was kept and still answers."""
@@ -116,7 +139,8 @@ class Sessions:
 
     async def _open(self, dsn: str) -> PostgresTenantConnection:
         while self._kept and self._in_use + len(self._kept) > self._at_once:
-            await self._close_oldest()
+            # Nobody waits for the server's process to end.
+            self._take_oldest().session.terminate()
         return await open_postgres(dsn)
 
     def _keep(self, dsn: str, session: PostgresTenantConnection) -> None:
@@ -129,9 +153,13 @@ class Sessions:
     def _let_go(self, key: int) -> None:
         self._kept.pop(key).session.terminate()
 
-    async def _close_oldest(self) -> None:
+    def _take_oldest(self) -> _Kept:
         _, kept = self._kept.popitem(last=False)
         kept.until.cancel()
+        return kept
+
+    async def _close_oldest(self) -> None:
+        kept = self._take_oldest()
         done, _ = await asyncio.wait([kept.is_as_new], timeout=SIGN_OF_LIFE.total_seconds())
         if done:
             await kept.session.close()

@@ -23,11 +23,10 @@ select
     not exists (
         select 1
         from pg_catalog.pg_shdepend as dependency
-        inner join pg_catalog.pg_roles as role on dependency.refobjid = role.oid
         where
             dependency.dbid = database.oid
             and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-            and starts_with(role.rolname, 'template_pgw_')
+            and starts_with(pg_catalog.pg_get_userbyid(dependency.refobjid), 'template_pgw_')
     ) as is_taken_over
 from pg_catalog.pg_database as database
 where database.datname = {name}; -- noqa: PRS
@@ -51,11 +50,10 @@ with named_database as (
         not exists (
             select 1
             from pg_catalog.pg_shdepend as dependency
-            inner join pg_catalog.pg_roles as role on dependency.refobjid = role.oid
             where
                 dependency.dbid = database.oid
                 and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-                and starts_with(role.rolname, 'template_pgw_')
+                and starts_with(pg_catalog.pg_get_userbyid(dependency.refobjid), 'template_pgw_')
         ) as is_taken_over
     from pg_catalog.pg_database as database
     where database.datname ~ '^pgw_[0-9a-f]{32}$'
@@ -80,11 +78,13 @@ order by name;
 -- name: create_roles
 -- The owner, who can't log in yet, and the roles that canonical migrations grant to
 -- (as a Supabase project has them). Roles belong to the whole server, and another worker
--- may be making them at this moment.
+-- may be making them at this moment. Waits for no disk: CREATE DATABASE does, which comes next.
 do $create_roles$
 declare
     v_role text;
 begin
+    perform pg_catalog.set_config('synchronous_commit', 'off', true);
+
     foreach v_role in array array['anon', 'authenticated', 'service_role'] loop
         if not exists (select 1 from pg_catalog.pg_roles where rolname = v_role) then
             begin

@@ -82,13 +82,12 @@ declare
     v_schema text;
 begin
     for v_role in
-        select distinct role.oid
+        select distinct dependency.refobjid
         from pg_catalog.pg_shdepend as dependency
-        inner join pg_catalog.pg_roles as role on dependency.refobjid = role.oid
         where
             dependency.dbid = v_database
             and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-            and starts_with(role.rolname, 'template_pgw_')
+            and starts_with(pg_catalog.pg_get_userbyid(dependency.refobjid), 'template_pgw_')
     loop
         -- Schemas first: unless a superuser says so, an owner must have the right to create where
         -- its objects are.

@@ -110,6 +110,63 @@ async def test_who_wants_a_fresh_session_or_leaves_none_behind_logs_in(empty_dat
     assert len({kept, fresh, not_kept, last}) == 4
 
 
+async def test_who_is_expected_finds_a_session_that_was_opened_meanwhile(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    sessions = Sessions(kept_for=timedelta(minutes=1))
+
+    sessions.expect(empty_database)
+    sessions.expect(empty_database)
+    first = await pid_of(sessions, empty_database)
+
+    assert counting.most == 1
+    assert await pid_of(sessions, empty_database) == first
+    await sessions.aclose()
+    assert counting.now == 0
+
+
+async def test_a_refusal_of_who_is_expected_is_told_when_they_come(empty_database: str) -> None:
+    sessions = Sessions()
+    nowhere = empty_database.rpartition("/")[0] + "/no_such_database"
+
+    sessions.expect(nowhere)
+
+    with pytest.raises(Permanent, match="3D000"):
+        await pid_of(sessions, nowhere)
+    await sessions.aclose()
+
+
+async def test_who_is_expected_takes_a_place_like_anybody_else(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    sessions = Sessions(at_once=2)
+    users = [f"{empty_database}?application_name=user{number}" for number in range(5)]
+
+    for user in users:
+        sessions.expect(user)
+    await asyncio.gather(*(pid_of(sessions, user) for user in users))
+
+    assert counting.most == 2
+    await sessions.aclose()
+    assert counting.now == 0
+
+
+async def test_nobody_is_expected_any_more_when_all_is_closed(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(monkeypatch)
+    sessions = Sessions(kept_for=timedelta(minutes=1))
+
+    sessions.expect(empty_database)
+    await asyncio.sleep(0)
+    await sessions.aclose()
+
+    assert counting.now == 0
+    assert {task.get_name() for task in asyncio.all_tasks()} & {"expected session"} == set()
+
+
 async def test_a_session_that_is_not_kept_leaves_the_server(empty_database: str) -> None:
     sessions = Sessions()
 
@@ -183,6 +240,24 @@ async def test_a_session_whose_user_failed_is_not_lent_again(empty_database: str
     await sessions.aclose()
 
 
+async def test_a_session_that_can_not_be_cleaned_up_is_not_lent_again(
+    empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = Sessions(kept_for=timedelta(minutes=1))
+    execute = PostgresTenantConnection.execute
+
+    async def refused(session: PostgresTenantConnection, statement: str) -> None:
+        if statement == module.CLEAN_UP:
+            raise StatementError("refused", sqlstate="42501")
+        await execute(session, statement)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresTenantConnection, "execute", refused)
+        first = await pid_of(sessions, empty_database)
+        assert await pid_of(sessions, empty_database) != first
+    await sessions.aclose()
+
+
 class Counting:
     """Counts the sessions that are open."""
 
@@ -192,7 +267,11 @@ class Counting:
         async def opening(dsn: str) -> PostgresTenantConnection:
             self.now += 1
             self.most = max(self.most, self.now)
-            return await open_postgres(dsn)
+            try:
+                return await open_postgres(dsn)
+            except BaseException:
+                self.now -= 1
+                raise
 
         monkeypatch.setattr(module, "open_postgres", opening)
         close, terminate = PostgresTenantConnection.close, PostgresTenantConnection.terminate

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pgworker.db.queries import load
-from pgworker.errors import CredentialRefused, JobError, Permanent
+from pgworker.errors import CredentialRefused, Permanent
 from pgworker.tenants.at_once import at_once
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.providers.base import (
@@ -22,7 +21,7 @@ from pgworker.tenants.providers.base import (
 )
 from pgworker.tenants.providers.postgres_server import PostgresServer, identifier, literal
 from pgworker.tenants.providers.postgres_template import (
-    DUPLICATE_DATABASE,
+    ALREADY_THERE,
     Templates,
     copy,
     take_over,
@@ -145,7 +144,10 @@ class PostgresProvider:
                 if not is_copy:
                     await admin.execute(QUERIES.close_database.format(database=identifier(name)))
             if is_copy:
-                await at_once(take_over(self._server, name), self._log_in(name, password))
+                async with self._server.admin(name) as inside:
+                    # `await_project` comes next. We are in first: two logins hinder each other.
+                    self._server.expect_tenant(name, password)
+                    await take_over(inside, name)
         return self._tenant(name)
 
     async def _find_template(self) -> str | None:
@@ -160,18 +162,12 @@ class PostgresProvider:
                 return True
             await admin.execute(QUERIES.create_database.format(database=identifier(name)))
         except StatementError as error:
-            if error.sqlstate != DUPLICATE_DATABASE:
+            if error.sqlstate not in ALREADY_THERE:
                 raise
             # An earlier try's, or made in this very moment: whose is it? We touch ours only.
             found = await _look_up(admin, name)
             return found is not None and not found["is_taken_over"]
         return False
-
-    async def _log_in(self, name: str, password: str) -> None:
-        """Log in as the owner: `await_project` finds the session, if it comes at once."""
-        with suppress(JobError):  # it will be told there
-            async with self._server.tenant(name, password):
-                pass
 
     async def observe(self, ref: str) -> Observation:
         """Look whether the database is there; one that is there is up."""

@@ -78,6 +78,10 @@ class PostgresServer:
         """Be the owner of a tenant's database, in that database; `keep` as `Sessions.lend`."""
         return self._sessions.lend(self.dsn(ref, password), keep=keep)
 
+    def expect_tenant(self, ref: str, password: str) -> None:
+        """Begin to log in as the owner, who will come soon."""
+        self._sessions.expect(self.dsn(ref, password))
+
     def dsn(self, ref: str, password: str | None) -> str:
         """Return the tenant's DSN on the server, with the server's own options.
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pgworker.db.queries import load
 from pgworker.errors import JobError, MigrationRefused, OutcomeUnknown, Permanent, Transient
 from pgworker.telemetry import get_logger
+from pgworker.tenants.canonical import canonical_set
 from pgworker.tenants.connection import StatementError
-from pgworker.tenants.migrations import CanonicalSet, load_migrations
+from pgworker.tenants.migrations import CanonicalSet
 from pgworker.tenants.portable import created_extensions, portable_part
 from pgworker.tenants.providers.postgres_server import PostgresServer, identifier, literal
 from pgworker.tenants.schema import apply_migrations
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 # which they are made, or the history table, changes.
 LAYOUT: Final = 1
 
-# SQLSTATE (PostgreSQL 18, appendix A).
-DUPLICATE_DATABASE: Final = "42P04"
+# SQLSTATEs of a CREATE DATABASE that comes too late (PostgreSQL 18, appendix A): the database was
+# there, or somebody else's create of it has ended first.
+ALREADY_THERE: Final = frozenset({"42P04", "23505"})
 
 log = get_logger()
 
@@ -132,7 +134,7 @@ class Templates:
     async def _read(self) -> _Recipe | None:
         """Return what to make; None when no file can be copied, or the set can't be read."""
         try:
-            canonical = await asyncio.to_thread(load_migrations, self._directory)
+            canonical = await canonical_set(self._directory)
         except MigrationRefused:
             return None  # schema_sync will say so
         if self._recipe is None or self._recipe.canonical != canonical:
@@ -216,7 +218,8 @@ class Templates:
             await admin.execute(
                 QUERIES.copy.format(database=identifier(trial), template=identifier(draft))
             )
-            await take_over(self._server, trial)
+            async with self._server.admin(trial) as inside:
+                await take_over(inside, trial)
         except (JobError, StatementError):
             await self._drop(admin, trial)
             raise
@@ -252,7 +255,7 @@ async def copy(admin: TenantConnection, template: str, name: str) -> bool:
             QUERIES.copy.format(database=identifier(name), template=identifier(template))
         )
     except StatementError as error:
-        if error.is_passing or error.sqlstate == DUPLICATE_DATABASE:
+        if error.is_passing or error.sqlstate in ALREADY_THERE:
             raise
         # The template was dropped just now, or somebody is in it.
         log.warning("template_not_copied", template=template, error=error.message)
@@ -260,14 +263,17 @@ async def copy(admin: TenantConnection, template: str, name: str) -> bool:
     return True
 
 
-async def take_over(server: PostgresServer, name: str) -> None:
+async def take_over(inside: TenantConnection, name: str) -> None:
     """Give all that is in a copy to the copy's owner, and close it to others. Safe to repeat.
 
+    Args:
+        inside: our own session in the copy.
+        name: of the copy, and of its owner.
+
     Raises:
-        JobError: the server doesn't let us, or not now; or something would be left behind.
+        StatementError: the server doesn't let us, or not now; or something would be left behind.
     """
-    async with server.admin(name) as inside:
-        await inside.execute(QUERIES.take_over.format(name=literal(name)))
+    await inside.execute(QUERIES.take_over.format(name=literal(name)))
 
 
 def _tell_of_a_bug(task: asyncio.Task[None]) -> None:
