@@ -1,9 +1,12 @@
 -- name: put
 -- Fields of a client, by who holds the job, or PW001; without a job they are a person's.
 -- Overwrites: a repeated phase leaves one value, the newest. In the order in which `not_under_key`
--- locks them, so that the two never deadlock.
+-- locks them, so that the two never deadlock. Who holds the job waits for no disk: the transition
+-- that ends the phase does, and waits for what was committed before it.
 with held as materialized (
-    select pgworker.hold($1, $2)
+    select
+        pgworker.hold($1, $2) as is_held,
+        set_config('synchronous_commit', 'off', true) as is_relaxed
     where $1 is not null
 )
 

@@ -20,9 +20,12 @@ left join pgworker.intents as intent on client.id = intent.client_id and intent.
 -- name: commit_intent
 -- The client's intent and the password that goes with it: made now, or as an earlier try left them;
 -- tells whether both are new. By who holds the job, or PW001; so do `fulfil` and `secrets.put`, one
--- statement each.
+-- statement each. Waits for no disk: `begin_step` comes before anything is made outside, and waits
+-- for all that was committed before it.
 with held as materialized (
-    select pgworker.hold($1, $2)
+    select
+        pgworker.hold($1, $2) as is_held,
+        set_config('synchronous_commit', 'off', true) as is_relaxed
 ),
 
 password as (
@@ -108,7 +111,14 @@ select pgworker.begin_step($1, $2, $3, $4, $5, $6, $7)
 from found;
 
 -- name: end_step
-select pgworker.end_step($1, $2, $3, $4, $5);
+-- Waits for no disk: the job's next transition does, and waits for what was committed before it. A
+-- server that crashes in between forgets both, and whoever goes on looks.
+with relaxed as materialized (
+    select set_config('synchronous_commit', 'off', true) as is_relaxed
+)
+
+select pgworker.end_step($1, $2, $3, $4, $5)
+from relaxed;
 
 -- name: find_steps
 select pgworker.find_steps($1, $2, $3, $4, $5);

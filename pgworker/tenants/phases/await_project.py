@@ -90,7 +90,7 @@ class AwaitProject:
 
 async def _log_in(ctx: PhaseContext, credentials: Credentials) -> None:
     async with ctx.connect(credentials) as connection:
-        await connection.fetch("select 1 as answered")
+        await connection.execute("select 1 as answered")
 
 
 def _look_again(
