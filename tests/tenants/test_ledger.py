@@ -15,7 +15,7 @@ from pgworker.db.pool import open_pool
 from pgworker.errors import LeaseLost, OutcomeUnknown
 from pgworker.models import Job
 from pgworker.queue.jobs import Jobs
-from pgworker.tenants.ledger import Intent, Ledger, generate_password
+from pgworker.tenants.ledger import TENANT_QUERIES, Intent, Ledger, generate_password
 from pgworker.tenants.providers.base import Tenant
 from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets, Vault
 from pgworker.tenants.step_ledger import StepLedger
@@ -263,6 +263,42 @@ async def test_the_ref_comes_with_the_step_that_made_it(held: LedgerInTest) -> N
     assert await held.pool.fetchval("select state from pgworker.steps") == "done"
     await held.lose_the_job()
     await steps.flush()  # there is nothing left to tell, or it would be refused
+
+
+async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
+    held: LedgerInTest,
+) -> None:
+    """Before something leaves, and when a person acts, nothing comes later."""
+    await held.commit()
+    who, step = (held.client_id, held.job.id, held.job.claim_token), Step.CREATE_PROJECT
+
+    async def begin_step(connection: Any) -> None:
+        await connection.fetchval(TENANT_QUERIES.begin_step, *who, step, "x", None, [], [])
+
+    async def end_step(connection: Any) -> None:
+        await connection.fetchval(TENANT_QUERIES.end_step, *who, [], "done")
+
+    async def of_the_holder(connection: Any) -> None:
+        await held.secrets.put(held.client_id, {"dsn": "x"}, job=held.job, connection=connection)
+
+    async def of_a_person(connection: Any) -> None:
+        await held.secrets.put(held.client_id, {"dsn": "x"}, connection=connection)
+
+    waits = {}
+    for write in (begin_step, end_step, of_the_holder, of_a_person):
+        async with held.pool.acquire() as connection, connection.transaction():
+            await connection.execute("set local synchronous_commit = on")
+            await write(connection)
+            waits[write.__name__] = await connection.fetchval(
+                "select current_setting('synchronous_commit')"
+            )
+
+    assert waits == {
+        "begin_step": "on",
+        "end_step": "off",
+        "of_the_holder": "off",
+        "of_a_person": "on",
+    }
 
 
 async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:
