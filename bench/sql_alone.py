@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from pgworker.db.pool import Pool
 
+WORKER = "bench"
+
 
 class SqlAlone(Pgworker):
     """Settings: `connections` that claim and complete, `batch_size`."""
@@ -26,12 +28,12 @@ class SqlAlone(Pgworker):
 
     async def _loop(self, pool: Pool, on_start: Callable[[], None]) -> None:
         limit = self._settings["batch_size"]
-        while rows := await pool.fetch(JOB_QUERIES.claim, "bench", limit, LEASE, ["provision"]):
+        while rows := await pool.fetch(JOB_QUERIES.claim, WORKER, limit, LEASE, ["provision"]):
             for _ in rows:
                 on_start()
             nothing = [None] * len(rows)
             ids, tokens = [row["id"] for row in rows], [row["claim_token"] for row in rows]
-            await pool.fetch(JOB_QUERIES.complete, ids, tokens, nothing, nothing)
+            await pool.fetch(JOB_QUERIES.complete, ids, tokens, nothing, nothing, WORKER)
         await asyncio.Future()
 
 

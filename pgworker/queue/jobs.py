@@ -103,6 +103,7 @@ class Jobs:
             [job for job, _ in steps],
             [complete.done.patch.as_json() or None for _, complete in steps],
             [complete.done.learnt or None for _, complete in steps],
+            self._worker,
         )
 
     async def snooze(self, steps: Sequence[tuple[Job, Snooze]]) -> set[int]:

@@ -34,7 +34,6 @@ declare
     v_rested bigint[] := '{}';
     v_silent bigint[] := '{}';
     v_ids bigint[];
-    v_statuses text[];
 begin
     select
         exists (select 1 from pgworker.pauses),
@@ -126,44 +125,40 @@ begin
         return;
     end if;
 
-    v_statuses := array_fill('queued'::text, array[cardinality(v_queued)])
-    || array_fill('waiting'::text, array[cardinality(v_rested)])
-    || array_fill('running'::text, array[cardinality(v_silent)]);
-
     if cardinality(v_ids) > p_limit then
-        select
-            array_agg(first.id),
-            array_agg(first.status)
-        into v_ids, v_statuses
-        from (
-            select job.id, job.status
+        v_ids := array(
+            select job.id
             from unnest(v_ids) as found (id)
             inner join public.client_provisioning_jobs as job on found.id = job.id
             order by job.priority desc, job.created_at, job.id
             limit p_limit
-        ) as first;
+        );
     end if;
 
-    return query
-    with due as (
-        select *
-        from unnest(v_ids, v_statuses) as due (id, from_status)
-    ),
-
-    claimed as (
+    -- By an array alone, without a join: ids that lie together are found in one pass over the index.
+    with claimed as (
         update public.client_provisioning_jobs as job
         set
             status = 'running',
             claim_token = job.claim_token + 1,
-            crashes = job.crashes + (due.from_status = 'running')::integer,
+            crashes = job.crashes + (job.id = any(v_silent))::integer,
             claimed_at = now(),
             claimed_by = p_worker,
             lease_expires_at = now() + p_lease,
             waiting_for = null,
             updated_at = now()
-        from due
-        where job.id = due.id
-        returning job.*, due.from_status
+        where job.id = any(v_ids)
+        returning
+            job.id,
+            job.client_id,
+            job.workflow,
+            job.job_type,
+            job.claim_token,
+            case
+                when job.id = any(v_silent) then 'running'
+                when job.id = any(v_rested) then 'waiting'
+                else 'queued'
+            end as from_status
     ),
 
     logged as (
@@ -192,47 +187,25 @@ begin
                     )
             end
         from claimed
-    ),
-
-    shown as (
-        update public.clients as client
-        set
-            provisioning_status = phase.client_status,
-            provisioning_started_at = coalesce(client.provisioning_started_at, now()),
-            updated_at = now()
-        from claimed
-        inner join pgworker.phases as phase
-            on claimed.workflow = phase.workflow and claimed.job_type = phase.job_type
-        where
-            client.id = claimed.client_id
-            and client.provisioning_status is distinct from phase.client_status
-            and phase.client_status is not null
     )
 
-    select
-        claimed.id,
-        claimed.client_id,
-        claimed.workflow,
-        claimed.job_type,
-        claimed.status,
-        claimed.priority,
-        claimed.attempts,
-        claimed.max_attempts,
-        claimed.crashes,
-        claimed.last_error,
-        claimed.error_kind,
-        claimed.waiting_for,
-        claimed.run_at,
-        claimed.claimed_at,
-        claimed.claimed_by,
-        claimed.lease_expires_at,
-        claimed.claim_token,
-        claimed.checkpoint,
-        claimed.trace_context,
-        claimed.created_at,
-        claimed.updated_at,
-        claimed.finished_at,
-        claimed.phase_began_at
-    from claimed;
+    update public.clients as client
+    set
+        provisioning_status = phase.client_status,
+        provisioning_started_at = coalesce(client.provisioning_started_at, now()),
+        updated_at = now()
+    from claimed
+    inner join pgworker.phases as phase
+        on claimed.workflow = phase.workflow and claimed.job_type = phase.job_type
+    where
+        client.id = claimed.client_id
+        and client.provisioning_status is distinct from phase.client_status
+        and phase.client_status is not null;
+
+    return query
+    select job.*
+    from public.client_provisioning_jobs as job
+    where job.id = any(v_ids)
+    order by job.priority desc, job.created_at, job.id;
 end
 $$;

@@ -24,7 +24,7 @@ select refused from pgworker.advance($1, $2, $3, $4, $5, $6) as refused;
 
 -- name: complete
 -- The ids that were refused: somebody else holds them.
-select refused from pgworker.complete($1, $2, $3, $4) as refused;
+select refused from pgworker.complete($1, $2, $3, $4, $5) as refused;
 
 -- name: snooze
 -- The ids that were refused: somebody else holds them.

@@ -14,6 +14,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- Not among the trigger's conditions, which are read anew for each statement that sets
+    -- claimed_at: every claim, and every end of one.
+    if old.status not in ('failed', 'running', 'waiting') then
+        return null;
+    end if;
+
     update public.client_provisioning_jobs
     set
         status = 'queued',
@@ -57,8 +63,7 @@ create trigger pgworker_job_reset
 after update of attempts, claimed_at on public.client_provisioning_jobs
 for each row
 when (
-    old.status in ('failed', 'running', 'waiting')
-    and new.status = old.status
+    new.status = old.status
     and new.attempts = 0
     and new.claimed_at is null
 )
