@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from contextlib import nullcontext
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
@@ -20,6 +22,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pydantic_core import to_json
 
 from pgworker.errors import BadConfiguration
 
@@ -95,6 +98,26 @@ def merge_job(_: Any, __: str, event: structlog.types.EventDict) -> structlog.ty
     return event if job is None else {**fields_of(job), **event}
 
 
+def as_json(_: Any, __: str, event: structlog.types.EventDict) -> str:
+    """Return the line as JSON in ASCII, with the time in UTC; the last processor of structlog.
+
+    What JSON has no word for is shown as Python shows it.
+    """
+    event["timestamp"] = datetime.now(UTC)
+    try:
+        # A sixth of the standard library's price, and no need to render the time before.
+        line = to_json(event, fallback=repr).decode()
+    except ValueError:
+        # Half of a surrogate pair, or bytes that are no text: messages quote the other side.
+        return json.dumps(event, default=_plain)
+    # The terminal or the collector behind stderr needn't know UTF-8.
+    return line if line.isascii() else json.dumps(event, default=_plain)
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
+
+
 def is_tracing() -> bool:
     """Return whether somebody records spans; if not, `NO_SPAN` stands in for any."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
@@ -130,23 +153,23 @@ def configure_logging(
     """
     sink = file or sys.stderr
     readable = log_format == "console" or (log_format is None and sink.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sink.isatty() and "NO_COLOR" not in os.environ)
-        if readable
-        else structlog.processors.JSONRenderer()
-    )
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         merge_job,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if not readable:
+    if readable:
+        colors = sink.isatty() and "NO_COLOR" not in os.environ
+        processors += [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=colors),
+        ]
+    else:
         # Without local variables: a password may be among them.
         frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors.append(structlog.processors.ExceptionRenderer(frames))
+        processors += [structlog.processors.ExceptionRenderer(frames), as_json]
     structlog.configure(
-        processors=[*processors, renderer],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sink),
         cache_logger_on_first_use=False,
