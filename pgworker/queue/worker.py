@@ -84,10 +84,16 @@ class Worker:
         run_phase: Callable[[Job], Awaitable[Transition]],
         *,
         settings: WorkerSettings,
+        prepare: Callable[[Sequence[Job]], Awaitable[None]] | None = None,
         outage: Outage | None = None,
     ) -> None:
-        """Take the queue and what a phase does; `outage` is told of trouble with the database."""
+        """Take the queue and what a phase does; `outage` is told of trouble with the database.
+
+        `prepare` is awaited with jobs that were claimed together before the first of their phases
+        begins. It raises nothing.
+        """
         self._jobs = jobs
+        self._prepare = prepare
         self._settings = settings
         self._outage = outage or Outage()
         self._signals = _Signals()
@@ -185,8 +191,11 @@ class Worker:
         asked_at = time.monotonic()
         claimed = await self._jobs.claim(limit, self._settings.workflows)
         self._pace.mark()
-        for job in claimed:
-            self._carriers.put(self._leases.take(job, asked_at=asked_at))
+        held = [self._leases.take(job, asked_at=asked_at) for job in claimed]
+        if claimed and self._prepare is not None:
+            await self._prepare(claimed)
+        for each in held:
+            self._carriers.put(each)
         self._carriers.start(carriers)
         self._more_is_due = len(claimed) == limit
         self._claims_in_vain = 0 if claimed else self._claims_in_vain + 1

@@ -75,6 +75,7 @@ class Daemon:
         self._worker = Worker(
             self._jobs,
             self._runner.run,
+            prepare=self._runner.prepare,
             settings=WorkerSettings(
                 workflows=list(workflows),
                 concurrency=settings.concurrency,

@@ -30,7 +30,7 @@ from pgworker.tenants.redaction import scrub
 from pgworker.tenants.step_ledger import StepLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pgworker.db.pool import Pool
     from pgworker.tenants.providers.base import Provider
@@ -137,6 +137,10 @@ class PhaseRunner:
                         workflow.name,
                         [phase.name for phase in workflow.phases],
                     )
+
+    async def prepare(self, jobs: Sequence[Job]) -> None:
+        """Read for jobs that were just claimed, with one statement, what their phases must know."""
+        await self._briefings.read_ahead(jobs)
 
     async def run(self, job: Job) -> Transition:
         """Run the job's present phase; return what becomes of the job.

@@ -312,3 +312,53 @@ async def test_a_heartbeat_that_finds_a_job_ended_by_its_own_worker_is_no_lost_l
     events = [line["event"] for line in logs]
     assert "job_succeeded" in events
     assert "lease_lost" not in events
+
+
+async def test_jobs_that_were_claimed_together_are_prepared_for_before_any_begins(
+    jobs: JobsInTest,
+) -> None:
+    await jobs.add_many(5)
+    told: list[list[int]] = []
+    begun: list[int] = []
+
+    async def prepare(claimed: Sequence[Job]) -> None:
+        assert not begun
+        await asyncio.sleep(0)
+        told.append(sorted(job.id for job in claimed))
+
+    async def phase(job: Job) -> Transition:
+        assert told
+        begun.append(job.id)
+        return DONE
+
+    async with working(jobs.pool, phase, prepare=prepare, until_empty=True):
+        pass
+
+    assert len(begun) == 5
+    assert told == [sorted(begun)]
+
+
+async def test_a_lease_that_is_lost_while_its_job_is_prepared_for_begins_no_phase(
+    jobs: JobsInTest,
+) -> None:
+    job_id = await jobs.add()
+    is_lost = asyncio.Event()
+    begun: list[int] = []
+
+    async def prepare(_: Sequence[Job]) -> None:
+        await jobs.pool.execute("select pgworker.cancel(id) from clients")
+        await is_lost.wait()
+
+    async def phase(job: Job) -> Transition:
+        begun.append(job.id)
+        return DONE
+
+    with capture_logs() as logs:
+        async with working(jobs.pool, phase, prepare=prepare, lease=SHORT_LEASE):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while not any(log["event"] == "lease_lost" for log in logs):
+                    await jobs.status_of(job_id)
+            is_lost.set()
+
+    assert begun == []
+    assert await jobs.status_of(job_id) is JobStatus.CANCELLED

@@ -13,7 +13,7 @@ from pgworker.queue.jobs import Jobs
 from pgworker.queue.worker import Worker, WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from pgworker.db.pool import Pool
     from pgworker.models import Job, Transition
@@ -74,6 +74,7 @@ async def working(
     backoff: timedelta = timedelta(milliseconds=1),
     until_empty: bool = False,
     jobs: Jobs | None = None,
+    prepare: Callable[[Sequence[Job]], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Worker]:
     """Run a worker while the block runs; afterwards it is told to leave at once, and awaited.
 
@@ -83,6 +84,7 @@ async def working(
     worker = Worker(
         jobs or Jobs(pool, worker=worker_id, lease=lease),
         run_phase,
+        prepare=prepare,
         settings=WorkerSettings(
             workflows=workflows,
             concurrency=concurrency,

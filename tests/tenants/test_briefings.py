@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pgworker.db.pool import Pool
 from pgworker.errors import DatabaseUnreachable
+from pgworker.tenants import briefings as briefings_module
 from pgworker.tenants.breakers import Breakers
 from pgworker.tenants.briefings import Briefing, Briefings
+from pgworker.tenants.ledger import TENANT_QUERIES
 from tests.support.workers import within
 
 if TYPE_CHECKING:
@@ -61,6 +65,52 @@ async def test_those_who_ask_while_a_statement_is_under_way_share_the_next_one(
     assert [briefing.client.id for briefing in told] == [job.client_id for job in held]
 
 
+async def test_jobs_that_were_claimed_together_are_briefed_with_one_statement(
+    jobs: JobsInTest,
+) -> None:
+    held = await claimed(jobs, 20)
+    pool = PoolThatWaits(jobs.pool)
+    pool.may_answer.set()
+    briefings = Briefings(pool)
+
+    await briefings.read_ahead(held)
+    told = [await briefings.of(job) for job in held]
+
+    assert pool.statements == 1
+    assert [briefing.client.id for briefing in told] == [job.client_id for job in held]
+
+
+async def test_what_was_read_ahead_serves_the_phase_that_begins_and_no_later_one(
+    jobs: JobsInTest,
+) -> None:
+    (job,) = await claimed(jobs, 1)
+    briefings = Briefings(jobs.pool)
+    await briefings.read_ahead([job])
+    await jobs.pool.execute("update clients set name = 'renamed' where id = $1", job.client_id)
+
+    first = await briefings.of(job)
+    again = await briefings.of(job)
+    await briefings.read_ahead([job])
+    await jobs.pool.execute("update clients set name = 'anew' where id = $1", job.client_id)
+    of_another_claim = await briefings.of(replace(job, claim_token=job.claim_token + 1))
+
+    assert first.client.name != "renamed"
+    assert again.client.name == "renamed"
+    assert of_another_claim.client.name == "anew"
+
+
+async def test_a_job_that_begins_late_is_briefed_anew(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(briefings_module, "FRESH_FOR", timedelta(0))
+    (job,) = await claimed(jobs, 1)
+    briefings = Briefings(jobs.pool)
+    await briefings.read_ahead([job])
+    await jobs.pool.execute("update clients set name = 'renamed' where id = $1", job.client_id)
+
+    assert (await briefings.of(job)).client.name == "renamed"
+
+
 async def test_one_who_leaves_while_it_reads_for_all_leaves_none_unbriefed(
     jobs: JobsInTest,
 ) -> None:
@@ -85,6 +135,8 @@ async def test_who_asks_while_the_database_is_away_is_told_so(jobs: JobsInTest) 
     pool.is_away = True
     pool.may_answer.set()
     briefings = Briefings(pool)
+    # They aren't told before they begin.
+    await briefings.read_ahead(held)
 
     for job in held:
         with pytest.raises(DatabaseUnreachable):
@@ -110,3 +162,18 @@ async def test_it_tells_who_makes_the_tenant_and_whether_a_credential_is_refused
 
     assert (before.provider, before.some_are_refused) == (None, False)
     assert (after.provider, after.some_are_refused) == ("postgres", True)
+
+
+async def test_a_briefing_costs_the_same_beside_many_clients(jobs: JobsInTest) -> None:
+    held = await claimed(jobs, 100)
+    await jobs.pool.execute(
+        "insert into clients (name) select 'other ' || n from generate_series(1, 3000) n"
+    )
+    await jobs.pool.execute("analyze clients")
+    async with jobs.pool.acquire() as connection, connection.transaction():
+        read = "select seq_tup_read from pg_stat_xact_user_tables where relname = 'clients'"
+        before = await connection.fetchval(read)
+        await connection.fetch(
+            TENANT_QUERIES.briefings, [job.id for job in held], [job.client_id for job in held]
+        )
+        assert await connection.fetchval(read) == before
