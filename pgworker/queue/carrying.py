@@ -77,6 +77,10 @@ class Carriers:
         self._next = tasks.create_task(self._carry(tasks), name="carrier")
         self._next.add_done_callback(partial(self._replace, tasks))
 
+    def has_more(self) -> bool:
+        """Return whether jobs are in line."""
+        return bool(self._line)
+
     def stop(self) -> list[Job]:
         """Take no more jobs from the line; return those that were in it."""
         self._stopped = True

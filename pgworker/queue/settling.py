@@ -92,7 +92,9 @@ class Settling:
         """Store what is handed in, until cancelled."""
         while True:
             await self._filled.wait()
-            await self._pace.keep(len(self._settlements), min(self._in_hand(), STORED_AT_ONCE))
+            await self._pace.keep(
+                self._settlements.__len__, lambda: min(self._in_hand(), STORED_AT_ONCE)
+            )
             self._filled.clear()
             handed_in = self._settlements[:STORED_AT_ONCE]
             del self._settlements[:STORED_AT_ONCE]

@@ -178,7 +178,9 @@ class Worker:
             if timeout is not None:
                 await self._sleep(timeout)
             await self._pace.keep(
-                self._free_slots(), min(self._settings.concurrency, CLAIMED_AT_ONCE)
+                self._free_slots,
+                lambda: min(self._settings.concurrency, CLAIMED_AT_ONCE),
+                is_supplied=self._is_supplied,
             )
 
     async def _claim_once(self, carriers: asyncio.TaskGroup) -> timedelta | None:
@@ -211,6 +213,10 @@ class Worker:
 
     def _free_slots(self) -> int:
         return self._settings.concurrency - len(self._leases)
+
+    def _is_supplied(self) -> bool:
+        """Return whether phases wait for the processor already; a drain waits for nothing."""
+        return self._carriers.has_more() and not self._signals.draining.is_set()
 
     def _slot_is_free(self) -> None:
         if self._more_is_due or not len(self._leases):
