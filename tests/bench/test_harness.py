@@ -72,7 +72,7 @@ async def test_real_worker_processes_work_a_paused_backlog_off_after_it_is_resum
 
     (run,) = await processes.measure(bench_of(server))
 
-    assert (run["processes"], run["jobs"]) == (2, 40)
+    assert (run["processes"], run["jobs"]) == (2, 120)
 
 
 async def test_tenants_are_made_and_leave_no_database_behind(
