@@ -142,9 +142,15 @@ class ClientPatch:
 
     def as_json(self) -> dict[str, Any]:
         """Return the set fields only."""
+        if self is UNCHANGED:
+            return {}
         return {
             name: value for name in self.__slots__ if (value := getattr(self, name)) is not None
         }
+
+
+# What most phases set. One for all of them, because it is made, and looked at, for each.
+UNCHANGED = ClientPatch()
 
 
 def refuse_what_jsonb_refuses(value: object) -> str:
@@ -166,7 +172,7 @@ class Done:
         learnt: merged into the job's checkpoint in the same transaction; no secrets.
     """
 
-    patch: ClientPatch = field(default_factory=ClientPatch)
+    patch: ClientPatch = UNCHANGED
     learnt: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pgworker.tenants.providers.base import Provider
     from pgworker.tenants.secrets import TenantSecrets
 
+log = get_logger()
+
 ENTRY_POINTS = "pgworker.workflows"
 
 
@@ -168,7 +170,7 @@ class PhaseRunner:
             secrets=self._secrets,
             settings=self._settings,
             steps=steps,
-            log=get_logger(),
+            log=log,
         )
         try:
             if admission.doubt is not None:
