@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -78,8 +78,7 @@ class ApiToken:
     digest: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A claimed row of `client_provisioning_jobs`: one client's workflow, in its present phase.
 
     Attributes:

@@ -61,7 +61,7 @@ class Jobs:
                 JOB_QUERIES.claim, self._worker, limit, self._lease, list(workflows)
             )
         # In the order of the columns that the block names.
-        return [Job(*row) for row in rows]
+        return [Job._make(row) for row in rows]
 
     async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
         """Renew the leases of these jobs; return the ids of those that are lost.

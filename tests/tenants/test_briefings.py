@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +91,7 @@ async def test_what_was_read_ahead_serves_the_phase_that_begins_and_no_later_one
     again = await briefings.of(job)
     await briefings.read_ahead([job])
     await jobs.pool.execute("update clients set name = 'anew' where id = $1", job.client_id)
-    of_another_claim = await briefings.of(replace(job, claim_token=job.claim_token + 1))
+    of_another_claim = await briefings.of(job._replace(claim_token=job.claim_token + 1))
 
     assert first.client.name != "renamed"
     assert again.client.name == "renamed"
