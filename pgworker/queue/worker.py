@@ -229,10 +229,10 @@ class Worker:
         seconds = await self._jobs.seconds_until_due()
         # Who waits for the queue to be empty isn't told when another worker finishes a job.
         longest = RECHECK if self._settings.until_empty else self._settings.poll
-        if seconds is None:
-            return longest
-        if seconds > 0:
-            return min(timedelta(seconds=seconds), longest)
+        if seconds is None or seconds > 0:
+            # Nothing was left behind: who comes back a moment too early isn't refused.
+            self._claims_in_vain = 0
+            return longest if seconds is None else min(timedelta(seconds=seconds), longest)
         return min(RECHECK, longest) if self._claims_in_vain > 1 else None
 
     async def _sleep(self, timeout: timedelta) -> None:

@@ -205,6 +205,32 @@ async def test_a_job_that_falls_due_between_a_claim_and_the_look_at_the_time_sta
         assert (await phase.next_job()).id == job_id
 
 
+class JobsThatComeDueLate(Jobs):
+    """Nothing is due at the first two claims, and something is right after the second."""
+
+    def __init__(self, pool: Pool, *, worker: str, lease: timedelta) -> None:
+        super().__init__(pool, worker=worker, lease=lease)
+        self.claims = 0
+
+    async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+        self.claims += 1
+        return [] if self.claims <= 2 else await super().claim(limit, workflows)
+
+    async def seconds_until_due(self) -> float | None:
+        return {1: 0.001, 2: -0.001}.get(self.claims) or await super().seconds_until_due()
+
+
+async def test_a_worker_that_looks_a_moment_too_early_looks_again_at_once(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.worker.RECHECK", NEVER)
+    job_id = await jobs.add()
+    late = JobsThatComeDueLate(jobs.pool, worker="worker", lease=timedelta(seconds=30))
+
+    async with working(jobs.pool, complete_at_once, jobs=late):
+        assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+
+
 async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: JobsInTest) -> None:
     await jobs.add_many(3)
     await jobs.operations.pause("all")
