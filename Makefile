@@ -13,7 +13,7 @@ WHEEL := build/wheel
 PEERS := build/bench/peers/.complete
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test check test-wheel chaos bench bench-listing screenshots lock clean
+.PHONY: help venv demo test check test-wheel chaos bench bench-listing bench-instructions screenshots lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ bench: $(VENV) $(PEERS) ## measure beside the peers (CELLS=throughput,latency RO
 
 bench-listing: $(VENV) ## measure on this machine: lists of 1,000 and 100,000 clients over HTTP
 	@.venv/bin/python bench/listing.py
+
+bench-instructions: $(VENV) ## count what the server executes for a job (needs valgrind)
+	@.venv/bin/python -m bench.instructions
 
 screenshots: $(VENV) ## take the console's pictures for docs/images anew (needs Chromium)
 	@PGWORKER_SCREENSHOTS=1 .venv/bin/pytest -q tests/browser/test_console_pages.py -k picture

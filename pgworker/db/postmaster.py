@@ -254,7 +254,7 @@ class Cluster:
         Raises:
             DatabaseUnreachable: it failed; the message holds the reason it, or the server, gave.
         """
-        command = [*self._as_server_user(), binary(program), *arguments]
+        command = [*self.as_server_user(), binary(program), *arguments]
         log_size = self._log_size()
         with tempfile.TemporaryFile("w+") as output:
             # To a file, not a pipe: the server inherits it, and a pipe would never end.
@@ -285,7 +285,7 @@ class Cluster:
             log.seek(size)
             return log.read().decode(errors="replace")
 
-    def _as_server_user(self) -> Sequence[str]:
+    def as_server_user(self) -> Sequence[str]:
         """Return what goes in front of a program: nothing, or as root a step down."""
         if os.geteuid() != 0:
             return ()
