@@ -74,9 +74,9 @@ def test_a_line_names_the_job_of_the_present_task(lines: io.StringIO) -> None:
         ("half a pair \ud83d, and\0", "half a pair \ud83d, and\0"),
         (b"\xff", r"b'\xff'"),
         (ValueError("x"), "ValueError('x')"),
-        (CLIENT_ID, str(CLIENT_ID)),
+        (CLIENT_ID, repr(CLIENT_ID)),
         ({"a": [1, None]}, {"a": [1, None]}),
-        (timedelta(seconds=1), "PT1S"),
+        (timedelta(seconds=1), repr(timedelta(seconds=1))),
     ],
 )
 def test_a_line_is_json_in_ascii_whatever_the_other_side_said(
