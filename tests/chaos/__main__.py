@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from tests.chaos.campaign import expected, run_round
 from tests.chaos.checker import check
@@ -29,6 +29,9 @@ from tests.chaos.scenes import SCENES
 from tests.chaos.sweep import sweep
 from tests.chaos.world import Stage, a_stage
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 REPORTS = Path("build/chaos")
 MOST_ROUNDS = 10_000
 FAIL_OVERS = 3
@@ -37,7 +40,7 @@ ALL_ACTS = ",".join(get_args(Act))
 
 def main() -> int:
     """Run a campaign; return the exit code."""
-    options = _options()
+    options = options_of()
     # As Ctrl-C, which a shell lets jobs in the background ignore: no server may outlive us.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -46,9 +49,7 @@ def main() -> int:
     # Clients die in the middle of their requests: what the simulator's server says of it is noise.
     logging.getLogger("uvicorn.error").disabled = True
     seed = options.seed if options.seed is not None else random.randrange(100_000)
-    command = f"make chaos MINUTES={options.minutes:g} SEED={seed}"
-    if options.acts != ALL_ACTS:
-        command += f" CHAOS_ARGS=--acts={options.acts}"
+    command = what_repeats(options, seed)
     report = Report(command, seed)
     print(f"chaos: seed {seed} ({command} repeats its plan)")
     with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder:
@@ -69,7 +70,20 @@ def main() -> int:
     return 0 if report.is_clean else 1
 
 
-def _options() -> argparse.Namespace:
+def what_repeats(options: argparse.Namespace, seed: int) -> str:
+    """Return the command that repeats this campaign's plan."""
+    arguments = [
+        *([] if options.round is None else [f"--round={options.round}"]),
+        *([] if options.acts == ALL_ACTS else [f"--acts={options.acts}"]),
+        *(["--no-recovery"] if options.no_recovery else []),
+        *(["--every-passage"] if options.every_passage else []),
+    ]
+    command = f"make chaos MINUTES={options.minutes:g} SEED={seed}"
+    return f'{command} CHAOS_ARGS="{" ".join(arguments)}"' if arguments else command
+
+
+def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="of random faults")
     parser.add_argument("--seed", type=int, help="of the plan; random unless given")
@@ -83,7 +97,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--every-passage", action="store_true", help="sweep each passage of a boundary, not one"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 async def _campaign(options: argparse.Namespace, report: Report, folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.chaos import timelapse
+from tests.chaos.__main__ import options_of, what_repeats
 from tests.chaos.campaign import Outcome, expected
 from tests.chaos.checker import Violation, check
 from tests.chaos.evidence import Evidence, Platform
@@ -16,6 +18,22 @@ from tests.chaos.report import Report
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--acts=die,lose", "--no-recovery"], ["--acts=", "--every-passage"], ["--round=3"]],
+)
+def test_a_report_names_the_command_that_repeats_its_campaign(arguments: list[str]) -> None:
+    options = options_of(["--minutes=0.5", "--seed=7", *arguments])
+
+    told = shlex.split(what_repeats(options, 7))
+
+    given = dict(word.split("=", 1) for word in told[2:])
+    assert told[:2] == ["make", "chaos"]
+    assert options == options_of(
+        [f"--minutes={given['MINUTES']}", "--seed=7", *given.get("CHAOS_ARGS", "").split()]
+    )
 
 
 @pytest.mark.parametrize(
