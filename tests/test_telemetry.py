@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -45,21 +46,24 @@ def test_a_line_of_json_names_event_level_and_time_in_utc(lines: io.StringIO) ->
 
 
 def test_a_line_names_the_job_of_the_present_task(lines: io.StringIO) -> None:
-    telemetry.bind_job(
-        Job(
-            id=7,
-            client_id=CLIENT_ID,
-            workflow="provision",
-            job_type="schema_sync",
-            attempts=0,
-            max_attempts=10,
-            claim_token=1,
-            checkpoint={},
-            trace_context=None,
-            created_at=datetime.now(UTC),
-        )
+    job = Job(
+        id=7,
+        client_id=CLIENT_ID,
+        workflow="provision",
+        job_type="schema_sync",
+        attempts=0,
+        max_attempts=10,
+        claim_token=1,
+        checkpoint={},
+        trace_context=None,
+        created_at=datetime.now(UTC),
     )
-    telemetry.get_logger().info("phase_started")
+
+    def within_its_task() -> None:
+        telemetry.bind_job(job)
+        telemetry.get_logger().info("phase_started")
+
+    copy_context().run(within_its_task)
 
     line = the_line(lines)
     assert line["job_id"] == 7

@@ -414,6 +414,34 @@ async def test_claims_come_by_priority_then_age(jobs: JobsInTest) -> None:
     assert [(await jobs.claim_one()).id for _ in range(4)] == [waited, urgent, old, new]
 
 
+async def test_jobs_that_are_claimed_together_come_by_priority_then_age(jobs: JobsInTest) -> None:
+    old = await jobs.add(priority=0)
+    urgent = await jobs.add(priority=5)
+    waited = await jobs.add(priority=9)
+    await jobs.set(waited, status="waiting")
+
+    assert [job.id for job in await jobs.claim(3)] == [waited, urgent, old]
+    assert {event["from_status"] for event in await claims_of(jobs)} == {"queued", "waiting"}
+
+
+async def claims_of(jobs: JobsInTest) -> list[Any]:
+    return await jobs.pool.fetch("select * from pgworker.events where event = 'claimed'")
+
+
+async def test_the_audit_trail_names_who_completes_a_job(jobs: JobsInTest) -> None:
+    by_worker, by_hand = await jobs.claimed(), await jobs.claimed()
+
+    await jobs.of("the holder").complete([(by_worker, Complete(Done()))])
+    await jobs.pool.execute(
+        "select pgworker.complete(array[$1::bigint], array[$2::bigint], '{null}', '{null}')",
+        by_hand.id,
+        by_hand.claim_token,
+    )
+
+    assert (await jobs.events_of(by_worker.id))[-1]["actor"] == "the holder"
+    assert (await jobs.events_of(by_hand.id))[-1]["actor"].startswith("sql:")
+
+
 async def test_a_claim_takes_only_workflows_that_the_worker_knows(jobs: JobsInTest) -> None:
     job_id = await jobs.add()
 

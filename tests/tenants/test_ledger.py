@@ -269,8 +269,16 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
     held: LedgerInTest,
 ) -> None:
     """Before something leaves, and when a person acts, nothing comes later."""
-    await held.commit()
     who, step = (held.client_id, held.job.id, held.job.claim_token), Step.CREATE_PROJECT
+
+    async def commit_intent(connection: Any) -> None:
+        holder = (held.job.id, held.job.claim_token, held.client_id)
+        intent: tuple[Any, ...] = ("supabase", "pgworker-abc", {}, DATABASE_PASSWORD, "k", b"", b"")
+        await connection.fetchval(TENANT_QUERIES.commit_intent, *holder, *intent)
+
+    async def fulfil(connection: Any) -> None:
+        holder = (held.job.id, held.job.claim_token, held.client_id)
+        await connection.execute(TENANT_QUERIES.fulfil, *holder, "ref", "url", {}, [])
 
     async def begin_step(connection: Any) -> None:
         await connection.fetchval(TENANT_QUERIES.begin_step, *who, step, "x", None, [], [])
@@ -285,7 +293,7 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
         await held.secrets.put(held.client_id, {"dsn": "x"}, connection=connection)
 
     waits = {}
-    for write in (begin_step, end_step, of_the_holder, of_a_person):
+    for write in (commit_intent, begin_step, end_step, fulfil, of_the_holder, of_a_person):
         async with held.pool.acquire() as connection, connection.transaction():
             await connection.execute("set local synchronous_commit = on")
             await write(connection)
@@ -294,8 +302,10 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
             )
 
     assert waits == {
+        "commit_intent": "off",
         "begin_step": "on",
         "end_step": "off",
+        "fulfil": "on",
         "of_the_holder": "off",
         "of_a_person": "on",
     }
