@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from contextlib import nullcontext
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
@@ -63,8 +61,6 @@ attempts_failed = _meter.create_counter(
 # The job that the present task is about, and every line and span with it.
 _job: ContextVar[Job | None] = ContextVar("pgworker.job", default=None)
 NO_SPAN = nullcontext(trace.INVALID_SPAN)
-# Made once: json.dumps would make an encoder for each line.
-_in_ascii = json.JSONEncoder(default=repr).encode
 
 
 def get_logger() -> structlog.stdlib.BoundLogger:
@@ -97,15 +93,6 @@ def merge_job(_: Any, __: str, event: structlog.types.EventDict) -> structlog.ty
     """Add the fields of the present task's job; a processor of structlog."""
     job = _job.get()
     return event if job is None else {**fields_of(job), **event}
-
-
-def as_json(_: Any, __: str, event: structlog.types.EventDict) -> str:
-    """Return the line as JSON in ASCII, with the time in UTC; the last processor of structlog.
-
-    What JSON has no word for is shown as Python shows it.
-    """
-    event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    return _in_ascii(event)
 
 
 def is_tracing() -> bool:
@@ -143,23 +130,23 @@ def configure_logging(
     """
     sink = file or sys.stderr
     readable = log_format == "console" or (log_format is None and sink.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=sink.isatty() and "NO_COLOR" not in os.environ)
+        if readable
+        else structlog.processors.JSONRenderer()
+    )
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         merge_job,
         structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if readable:
-        colors = sink.isatty() and "NO_COLOR" not in os.environ
-        processors += [
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=colors),
-        ]
-    else:
+    if not readable:
         # Without local variables: a password may be among them.
         frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-        processors += [structlog.processors.ExceptionRenderer(frames), as_json]
+        processors.append(structlog.processors.ExceptionRenderer(frames))
     structlog.configure(
-        processors=processors,
+        processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sink),
         cache_logger_on_first_use=False,
