@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 .PHONY: help venv demo test check test-wheel chaos bench bench-listing bench-instructions screenshots lock clean
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 venv: $(VENV) ## set up .venv (the other targets do so when needed)
 
