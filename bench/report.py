@@ -23,11 +23,13 @@ server, and whoever is compared took turns. Figures are medians of the rounds.""
 
 METHOD = """\
 Each run has a fresh copy of a database that was filled, vacuumed, analysed and checkpointed. The
-first tenth of its jobs warms up and doesn't count; beside many rows the first seven tenths, because
-whoever changes a page first after a checkpoint writes the whole of it into the WAL, and a large
-table has many. A throughput run ends when its last job is durably finished. Every contender is a
-process of its own with one worker, told what its documentation recommends for many small jobs; the
-defaults stand beside.
+first tenth of its jobs warms up and doesn't count. A throughput run ends when its last job is
+durably finished. Every contender is a process of its own with one worker, told what its
+documentation recommends for many small jobs; the defaults stand beside.
+
+Beside many rows the runs are short and many, and go on in the same database: 80,000 jobs warm it up
+first, because whoever changes a page first after a checkpoint writes the whole of it into the WAL,
+and a large table has many.
 
 Ours is a `Worker` of the library whose phase does nothing, with all that a job is promised: lease,
 fence, audit events, the client's status. Where it says `pgworker run`, it is the installed command.

@@ -34,16 +34,18 @@ class Subject:
         template: the database that its runs are copies of; subjects may share one.
         prepare: makes the template, of that name.
         run: measures once, on the database of that name.
+        copied: whether each run has a fresh copy; else each goes on where the last one ended.
     """
 
     told: dict[str, Any]
     template: str
     prepare: Callable[[str], Awaitable[None]]
     run: Callable[[str], Awaitable[dict[str, Any]]]
+    copied: bool = True
 
 
 async def in_turns(bench: Bench, subjects: Iterable[Subject]) -> list[dict[str, Any]]:
-    """Prepare the templates, then measure in rounds on copies of them; return all runs.
+    """Prepare the templates, then measure in rounds; return all runs.
 
     A subject that fails is named with its last words, and the others go on.
     """
@@ -60,9 +62,10 @@ async def in_turns(bench: Bench, subjects: Iterable[Subject]) -> list[dict[str, 
             _keep(runs, subject.told | {"failed": _words(subject, failure)})
     for number in bench.turns():
         for subject in list(ready):
-            await bench.server.copy(subject.template, RUN)
+            if subject.copied:
+                await bench.server.copy(subject.template, RUN)
             try:
-                result = await subject.run(RUN)
+                result = await subject.run(RUN if subject.copied else subject.template)
             except FAILURES as error:
                 _keep(runs, subject.told | {"failed": _words(subject, error)})
                 ready.remove(subject)

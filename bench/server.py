@@ -23,8 +23,8 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "shared_buffers": "1GB",
-    "max_wal_size": "4GB",
+    "shared_buffers": "4GB",
+    "max_wal_size": "8GB",
     "checkpoint_timeout": "1h",
 }
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from bench import field
-from bench.cells import latency, processes, tenants, throughput
+from bench.cells import degradation, latency, processes, tenants, throughput
 from bench.running import Bench
 from bench.server import BenchServer, bench_server
+
+QUEUED = "select count(*) from client_provisioning_jobs where status = 'queued'"
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
@@ -69,10 +73,40 @@ async def test_real_worker_processes_work_a_paused_backlog_off_after_it_is_resum
     server: BenchServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "COUNTS", (2,))
+    monkeypatch.setattr(processes, "ROUNDS", 1)
 
     (run,) = await processes.measure(bench_of(server))
 
     assert (run["processes"], run["jobs"]) == (2, 120)
+
+
+async def test_runs_beside_many_rows_take_turns_and_go_on_where_the_last_one_ended(
+    server: BenchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Larger than what a worker claims at once and may leave behind.
+    counts = {"ROWS": 9_000, "WARM_UP": 1_000, "STARTED": 1_500, "STARTING": 100, "ROUNDS": 2}
+    for name, count in counts.items():
+        monkeypatch.setattr(degradation, name, count)
+    left = []
+    measured = Bench.measure
+
+    async def looked_at(self: Bench, *arguments: str) -> dict[str, Any]:
+        result = await measured(self, *arguments)
+        eye = await asyncpg.connect(self.server.dsn_of(arguments[2]))
+        left.append((arguments[2], await eye.fetchval(QUEUED)))
+        await eye.close()
+        return result
+
+    monkeypatch.setattr(Bench, "measure", looked_at)
+
+    runs = await degradation.measure(bench_of(server, scale=1))
+
+    assert [(run["beside"], run["round"]) for run in runs] == [
+        (beside, number) for number in (1, 2) for beside in ("few", "queued", "waiting", "finished")
+    ]
+    for first, second in zip(left[:4], left[4:], strict=True):
+        assert first[0] == second[0]
+        assert 0 < second[1] < first[1]
 
 
 async def test_tenants_are_made_and_leave_no_database_behind(
