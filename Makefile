@@ -5,6 +5,9 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 # What is run against the built wheel: the parts that depend on what was packed.
 WHEEL_TESTS ?= tests/api/test_console.py tests/db tests/test_packaging.py
+# What is run against a server other than the wheel's: the parts that its version matters to.
+SERVER_TESTS ?= tests/queue tests/db/test_migrate.py tests/db/test_pool.py tests/tenants/test_ledger.py \
+	tests/tenants/test_portable.py tests/tenants/test_postgres_provider.py tests/tenants/test_templates.py
 
 RUNS := .venv/.runs
 VENV := .venv/.complete
@@ -13,7 +16,7 @@ WHEEL := build/wheel
 PEERS := build/bench/peers/.complete
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help venv demo test check test-wheel chaos bench bench-listing bench-instructions screenshots lock clean
+.PHONY: help venv demo test check test-debian test-wheel chaos bench bench-listing bench-instructions screenshots lock clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +44,11 @@ test-wheel: $(VENV) ## build the wheel and test what it installs
 	@$(WHEEL)/venv/bin/python -m pip $(PIP_INSTALL) --no-deps $(WHEEL)/dist/*.whl
 	@# Not `python -m pytest`: that would put the checkout in front of the wheel.
 	@PGWORKER_TEST_WHEEL=$(WHEEL) $(WHEEL)/venv/bin/pytest -q -n 2 $(WHEEL_TESTS) $(PYTEST_ARGS)
+
+test-debian: $(VENV) ## test what talks to PostgreSQL on the version that Debian has (needs pg_virtualenv)
+	@LC_ALL=C.UTF-8 pg_virtualenv -o fsync=off -o max_connections=300 sh -c \
+		'PGWORKER_TEST_DSN=postgresql://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/postgres \
+		.venv/bin/pytest -q -n 2 $(SERVER_TESTS) $(PYTEST_ARGS)'
 
 chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), by the plan of a SEED
 	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
