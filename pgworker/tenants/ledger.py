@@ -57,7 +57,7 @@ class Intent:
         since_create: how long ago the newest of all creates was sent; None when none was: a
             tenant that is there all the same was made by somebody else, with another password.
         password_was_set: our password was given to the tenant afterwards.
-        password: of the tenant's database, made with the intent; None if somebody has lost it.
+        password: of the tenant's database, made with the intent; None if somebody has deleted it.
     """
 
     provider: str
@@ -146,6 +146,12 @@ class Ledger:
                 provisioning,
                 list(done),
             )
+
+    async def replace_password(self, job: Job) -> str:
+        """Store a new database password, where somebody has deleted the one that there was."""
+        password = generate_password()
+        await self._secrets.put(job.client_id, {DATABASE_PASSWORD: password}, job=job)
+        return password
 
     async def store_secrets(self, job: Job, fields: Mapping[str, str]) -> None:
         """Encrypt and store the tenant's credentials."""

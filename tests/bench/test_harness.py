@@ -90,10 +90,12 @@ async def test_runs_beside_many_rows_take_turns_and_go_on_where_the_last_one_end
     left = []
     measured = Bench.measure
 
-    async def looked_at(self: Bench, *arguments: str) -> dict[str, Any]:
-        result = await measured(self, *arguments)
-        eye = await asyncpg.connect(self.server.dsn_of(arguments[2]))
-        left.append((arguments[2], await eye.fetchval(QUEUED)))
+    async def looked_at(
+        self: Bench, entry: field.Entry, action: str, database: str, *options: str
+    ) -> dict[str, Any]:
+        result = await measured(self, entry, action, database, *options)
+        eye = await asyncpg.connect(self.server.dsn_of(database))
+        left.append((database, await eye.fetchval(QUEUED)))
         await eye.close()
         return result
 

@@ -87,6 +87,7 @@ async def held(database: str) -> AsyncIterator[LedgerInTest]:
 WRITES: dict[str, Callable[[LedgerInTest], Coroutine[Any, Any, object]]] = {
     "commit": lambda held: held.commit(),
     "fulfil": lambda held: held.ledger.fulfil(held.job, TENANT, provisioning={"region": "x"}),
+    "replace_password": lambda held: held.ledger.replace_password(held.job),
     "store_secrets": lambda held: held.ledger.store_secrets(held.job, {"dsn": "x"}),
 }
 

@@ -352,6 +352,31 @@ async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase:
         await assert_stored_dsn_logs_in(house, client_id)
 
 
+@pytest.mark.parametrize("sql", ["api", "postgres"])
+async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
+    supabase: Open, sql: str
+) -> None:
+    async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as house:
+        looking = house.the.faults.order(operation="get_health", fault=Hang(after_effect=False))
+        client_id = await house.add()
+        async with house.working() as working:
+            await looking.reached.wait()
+            assert await house.platform.pool.fetchval(
+                "delete from pgworker.tenant_secrets where field = 'db_password' returning true"
+            )
+            looking.release()
+            await working
+
+        client = await house.client(client_id)
+        assert client["provisioning_status"] == "ready", client["provisioning_error"]
+        assert await steps_of(house, client_id) == [
+            ("create_project", "done"),
+            ("set_password", "done"),
+        ]
+        assert len(house.the.ledger.of("update_password")) == 1
+        await assert_stored_dsn_logs_in(house, client_id)
+
+
 async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_stays_as_it_is(
     supabase: Open,
 ) -> None:

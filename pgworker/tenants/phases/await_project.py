@@ -57,12 +57,14 @@ class AwaitProject:
             return _look_again(ctx, waited, seen.answer, looks=looks)
         intent = await ctx.ledger.intent_of(ctx.client.id)
         assert intent is not None, "create_project comes first"
-        assert intent.password is not None, "it is committed with the intent"
+        # A project of somebody else's making has another (a platform restored from a backup, for
+        # one): no create of ours carried the password that we hold.
+        has_ours = intent.since_create is not None or intent.password_was_set
         password = intent.password
+        if password is None:
+            password, has_ours = await ctx.ledger.replace_password(ctx.job), False
         try:
-            if intent.since_create is None and not intent.password_was_set:
-                # Made by somebody else (a platform restored from a backup, for one): no create of
-                # ours carried the password that we hold.
+            if not has_ours:
                 await self._set_password(ctx, password)
             await self._take_over(ctx, password)
         except (Transient, OutcomeUnknown, StatementError) as error:

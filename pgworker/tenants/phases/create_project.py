@@ -73,7 +73,7 @@ class CreateProject:
         return Done()
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
-        assert intent.password is not None, "it is committed with the intent"
+        assert intent.password is not None, "commit has stored one, if there was none"
         # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
         # try finds it by the name that was committed first.
         async with ctx.steps.taking(
