@@ -74,7 +74,13 @@ class Carriers:
         """See to it that somebody carries what is in line."""
         if self._next is not None or not self._line:
             return
-        self._next = tasks.create_task(self._carry(tasks), name="carrier")
+        carrying = self._carry(tasks)
+        try:
+            self._next = tasks.create_task(carrying, name="carrier")
+        except RuntimeError:
+            # The group takes nobody any more: a loop of the worker has died, and that ends it.
+            carrying.close()
+            return
         self._next.add_done_callback(partial(self._replace, tasks))
 
     def has_more(self) -> bool:

@@ -132,6 +132,31 @@ async def test_a_line_is_carried_though_the_first_carrier_was_cancelled_before_i
     assert crew.phase.ended == [held.job.id]
 
 
+async def test_when_a_neighbour_dies_before_a_carrier_begins_only_its_error_is_told(
+    jobs: JobsInTest, crew: Crew
+) -> None:
+    await jobs.add()
+    await crew.claim(1)
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def die() -> None:
+        raise ValueError("the neighbour's own")
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(die())
+            # Cancelled by the group once the neighbour has died, which is before it begins.
+            asyncio.get_running_loop().call_soon(crew.carriers.start, tasks)
+            await asyncio.Future()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await work()
+
+    assert [str(error) for error in caught.value.exceptions] == ["the neighbour's own"]
+    assert told == []
+
+
 async def test_what_is_in_line_when_they_stop_is_handed_back_and_held_no_more(
     jobs: JobsInTest, crew: Crew
 ) -> None:
