@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,17 +30,17 @@ WARMED_UP = """
 select status <> 'queued' from client_provisioning_jobs
 where id = (select min(id) from client_provisioning_jobs) + $1
 """
-# One that is in hand is half done.
+ALL_CLAIMED = "select not exists (select from client_provisioning_jobs where status = 'queued')"
 DONE = """
-select count(*) filter (where status = 'succeeded') + count(*) filter (where status = 'running') / 2
-from client_provisioning_jobs
+select now() as at, count(*) as jobs from client_provisioning_jobs where status = 'succeeded'
 """
 
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
-    """Let workers start beside a paused backlog, resume, and wait until it is worked off.
+    """Let workers start beside a paused backlog, resume, and count what they finish.
 
-    The first tenth warms up: a session plans each statement when it first comes to it.
+    The first tenth warms up: a session plans each statement when it first comes to it. The end is
+    when nothing is left to claim, with as many jobs in hand as at the beginning.
     """
     bench = replace(bench, rounds=bench.rounds * ROUNDS)
     jobs = bench.scaled(JOBS)
@@ -79,15 +78,16 @@ async def _run(bench: Bench, count: int, jobs: int, database: str) -> dict[str, 
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not await eye.fetchval(WARMED_UP, jobs // 10):
                     await asyncio.sleep(LOOK_SECONDS / 10)
-                # A handful, as in tests, may be over before anybody looks.
-                counted = max(1, jobs - await eye.fetchval(DONE))
-                before = await bench.server.usage(database)
-                began = time.perf_counter()
+                before, began = await bench.server.usage(database), await eye.fetchrow(DONE)
+                while not await eye.fetchval(ALL_CLAIMED):
+                    await asyncio.sleep(LOOK_SECONDS)
+                used, ended = await bench.server.usage(database) - before, await eye.fetchrow(DONE)
                 while await eye.fetchval(Pgworker.unfinished):
                     await asyncio.sleep(LOOK_SECONDS)
-            seconds = time.perf_counter() - began
-            used = await bench.server.usage(database) - before
             await eye.close()
+    # A handful, as in tests, may be over before anybody looks.
+    counted = max(1, ended["jobs"] - began["jobs"])
+    seconds = (ended["at"] - began["at"]).total_seconds()
     return {
         "jobs": jobs,
         "seconds": seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -70,6 +71,34 @@ async def test_an_empty_database_gets_the_whole_schema(connection: asyncpg.Conne
 
     assert await columns_of(connection, "clients") == COLUMNS
     assert (await read_state(connection)).is_current
+
+
+async def test_ids_of_clients_come_in_the_order_of_time(connection: asyncpg.Connection) -> None:
+    await migrate(connection)
+    ids = await connection.fetch(
+        "insert into clients (name) select n::text from generate_series(1, 50) n returning id"
+    )
+    milliseconds = await connection.fetchval("select extract(epoch from clock_timestamp()) * 1000")
+
+    assert len({row["id"] for row in ids}) == 50
+    for row in ids:
+        assert (row["id"].version, row["id"].variant) == (7, uuid.RFC_4122)
+        # RFC 9562, 5.7: the first 48 bits are the milliseconds since 1970.
+        assert 0 <= milliseconds - (row["id"].int >> 80) < 60_000
+
+
+@pytest.mark.parametrize("security", ["disable", "enable"])
+async def test_the_ids_of_an_adopted_table_are_made_as_before(
+    connection: asyncpg.Connection, security: str
+) -> None:
+    await connection.execute(
+        "create table clients (id uuid primary key default gen_random_uuid(), name text, vat text);"
+        f"alter table clients {security} row level security"
+    )
+    await migrate(connection)
+
+    made = await connection.fetchval("insert into clients (name) values ('Acme') returning id")
+    assert made.version == 4
 
 
 async def test_a_second_run_finds_nothing_to_do(connection: asyncpg.Connection) -> None:
