@@ -137,7 +137,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--minutes", type=float, default=17.0, help="after these no cell begins another round"
+        "--minutes", type=float, default=25.0, help="after these no cell begins another round"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="of the counts of jobs")
     parser.add_argument("--peers", type=Path, help="an interpreter that has the peers")

@@ -29,7 +29,8 @@ documentation recommends for many small jobs; the defaults stand beside.
 
 Beside many rows the runs are short and many, and go on in the same database: 80,000 jobs warm it up
 first, because whoever changes a page first after a checkpoint writes the whole of it into the WAL,
-and a large table has many.
+and a large table has many. Of several processes it is counted what they finish from the moment that
+a tenth of the jobs has been claimed until all have been: as many are in hand at both.
 
 Ours is a `Worker` of the library whose phase does nothing, with all that a job is promised: lease,
 fence, audit events, the client's status. Where it says `pgworker run`, it is the installed command.
