@@ -54,9 +54,10 @@ class Intent:
     Attributes:
         ref: of what was made; None until it is known.
         creates: creates sent without a definite no, since a person last retried.
-        since_create: how long ago the newest of all creates was sent; None when none was: a
-            tenant that is there all the same was made by somebody else, with another password.
-        password_was_set: our password was given to the tenant afterwards.
+        since_create: how long ago the newest of all creates was sent; None when none was.
+        password_went_with_create: there was a create, and each carried the password. Else the
+            tenant may have another: somebody else made it, or ours was deleted and replaced.
+        password_was_set: the password was given to the tenant afterwards.
         password: of the tenant's database, made with the intent; None if somebody has deleted it.
     """
 
@@ -65,6 +66,7 @@ class Intent:
     ref: str | None
     creates: int
     since_create: timedelta | None
+    password_went_with_create: bool
     password_was_set: bool
     region: str | None = None
     plan: str | None = None
@@ -109,6 +111,7 @@ class Ledger:
                 ref=None,
                 creates=0,
                 since_create=None,
+                password_went_with_create=False,
                 password_was_set=False,
                 region=region,
                 plan=plan,
@@ -171,6 +174,7 @@ class Ledger:
             ref=row["ref"],
             creates=row["creates"],
             since_create=None if seconds is None else timedelta(seconds=seconds),
+            password_went_with_create=row["password_went_with_create"],
             password_was_set=row["password_was_set"],
             region=row["request"].get("region"),
             plan=row["request"].get("plan"),

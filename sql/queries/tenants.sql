@@ -75,8 +75,19 @@ select exists (select from intent) and exists (select from password) as are_new;
 -- name: intent_of
 -- What was meant for the client, with which password, and what became of it. Creates count from the
 -- last time that a person put the job in line: who did so has looked, and allows further ones. A
--- refused one made nothing.
-with taken as (
+-- refused one made nothing. A step carried the password that is stored now if it began
+-- afterwards; of several creates any may have made the tenant.
+with password as (
+    select
+        key_id,
+        nonce,
+        ciphertext,
+        created_at
+    from pgworker.tenant_secrets
+    where client_id = $1 and field = $2
+),
+
+taken as (
     select
         max(step.intended_at) filter (where step.step = 'create_project') as created_at,
         count(*) filter (
@@ -90,10 +101,15 @@ with taken as (
                     and event.event in ('enqueued', 'retried')
             )
         ) as creates,
-        coalesce(
-            bool_or(step.step = 'set_password' and step.state = 'done'), false
+        min(step.intended_at) filter (where step.step = 'create_project')
+        >= min(password.created_at) as password_went_with_create,
+        bool_or(
+            step.step = 'set_password'
+            and step.state = 'done'
+            and step.intended_at >= password.created_at
         ) as password_was_set
     from pgworker.steps as step
+    left join password on true
     where
         step.client_id = $1
         and step.step in ('create_project', 'set_password')
@@ -107,14 +123,14 @@ select
     intent.ref,
     extract(epoch from now() - taken.created_at)::double precision as seconds_since_create,
     taken.creates,
-    taken.password_was_set,
+    coalesce(taken.password_went_with_create, false) as password_went_with_create,
+    coalesce(taken.password_was_set, false) as password_was_set,
     password.key_id,
     password.nonce,
     password.ciphertext
 from pgworker.intents as intent
 cross join taken
-left join pgworker.tenant_secrets as password
-    on intent.client_id = password.client_id and password.field = $2
+left join password on true
 where intent.client_id = $1 and intent.kind = 'tenant';
 
 -- name: begin_step

@@ -87,12 +87,14 @@ async def test_ids_of_clients_come_in_the_order_of_time(connection: asyncpg.Conn
         assert 0 <= milliseconds - (row["id"].int >> 80) < 60_000
 
 
-@pytest.mark.parametrize("security", ["disable", "enable"])
+@pytest.mark.parametrize(("own_columns", "security"), [("", "disable"), (", vat text", "enable")])
 async def test_the_ids_of_an_adopted_table_are_made_as_before(
-    connection: asyncpg.Connection, security: str
+    connection: asyncpg.Connection, own_columns: str, security: str
 ) -> None:
+    """It differs from one that we make by its columns, or by its security alone."""
     await connection.execute(
-        "create table clients (id uuid primary key default gen_random_uuid(), name text, vat text);"
+        "create table clients"
+        f" (id uuid primary key default gen_random_uuid(), name text{own_columns});"
         f"alter table clients {security} row level security"
     )
     await migrate(connection)

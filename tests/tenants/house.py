@@ -166,6 +166,7 @@ class House:
                 ),
                 "update pgworker.breakers set probe_at = probe_at - $1 * interval '1 s'",
                 "update pgworker.steps set intended_at = intended_at - $1 * interval '1 s'",
+                "update pgworker.tenant_secrets set created_at = created_at - $1 * interval '1 s'",
                 (
                     "update pgworker.rate_limits set opened_at = opened_at - $1 * interval '1 s',"
                     " resets_at = resets_at - $1 * interval '1 s'"

@@ -308,6 +308,19 @@ async def assert_stored_dsn_logs_in(house: House, client_id: Any) -> None:
     await connection.close()
 
 
+async def assert_ready_with_a_new_password(
+    house: House, client_id: Any, *, failures: int = 0
+) -> None:
+    client = await house.client(client_id)
+    assert client["provisioning_status"] == "ready", client["provisioning_error"]
+    assert await steps_of(house, client_id) == [
+        ("create_project", "done"),
+        *[("set_password", "refused")] * failures,
+        ("set_password", "done"),
+    ]
+    await assert_stored_dsn_logs_in(house, client_id)
+
+
 @pytest.mark.parametrize("sql", ["api", "postgres"])
 async def test_a_project_that_no_create_of_ours_made_is_adopted_and_given_our_password(
     supabase: Open, sql: str
@@ -343,20 +356,18 @@ async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase:
             looking.release()
             await working
 
-        client = await house.client(client_id)
-        assert client["provisioning_status"] == "ready", client["provisioning_error"]
-        assert await steps_of(house, client_id) == [
-            ("create_project", "done"),
-            ("set_password", "done"),
-        ]
-        await assert_stored_dsn_logs_in(house, client_id)
+        await assert_ready_with_a_new_password(house, client_id)
 
 
 @pytest.mark.parametrize("sql", ["api", "postgres"])
+@pytest.mark.parametrize("failures", [0, 1])
 async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
-    supabase: Open, sql: str
+    supabase: Open, sql: str, failures: int
 ) -> None:
+    """Here first: if it doesn't get there at once, by an error or a death, the next look tells."""
     async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as house:
+        for _ in range(failures):
+            house.the.faults.order(operation="update_password", fault=Answer(503))
         looking = house.the.faults.order(operation="get_health", fault=Hang(after_effect=False))
         client_id = await house.add()
         async with house.working() as working:
@@ -367,14 +378,8 @@ async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
             looking.release()
             await working
 
-        client = await house.client(client_id)
-        assert client["provisioning_status"] == "ready", client["provisioning_error"]
-        assert await steps_of(house, client_id) == [
-            ("create_project", "done"),
-            ("set_password", "done"),
-        ]
-        assert len(house.the.ledger.of("update_password")) == 1
-        await assert_stored_dsn_logs_in(house, client_id)
+        await assert_ready_with_a_new_password(house, client_id, failures=failures)
+        assert len(house.the.ledger.of("update_password")) == failures + 1
 
 
 async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_stays_as_it_is(

@@ -57,21 +57,17 @@ class AwaitProject:
             return _look_again(ctx, waited, seen.answer, looks=looks)
         intent = await ctx.ledger.intent_of(ctx.client.id)
         assert intent is not None, "create_project comes first"
-        # A project of somebody else's making has another (a platform restored from a backup, for
-        # one): no create of ours carried the password that we hold.
-        has_ours = intent.since_create is not None or intent.password_was_set
-        password = intent.password
-        if password is None:
-            password, has_ours = await ctx.ledger.replace_password(ctx.job), False
+        password = intent.password or await ctx.ledger.replace_password(ctx.job)
+        tenant_has_it = intent.password_went_with_create or intent.password_was_set
         try:
-            if not has_ours:
+            if not tenant_has_it:
                 await self._set_password(ctx, password)
             await self._take_over(ctx, password)
         except (Transient, OutcomeUnknown, StatementError) as error:
             # Healthy by its own word, but keys or pooler lag behind: a wait, not an attempt.
             return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=looks)
         except PasswordRefused as error:
-            if not intent.password_was_set:
+            if tenant_has_it and not intent.password_was_set:
                 await self._set_password(ctx, password)
             # A pooler takes a new password with some delay, and bans who asks it too often.
             return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=0)
