@@ -43,6 +43,8 @@ begin
                 when input.learnt is null then job.checkpoint
                 else job.checkpoint || input.learnt
             end,
+            -- Not `greatest`, as in heartbeat: what made the lease longer was a request of the
+            -- phase that has ended, and a rescue needn't wait for it any more.
             lease_expires_at = now() + p_lease,
             updated_at = now()
         from input

@@ -1,6 +1,8 @@
--- heartbeat: the worker is alive, and so are the leases of the jobs that it names.
+-- heartbeat: the worker is alive; renews the leases of the jobs that it names.
 -- Returns the ids that it no longer holds: their phases must stop and write nothing.
--- A lease that ran out but was taken by nobody is renewed: the holder is back in time.
+-- A lease that ran out is renewed too as long as no other worker has claimed the job.
+-- A lease never becomes shorter: begin_step may have made it outlast a request, and a heartbeat
+-- during that request must not open the job to a second worker, which would send a second one.
 create or replace function pgworker.heartbeat(
     p_worker text,
     p_lease interval,
@@ -35,7 +37,7 @@ begin
 
     renewed as (
         update public.client_provisioning_jobs as job
-        set lease_expires_at = now() + p_lease
+        set lease_expires_at = greatest(job.lease_expires_at, now() + p_lease)
         from held
         where
             job.id = held.id

@@ -203,6 +203,41 @@ async def test_a_heartbeat_makes_the_lease_longer(jobs: JobsInTest) -> None:
     assert (await jobs.row(job.id))["lease_expires_at"] > before
 
 
+async def begin_long_step(jobs: JobsInTest, job: Job) -> datetime:
+    """Record a step whose request may take longer than a lease; return when the lease ends now."""
+    await jobs.pool.execute(
+        "select pgworker.begin_step($1, $2, $3, 'create_project', 'a', '75 s')",
+        job.client_id,
+        job.id,
+        job.claim_token,
+    )
+    lease_expires_at: datetime = (await jobs.row(job.id))["lease_expires_at"]
+    return lease_expires_at
+
+
+async def test_a_heartbeat_leaves_a_lease_alone_that_a_step_has_made_longer(
+    jobs: JobsInTest,
+) -> None:
+    job = await jobs.claimed()
+    held_until = await begin_long_step(jobs, job)
+
+    assert await jobs.heartbeat(job) == set()
+
+    row = await jobs.row(job.id)
+    assert row["lease_expires_at"] == held_until
+    assert held_until - row["claimed_at"] > timedelta(seconds=70) > LEASE
+
+
+async def test_the_next_phase_begins_with_a_lease_of_the_usual_length(jobs: JobsInTest) -> None:
+    """A step holds the lease for its request, and the phase that sent it has ended."""
+    job = await jobs.claimed()
+    held_until = await begin_long_step(jobs, job)
+
+    assert await jobs.advance(job) == set()
+
+    assert (await jobs.row(job.id))["lease_expires_at"] < held_until - LEASE
+
+
 @pytest.mark.parametrize("write", WRITES)
 async def test_a_lease_that_ran_out_but_was_taken_by_nobody_is_still_good(
     jobs: JobsInTest, write: str
