@@ -6,8 +6,8 @@ PYTEST_ARGS ?=
 # What is run against the built wheel: the parts that depend on what was packed.
 WHEEL_TESTS ?= tests/api/test_console.py tests/db tests/test_packaging.py
 # What is run against a server other than the wheel's: the parts that its version matters to.
-SERVER_TESTS ?= tests/queue tests/db/test_migrate.py tests/db/test_pool.py tests/tenants/test_ledger.py \
-	tests/tenants/test_portable.py tests/tenants/test_postgres_provider.py tests/tenants/test_templates.py
+SERVER_TESTS ?= tests/queue tests/db/test_migrate.py tests/db/test_pool.py tests/provisioning/test_ledger.py \
+	tests/providers/postgres/test_portable.py tests/providers/postgres/test_provider.py tests/providers/postgres/test_templates.py
 
 RUNS := .venv/.runs
 VENV := .venv/.complete

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from bench.running import ROOT, RunFailed
-from pgworker.tenants.platform import generate_key
+from pgworker.context import generate_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

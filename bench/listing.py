@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import httpx
 
 from pgworker.api.server import serving
+from pgworker.context import generate_key, open_platform
 from pgworker.settings import load_settings
 from pgworker.telemetry import configure_logging
-from pgworker.tenants.platform import generate_key, open_platform
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool

@@ -22,13 +22,13 @@ import structlog
 
 from bench.running import ROOT
 from bench.server import bench_server
+from pgworker import context as platform
 from pgworker.db.migrate import migrate
 from pgworker.db.pool import connect
+from pgworker.providers.rate_limits import OwnLimits
+from pgworker.runtime.daemon import Daemon
 from pgworker.settings import load_settings
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
-from pgworker.tenants import platform
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.rate_limits import OwnLimits
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool

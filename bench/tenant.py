@@ -24,12 +24,12 @@ from uuid import uuid4
 
 import structlog
 
+from pgworker.context import generate_key, open_platform
 from pgworker.db.embedded import embedded_server
 from pgworker.db.migrate import migrate
 from pgworker.db.pool import connect
+from pgworker.runtime.daemon import Daemon
 from pgworker.settings import Settings
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.platform import generate_key, open_platform
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping

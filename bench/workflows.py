@@ -12,10 +12,10 @@ from typing import cast
 
 from bench.contender import peak_mib
 from pgworker.models import ClientStatus, Done, Outcome, Snooze
-from pgworker.tenants.phases.await_project import AwaitProject
-from pgworker.tenants.phases.base import PhaseContext
-from pgworker.tenants.providers.base import Observation, Provider, TenantState
-from pgworker.tenants.workflow import Workflow
+from pgworker.providers.base import Observation, Provider, TenantState
+from pgworker.provisioning.phases.await_project import AwaitProject
+from pgworker.provisioning.phases.base import PhaseContext
+from pgworker.provisioning.runner import Workflow
 
 
 class NoOp:

@@ -10,8 +10,8 @@ from uuid import UUID
 import typer
 
 from pgworker.models import LIVE_STATUSES, ClientStatus
-from pgworker.tenants.durations import duration, relative
-from pgworker.tenants.why import Explanation, explain
+from pgworker.status.durations import duration, relative
+from pgworker.status.explain import Explanation, explain
 
 from .console import (
     EX_FAILED,
@@ -39,8 +39,8 @@ from .tables import (
 )
 
 if TYPE_CHECKING:
-    from pgworker.queue.operations import Row
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
+    from pgworker.status.commands import Row
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and show clients.")
 

@@ -20,16 +20,16 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
+from pgworker.context import open_platform
 from pgworker.db.embedded import default_data_dir
 from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.settings import load_settings
-from pgworker.tenants.platform import open_platform
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from pgworker.context import Platform
     from pgworker.settings import Settings
-    from pgworker.tenants.platform import Platform
 
 T = TypeVar("T")
 

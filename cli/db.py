@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from pgworker.context import open_database
 from pgworker.db.migrate import SchemaState, migrate, read_state
 from pgworker.db.pool import connected
 from pgworker.settings import load_settings
-from pgworker.tenants.platform import open_database
 
 from .console import EX_FAILED, Json, print_json, remark, run_async, tell_embedded
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pgworker.tenants.doctor import Check, Verdict, examine
+from pgworker.runtime.doctor import Check, Verdict, examine
 
 from .console import EX_FAILED, Json, plain, print_json, run_async, stdout
 from .tables import cell, show_table

@@ -9,12 +9,12 @@ from uuid import UUID
 import typer
 from rich.live import Live
 
+from pgworker.context import open_platform
 from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.models import ErrorKind, JobStatus
-from pgworker.queue.operations import EVERYTHING, Row
 from pgworker.settings import load_settings
-from pgworker.tenants.durations import relative
-from pgworker.tenants.platform import open_platform
+from pgworker.status.commands import EVERYTHING, Row
+from pgworker.status.durations import relative
 
 from .console import (
     EX_FAILED,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
 
 # More rows than this are no reading matter.
 SHOWN = 200

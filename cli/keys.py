@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgworker.context import generate_key
 from pgworker.models import Scope
 from pgworker.settings import NAME_PATTERN, token_digest
-from pgworker.tenants.platform import generate_key
 
 from .console import ask, remark, usage_error
 
 if TYPE_CHECKING:
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
 
 app = typer.Typer(no_args_is_help=True, help="The keys that encrypt tenants' secrets, and tokens.")
 

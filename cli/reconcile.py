@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgworker.errors import NotDeleted
-from pgworker.tenants.findings import choose_deletable
-from pgworker.tenants.reconcile import Reconciler
+from pgworker.maintenance.findings import choose_deletable
+from pgworker.maintenance.reconcile import Reconciler
 
 from .console import EX_FAILED, Json, ask, plain, print_json, remark, stderr, stdout, usage_error
 from .tables import add_columns, cell, counted, is_very_wide, new_table, show_table
@@ -18,8 +18,8 @@ from .tables import add_columns, cell, counted, is_very_wide, new_table, show_ta
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pgworker.tenants.findings import Finding
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
+    from pgworker.maintenance.findings import Finding
 
 
 class ProviderName(StrEnum):

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgworker.context import open_platform
+from pgworker.runtime.daemon import Daemon
 from pgworker.settings import load_settings
 from pgworker.telemetry import configure_logging, configure_opentelemetry, get_logger
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.platform import open_platform
 
 from .console import EX_FAILED, data_dir, run_async
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from pgworker.context import Platform
     from pgworker.settings import Settings
-    from pgworker.tenants.platform import Platform
 
 log = get_logger()
 

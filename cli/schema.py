@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgworker.maintenance.fleet import ClientSync, canonical_set, schema_status, sync_each
+from pgworker.schema.lint import Finding, Severity, lint
 from pgworker.settings import load_settings
-from pgworker.tenants.fleet import ClientSync, canonical_set, schema_status, sync_each
-from pgworker.tenants.lint import Finding, Severity, lint
 
 from .console import EX_FAILED, Json, ask, plain, print_json, remark, stderr, stdout, usage_error
 from .tables import add_columns, cell, counted, is_very_wide, long_cell, new_table, show_table
 
 if TYPE_CHECKING:
-    from pgworker.queue.operations import Row
-    from pgworker.tenants.migrations import CanonicalSet
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
+    from pgworker.schema.migrations import CanonicalSet
+    from pgworker.status.commands import Row
 
 app = typer.Typer(no_args_is_help=True, help="The canonical schema of tenants.")
 

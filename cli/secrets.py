@@ -12,7 +12,7 @@ from pgworker.errors import PgworkerError
 from .console import ClientArgument, Json, ask, plain, print_json, usage_error
 
 if TYPE_CHECKING:
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
 
 app = typer.Typer(no_args_is_help=True, help="Keys and passwords of tenants.")
 

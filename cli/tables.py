@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pgworker.tenants.durations import duration
+from pgworker.status.durations import duration
 
 from .console import plain, stdout
 

@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from pgworker.context import Platform, open_platform
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.pool import connected
 from pgworker.db.queries import load
 from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration, PgworkerError
+from pgworker.maintenance.fleet import canonical_set
 from pgworker.models import ClientStatus
+from pgworker.providers.postgres.provider import PostgresProvider
+from pgworker.runtime.daemon import Daemon
 from pgworker.settings import load_settings
 from pgworker.telemetry import configure_logging
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.fleet import canonical_set
-from pgworker.tenants.platform import Platform, open_platform
-from pgworker.tenants.providers.postgres import PostgresProvider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from typing import Literal
 
-    from pgworker.queue.operations import Row
     from pgworker.settings import Settings
+    from pgworker.status.commands import Row
 
 LOOK_EVERY = timedelta(milliseconds=100)
 # Far beyond what it takes; a demo that hangs helps nobody.

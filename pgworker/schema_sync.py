@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgworker.errors import BadConfiguration
-from pgworker.tenants.migrations import load_migrations
+from pgworker.schema.apply import SyncReport, apply_migrations
+from pgworker.schema.migrations import load_migrations
 from pgworker.tenants.postgres_connection import connect_postgres
-from pgworker.tenants.schema import SyncReport, apply_migrations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

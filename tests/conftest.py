@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.jobs import JobsInTest, jobs_in
 from tests.support.server import (
     RunServer,
     create_database,
@@ -107,3 +108,10 @@ async def database(server: RunServer) -> AsyncIterator[str]:
     name = await create_database(server, template=server.template)
     yield server.dsn_of(name)
     await drop_database(server, name)
+
+
+@pytest.fixture
+async def jobs(database: str) -> AsyncIterator[JobsInTest]:
+    """The queue of a fresh, migrated database, with connections for many at once."""
+    async with jobs_in(database, max_size=20) as opened:
+        yield opened

@@ -15,17 +15,17 @@ from pgworker.api.auth import identify, remember
 from pgworker.api.problems import ProblemRoute, answers, handle_errors
 from pgworker.api.routes import admin, clients, metrics, probes
 from pgworker.api.service import Service
+from pgworker.context import open_platform
+from pgworker.runtime.daemon import Daemon
 from pgworker.settings import load_settings
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.platform import open_platform
 from pgworker.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
-    from pgworker.queue.watching import Watching
     from pgworker.settings import Settings
+    from pgworker.status.events import Watching
 
 
 def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True) -> APIRouter:

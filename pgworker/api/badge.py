@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from pgworker.models import ClientStatus
 
 if TYPE_CHECKING:
-    from pgworker.tenants.progress import Progress
+    from pgworker.status.progress import Progress
 
 # White text on them has a contrast of 4.5 and more (WCAG 2.2, 1.4.3).
 _GREEN, _RED, _GREY, _BLUE = "#1a7f37", "#b3261e", "#57606a", "#0b5cad"

@@ -18,9 +18,9 @@ from pgworker.telemetry import get_logger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from pgworker.context import Platform
+    from pgworker.runtime.daemon import Daemon
     from pgworker.settings import Settings
-    from pgworker.tenants.daemon import Daemon
-    from pgworker.tenants.platform import Platform
 
 # How long requests may go on once the worker has ended.
 GRACE = timedelta(seconds=5)

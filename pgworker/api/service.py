@@ -12,17 +12,17 @@ from pgworker.api.attempts import SignInAttempts
 from pgworker.api.auth import Sessions
 from pgworker.api.state import service_of
 from pgworker.db.listen import EVENTS_CHANNEL, Listener
-from pgworker.queue.pages import Pages
-from pgworker.queue.watching import Watching
-from pgworker.tenants.progress import Progresses
-from pgworker.tenants.readiness import Readiness
+from pgworker.runtime.readiness import Readiness
+from pgworker.status.events import Watching
+from pgworker.status.pages import Pages
+from pgworker.status.progress import Progresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgworker.queue.operations import Operations
-    from pgworker.tenants.daemon import Daemon
-    from pgworker.tenants.platform import Platform
+    from pgworker.context import Platform
+    from pgworker.runtime.daemon import Daemon
+    from pgworker.status.commands import Operations
 
 SESSION_AGE = timedelta(hours=12)
 

@@ -12,10 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pgworker.models import ErrorKind, JobStatus, refuse_what_jsonb_refuses
 
 if TYPE_CHECKING:
-    from pgworker.queue.operations import Row
-    from pgworker.queue.pages import Page
-    from pgworker.tenants.overview import Overview as Found
-    from pgworker.tenants.progress import Progress
+    from pgworker.status.commands import Row
+    from pgworker.status.overview_old import Overview as Found
+    from pgworker.status.pages import Page
+    from pgworker.status.progress import Progress
 
 LONGEST_NAME = 200
 LONGEST_SETTINGS = 16 * 1024

@@ -11,14 +11,14 @@ from starlette.responses import StreamingResponse
 
 from pgworker.api.shapes import ClientDetail, Transition
 from pgworker.errors import PgworkerError
+from pgworker.status.progress import KEEP_ALIVE
 from pgworker.telemetry import get_logger
-from pgworker.tenants.progress import KEEP_ALIVE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from pgworker.queue.watching import Watching
-    from pgworker.tenants.progress import News
+    from pgworker.status.events import Watching
+    from pgworker.status.progress import News
 
 # How long a browser waits before it comes back.
 RECONNECT_MILLISECONDS = 2000

@@ -6,7 +6,7 @@ import asyncio
 import random
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import asyncpg
 
@@ -41,6 +41,14 @@ class ListenQueries(NamedTuple):
 
 
 LISTEN_QUERIES = load(ListenQueries, "queries/listen.sql")
+
+
+class Listening(Protocol):
+    """What wakes a process: `Listener`, or a stand-in for it."""
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        ...
 
 
 class Listener:

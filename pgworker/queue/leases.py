@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pgworker.db.outage import Outage
     from pgworker.models import Job
+    from pgworker.queue.completer import Settlement
     from pgworker.queue.jobs import Jobs
-    from pgworker.queue.settling import Settlement
 
 log = get_logger()
 

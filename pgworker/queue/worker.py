@@ -7,19 +7,20 @@ import random
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pgworker import telemetry
 from pgworker.db.outage import Outage
 from pgworker.errors import DatabaseUnreachable
-from pgworker.queue.carrying import Carriers
+from pgworker.queue.batching import Pace
+from pgworker.queue.completer import Settling
+from pgworker.queue.executor import Carriers
 from pgworker.queue.leases import Leases
-from pgworker.queue.pacing import Pace
-from pgworker.queue.settling import Settling
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from pgworker.db.listen import Listening
     from pgworker.models import Job, Transition
     from pgworker.queue.jobs import Jobs
 
@@ -30,14 +31,6 @@ CLAIMED_AT_ONCE = 500
 # Something is due that we couldn't claim, twice: another worker is at it, or it is paused.
 RECHECK = timedelta(seconds=1)
 DATABASE_RETRY_CAP = timedelta(seconds=5)
-
-
-class Listening(Protocol):
-    """What wakes the worker (`db.listen.Listener`)."""
-
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pgworker.models import ErrorKind, Failure, JobStatus
 from pgworker.queue.jobs import Jobs
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.readiness import Readiness
+from pgworker.runtime.daemon import Daemon
+from pgworker.runtime.readiness import Readiness
 from tests.support.jobs import BACKOFF, BACKOFF_CAP, LEASE
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ async def missing(client: httpx.AsyncClient) -> set[str]:
 def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
-    monkeypatch.setattr("pgworker.tenants.readiness.FRESH_FOR", timedelta(0))
+    monkeypatch.setattr("pgworker.runtime.readiness.FRESH_FOR", timedelta(0))
 
 
 @pytest.mark.usefixtures("_always_fresh")
@@ -195,7 +195,7 @@ async def test_readiness_tells_strangers_no_address(
     async def gone(*_: object, **__: object) -> None:
         raise asyncpg.ConnectionDoesNotExistError("secret-host:5432")
 
-    monkeypatch.setattr("pgworker.tenants.readiness.read_state", gone)
+    monkeypatch.setattr("pgworker.runtime.readiness.read_state", gone)
     answer = await (await api.client(None)).get("/readyz")
     assert answer.status_code == 503
     assert [each["name"] for each in answer.json()["missing"]] == ["database"]

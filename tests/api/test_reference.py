@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgworker.api.server import serving
+from pgworker.context import open_platform
 from pgworker.models import Scope
 from pgworker.settings import load_settings
-from pgworker.tenants.platform import open_platform
 from tests.support.api import KEY, SETTING, TOKENS
 from tests.support.api_scopes import NEEDED
 

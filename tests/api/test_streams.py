@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 from pgworker.api.server import serving
+from pgworker.context import open_platform
 from pgworker.errors import DatabaseUnreachable, TooManyStreams
 from pgworker.models import ErrorKind, JobStatus
-from pgworker.queue import watching
-from pgworker.queue.watching import Delivered, Watching
 from pgworker.settings import load_settings
-from pgworker.tenants.platform import open_platform
-from pgworker.tenants.progress import Progresses
+from pgworker.status import events as watching
+from pgworker.status.events import Delivered, Watching
+from pgworker.status.progress import Progresses
 from tests.support.api import KEY
 from tests.support.jobs import JobsInTest, jobs_in
 from tests.support.sse import events_of

@@ -14,9 +14,9 @@ from playwright.async_api import expect
 
 from pgworker.api.app import create_app
 from pgworker.api.service import Service
+from pgworker.context import open_platform
 from pgworker.http_server import HttpServer, open_listener
 from pgworker.settings import load_settings
-from pgworker.tenants.platform import open_platform
 from tests.support.browser import DESK, PHONE, a_browser, an_operator
 from tests.support.console_story import Story, tell_a_day
 from tests.support.server import create_database, drop_database, make_template

@@ -23,7 +23,7 @@ import typer.main
 from pgworker.cli.main import app  # type: ignore[import-not-found]  # noqa: TID251
 from pgworker.cli.main import main as pgworker  # noqa: TID251
 
-from pgworker.tenants import workflow
+from pgworker.provisioning import runner as workflow
 from tests.chaos.gate import Gate
 from tests.chaos.instrument import Instrumented
 from tests.chaos.sabotage import SABOTAGE, SABOTAGES

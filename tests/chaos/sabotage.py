@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgworker.tenants.providers.supabase import SupabaseProvider
-from pgworker.tenants.step_ledger import StepLedger
+from pgworker.providers.supabase.provider import SupabaseProvider
+from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.tenants.steps import Step
 from tests.chaos.gate import Order
 

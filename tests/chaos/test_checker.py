@@ -13,16 +13,16 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from pgworker.context import open_platform
+from pgworker.runtime.daemon import Daemon
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
-from pgworker.tenants.daemon import Daemon
-from pgworker.tenants.platform import open_platform
 from pgworker.tenants.secrets import Vault
 from tests.chaos.campaign import expected
 from tests.chaos.checker import INVARIANTS, check
 from tests.chaos.evidence import gather
 from tests.chaos.world import KEY, MIGRATIONS, TEMPLATE, drop_tenants
-from tests.tenants.house import environment_of
+from tests.support.stack import environment_of
 
 if TYPE_CHECKING:
     from tests.chaos.checker import Violation

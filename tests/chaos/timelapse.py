@@ -18,11 +18,12 @@ from time import monotonic, process_time
 from typing import Any
 
 from pgworker.db import hosts, listen, pool
+from pgworker.providers import registry
+from pgworker.providers.supabase.provider import SupabaseSettings
+from pgworker.provisioning import breakers, step_ledger
+from pgworker.provisioning.phases import await_project, create_project
 from pgworker.queue import policy
-from pgworker.tenants import breakers, postgres_connection, step_ledger
-from pgworker.tenants.phases import await_project, create_project
-from pgworker.tenants.providers import registry
-from pgworker.tenants.providers.supabase import SupabaseSettings
+from pgworker.tenants import postgres_connection
 
 # Tells a worker its pace, in its environment.
 PACE = "CHAOS_PACE"

@@ -15,9 +15,9 @@ import asyncpg
 from pydantic import SecretStr
 
 from pgworker.db.migrate import migrate
+from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.settings import parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
-from pgworker.tenants.providers.postgres import PostgresProvider
 from pgworker.tenants.secrets import Vault
 from tests.chaos.evidence import DATABASES, ROLES, Evidence, gather
 from tests.chaos.timelapse import LEASE, PACE, measure_pace, settings

@@ -16,7 +16,7 @@ import pytest
 
 from pgworker.simulator import Answer, Simulator, SimulatorSettings, running_simulator
 from tests.cli.conftest import PROGRAM
-from tests.tenants.house import environment_of
+from tests.support.stack import environment_of
 
 Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
 Sql = Callable[..., Any]

@@ -13,17 +13,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.support.jobs import JobsInTest, jobs_in
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-
-@pytest.fixture
-async def jobs(database: str) -> AsyncIterator[JobsInTest]:
-    """The queue of a fresh, migrated database."""
-    async with jobs_in(database) as opened:
-        yield opened
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgworker.models import ErrorKind, Failure, JobStatus
-from pgworker.queue.lookups import Lookups
+from pgworker.status.queries import Lookups
 from tests.support.jobs import BACKOFF, BACKOFF_CAP
 
 if TYPE_CHECKING:

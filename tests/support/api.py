@@ -10,9 +10,9 @@ import httpx
 
 from pgworker.api import create_app
 from pgworker.api.service import Service
+from pgworker.context import open_platform
 from pgworker.models import Scope
 from pgworker.settings import load_settings
-from pgworker.tenants.platform import open_platform
 from tests.support.jobs import JobsInTest
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pgworker.db.pool import open_pool
 from pgworker.models import Advance, Complete, Done, ErrorKind, Failure, Job, JobStatus, Snooze
 from pgworker.queue.jobs import Jobs
-from pgworker.queue.operations import Operations
+from pgworker.status.commands import Operations
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

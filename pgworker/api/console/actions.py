@@ -14,9 +14,9 @@ from pgworker.api.console.telling import go_back
 from pgworker.api.problems import Refused
 from pgworker.api.service import TheService
 from pgworker.errors import NotRetryable
-from pgworker.queue.lookups import Lookups
-from pgworker.queue.operations import EVERYTHING
-from pgworker.tenants.why import actions
+from pgworker.status.commands import EVERYTHING
+from pgworker.status.explain import actions
+from pgworker.status.queries import Lookups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from pgworker.tenants.durations import precise_duration
+from pgworker.status.durations import precise_duration
 
 if TYPE_CHECKING:
-    from pgworker.tenants.survey import PhaseLatency
+    from pgworker.status.overview import PhaseLatency
 
 # In units of the drawing; the page stretches it.
 WIDTH, HEIGHT = 240, 44

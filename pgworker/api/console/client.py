@@ -13,15 +13,15 @@ from pgworker.api.console.rendering import PageRoute, page
 from pgworker.api.console.telling import said_of
 from pgworker.api.service import TheService
 from pgworker.models import JobStatus
-from pgworker.queue.lookups import Lookups
-from pgworker.tenants.story import tell
-from pgworker.tenants.why import actions, explain, sentence
+from pgworker.status.explain import actions, explain, sentence
+from pgworker.status.queries import Lookups
+from pgworker.status.timeline import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgworker.queue.operations import Row
-    from pgworker.tenants.why import Explanation
+    from pgworker.status.commands import Row
+    from pgworker.status.explain import Explanation
 
 EVENTS_SHOWN = 500
 

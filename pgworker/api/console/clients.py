@@ -14,8 +14,8 @@ from pgworker.api.console.rendering import PageRoute, page, path_of
 from pgworker.api.problems import Refused
 from pgworker.api.service import TheService
 from pgworker.models import ClientStatus, ErrorKind
-from pgworker.queue.lookups import Lookups
-from pgworker.queue.pages import Filter
+from pgworker.status.pages import Filter
+from pgworker.status.queries import Lookups
 
 PAGE_SIZE = 50
 FAILURES_SHOWN = 500

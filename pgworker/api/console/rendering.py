@@ -18,8 +18,8 @@ from pgworker.api.console.charts import latency_chart
 from pgworker.api.problems import PROBLEM_JSON, Problem, as_response, wants_html
 from pgworker.errors import PgworkerError
 from pgworker.models import ClientStatus, Scope
-from pgworker.tenants.durations import precise_duration, relative
-from pgworker.tenants.lateness import DUE_TOO_LONG
+from pgworker.status.durations import precise_duration, relative
+from pgworker.status.overdue import DUE_TOO_LONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

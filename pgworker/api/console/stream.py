@@ -18,7 +18,7 @@ from pgworker.api.streams import stream as as_stream
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from pgworker.queue.watching import Watching
+    from pgworker.status.events import Watching
 
 # A queue may change a hundred times a second; nobody reads as fast.
 PAUSE = timedelta(seconds=0.7)

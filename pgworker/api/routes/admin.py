@@ -15,7 +15,7 @@ from pgworker.api.problems import ProblemRoute, Refused, answers, wants_html
 from pgworker.api.service import TheService
 from pgworker.api.shapes import GroupRetried, Overview, PauseState, Scope
 from pgworker.api.streams import STREAM, change_messages, stream
-from pgworker.tenants.overview import overview_of
+from pgworker.status.overview_old import overview_of
 
 router = APIRouter(route_class=ProblemRoute, prefix="/admin/provisioning", tags=["admin"])
 

@@ -28,8 +28,8 @@ from pgworker.api.shapes import (
 )
 from pgworker.api.streams import STREAM, client_messages, stream
 from pgworker.models import ClientStatus, ErrorKind, JobStatus
-from pgworker.queue.operations import Order
-from pgworker.queue.pages import Filter
+from pgworker.status.commands import Order
+from pgworker.status.pages import Filter
 
 router = APIRouter(route_class=ProblemRoute, tags=["clients"])
 

@@ -16,7 +16,7 @@ from pgworker.api.service import TheService
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgworker.queue.operations import Row
+    from pgworker.status.commands import Row
 
 router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 

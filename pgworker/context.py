@@ -1,0 +1,186 @@
+"""The platform's database, opened for one process: the given one, or the embedded one."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from pydantic import SecretStr
+
+from pgworker.db.embedded import default_data_dir, embedded_server
+from pgworker.db.migrate import migrate, read_state
+from pgworker.db.pool import STATEMENT_TIMEOUT, connected, open_pool
+from pgworker.providers.registry import Providers
+from pgworker.providers.shared_rate_limits import SharedLimits
+from pgworker.settings import Settings, parse_encryption_keys
+from pgworker.status.commands import Operations
+from pgworker.telemetry import get_logger
+from pgworker.tenants.secrets import TenantSecrets, Vault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from pgworker.db.pool import Pool
+
+KEY_FILE = "encryption.key"
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What a process works with.
+
+    Attributes:
+        dsn: of the platform's database.
+        data_dir: of the embedded server; None when the database was given.
+    """
+
+    settings: Settings
+    dsn: str = field(repr=False)
+    pool: Pool = field(repr=False)
+    providers: Providers = field(repr=False)
+    data_dir: Path | None
+
+    @property
+    def operations(self) -> Operations:
+        """What people ask of the queue."""
+        return Operations(self.pool)
+
+    @property
+    def listen_dsn(self) -> str | None:
+        """Where to LISTEN: a direct connection; None when it is switched off."""
+        url = self.settings.listen_url
+        if url == "off":
+            return None
+        return self.dsn if url is None else url.get_secret_value()
+
+    def secrets(self) -> TenantSecrets:
+        """Return the tenants' secrets.
+
+        Raises:
+            BadConfiguration: as `vault`.
+        """
+        return TenantSecrets(self.pool, self.vault())
+
+    def vault(self) -> Vault:
+        """Return what encrypts and decrypts the tenants' secrets.
+
+        Raises:
+            BadConfiguration: PGWORKER_ENCRYPTION_KEYS is not set, or a key can't be used.
+        """
+        return Vault(self._encryption_keys())
+
+    def session_keys(self) -> list[bytes]:
+        """Return what signs the console's cookies: the first one signs, all of them verify.
+
+        Derived from the encryption keys, so that every process of a platform takes the cookies
+        of the others, before and after a restart.
+
+        Raises:
+            BadConfiguration: as `vault`.
+        """
+        return [_derived(key) for key in self._encryption_keys().values()]
+
+    def _encryption_keys(self) -> dict[str, bytes]:
+        keys = self.settings.encryption_keys
+        if not keys and self.data_dir is not None:
+            keys = (_own_key(self.data_dir / KEY_FILE),)
+        return parse_encryption_keys(keys)
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[tuple[str, Path | None]]:
+    """Yield the DSN of the platform's database, and the data directory when it is embedded.
+
+    Raises:
+        BadConfiguration, DatabaseUnreachable: as `embedded_server`.
+    """
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value(), None
+        return
+    data_dir = (settings.data_dir or default_data_dir()).absolute()
+    async with embedded_server(data_dir) as server:
+        yield server.dsn, data_dir
+
+
+@asynccontextmanager
+async def open_platform(
+    settings: Settings,
+    *,
+    migrate_first: bool = False,
+    pool_size: int = 8,
+    patience: timedelta | None = None,
+) -> AsyncIterator[Platform]:
+    """Open the platform's database, with pgworker's schema in the state this program needs.
+
+    The embedded database is always migrated, a given one when `migrate_first` says so.
+
+    Args:
+        settings: of the process.
+        migrate_first: bring a given database's schema up to date, too.
+        pool_size: connections at most.
+        patience: with a statement; by default a worker's, well below its lease.
+
+    Raises:
+        BadConfiguration, DatabaseUnreachable: it can't be opened.
+        SchemaMismatch: its schema is older (run `pgworker db migrate`) or newer than this program.
+    """
+    async with AsyncExitStack() as stack:
+        dsn, data_dir = await stack.enter_async_context(open_database(settings))
+        async with connected(dsn) as connection:
+            if migrate_first or data_dir is not None:
+                await migrate(connection)
+            else:
+                (await read_state(connection)).refuse_if_not_current()
+        pool = await stack.enter_async_context(
+            open_pool(
+                dsn,
+                max_size=pool_size,
+                through_pooler=settings.listen_url is not None,
+                patience=patience or _worker_patience(settings.lease),
+            )
+        )
+        providers = Providers(settings, platform_dsn=dsn, limits=SharedLimits(pool))
+        stack.push_async_callback(providers.aclose)
+        yield Platform(settings, dsn, pool, providers, data_dir)
+
+
+def _worker_patience(lease: timedelta) -> timedelta:
+    """Return how long a worker waits for a statement: three such waits fit into half a lease."""
+    return min(STATEMENT_TIMEOUT, max(lease / 6, timedelta(seconds=1)))
+
+
+def _derived(key: bytes) -> bytes:
+    """Return a key for cookies that tells nothing of the key that it comes from (RFC 5869)."""
+    return HKDFExpand(SHA256(), length=32, info=b"pgworker session cookie").derive(key)
+
+
+def _own_key(path: Path) -> SecretStr:
+    """Return the embedded default's own key, made at first use with mode 0600."""
+    if not path.exists():
+        # Written whole before it gets its name: whoever finds it finds all of it, and of two
+        # that make one the first wins.
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(generate_key("embedded") + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
+    return SecretStr(path.read_text(encoding="ascii").strip())
+
+
+def generate_key(key_id: str) -> str:
+    """Return a new encryption key, as PGWORKER_ENCRYPTION_KEYS takes it."""
+    return f"{key_id}:{base64.b64encode(os.urandom(32)).decode()}"

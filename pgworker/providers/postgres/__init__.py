@@ -1,0 +1,1 @@
+"""Databases of their own on a PostgreSQL server."""

@@ -1,0 +1,1 @@
+"""Projects, over the Supabase Management API."""

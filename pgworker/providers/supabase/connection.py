@@ -1,0 +1,101 @@
+"""SQL for a tenant by way of the Management API's `POST /v1/projects/{ref}/database/query`.
+
+Contract: it runs as `postgres` (no superuser) and keeps no session between calls. The answer is 201
+with one set of rows; an error of the server is 400 with
+`Failed to run sql query: ERROR:  42P01: …`, and after about 50 seconds comes 544, while
+the statement may go on and commit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pgworker.errors import OutcomeUnknown, Transient
+from pgworker.providers.supabase.errors import Answer, raw_message
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.redaction import scrub
+
+if TYPE_CHECKING:
+    from pgworker.providers.supabase.api import ManagementApi
+
+_ERROR = re.compile(r"(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):\s*([^\r\n]*)")
+_LINE = re.compile(r"^LINE (\d+): (.*)\r?\n?( *\^)?", re.MULTILINE)
+
+# The server couldn't be spoken to, so that nothing ran: it is starting, full, or its password
+# has just been changed.
+_NOT_CONNECTED: Final = ("57P03", "53300", "28", "08001", "08004")
+# The connection broke under the statement.
+_CONNECTION_LOST: Final = ("57P01", "57P02", "57P05", "08")
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementConnection:
+    """A `TenantConnection` without a connection: every call stands by itself.
+
+    `SET`, advisory locks and prepared statements don't outlive a call. Of several statements only
+    one set of rows comes back.
+    """
+
+    api: ManagementApi
+    ref: str
+
+    async def fetch(self, sql: str) -> list[dict[str, Any]]:
+        """Run one statement and return its rows, values as JSON carries them.
+
+        Raises:
+            StatementError: the server refused it; see `read_statement_error` for its position.
+            OutcomeUnknown: no usable answer; the statement may have run.
+            Transient: the project takes no queries yet.
+        """
+        return await self.api.run_query(
+            self.ref, sql, read_refusal=lambda answer: read_statement_error(answer, sql)
+        )
+
+    async def execute(self, sql: str) -> None:
+        """Run a script in the transaction that it says; raises as `fetch` does."""
+        await self.fetch(sql)
+
+
+def read_statement_error(answer: Answer, sql: str) -> StatementError | None:
+    """Return the server's error in an answer, or None when it is the API's own.
+
+    The message is the server's first line, without the echo of the statement. The position is the
+    character under the server's caret when the echoed line is whole, else the first character of
+    the line that `LINE n:` names, else None.
+
+    Raises:
+        Transient: the API couldn't log in to the server.
+        OutcomeUnknown: the server went away under the statement.
+    """
+    # 500 is what the OpenAPI document calls "Failed to run sql query"; 400 is what comes.
+    if answer.status not in {400, 500}:
+        return None
+    text = raw_message(answer.body)
+    found = _ERROR.search(text)
+    if found is None:
+        return None
+    sqlstate, message = found.group(1), scrub(found.group(2).strip(), [sql.strip()])
+    told = f"the tenant's server: {message} [{sqlstate}]"
+    if sqlstate.startswith(_NOT_CONNECTED):
+        raise Transient(told)
+    if sqlstate.startswith(_CONNECTION_LOST):
+        raise OutcomeUnknown(told)
+    return StatementError(message, sqlstate=sqlstate, position=_position(text[found.end() :], sql))
+
+
+def _position(after_message: str, sql: str) -> int | None:
+    place = _LINE.search(after_message)
+    lines = sql.split("\n")
+    if place is None or not 1 <= int(place.group(1)) <= len(lines):
+        return None
+    number = int(place.group(1))
+    start = sum(len(line) + 1 for line in lines[: number - 1]) + 1
+    caret, echoed = place.group(3), place.group(2).rstrip("\r")
+    # psql's way of echoing turns a tab into one blank.
+    is_whole = echoed.expandtabs(1).rstrip() == lines[number - 1].expandtabs(1).rstrip()
+    if caret is None or not is_whole:
+        return start
+    column = len(caret) - 1 - len(f"LINE {number}: ")
+    return start + column if 0 <= column <= len(lines[number - 1]) else start

@@ -1,0 +1,1 @@
+"""What a job does: workflow, phases and the ledger of their effects."""

@@ -1,0 +1,192 @@
+"""The ledger of what we mean to make outside, and made: committed before and after.
+
+Each method writes with one statement, which asks the fence first: a worker that lost its job writes
+nothing here and is told by `LeaseLost`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgworker.db.queries import load
+from pgworker.db.sqlstate import translated
+from pgworker.tenants.secrets import DATABASE_PASSWORD, Sealed, TenantSecrets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from pgworker.db.pool import Pool
+    from pgworker.models import Job
+    from pgworker.providers.base import Tenant
+
+PASSWORD_LENGTH = 40
+
+
+class TenantQueries(NamedTuple):
+    """The statements of `sql/queries/tenants.sql`."""
+
+    briefings: str
+    commit_intent: str
+    intent_of: str
+    begin_step: str
+    end_step: str
+    find_steps: str
+    fulfil: str
+    admit: str
+    open_breaker: str
+    close_breaker: str
+    register_phase: str
+    forget_phases: str
+
+
+TENANT_QUERIES = load(TenantQueries, "queries/tenants.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What we mean to make for a client.
+
+    Attributes:
+        ref: of what was made; None until it is known.
+        creates: creates sent without a definite no, since a person last retried.
+        since_create: how long ago the newest of all creates was sent; None when none was.
+        password_went_with_create: there was a create, and each carried the password. Else the
+            tenant may have another: somebody else made it, or ours was deleted and replaced.
+        password_was_set: the password was given to the tenant afterwards.
+        password: of the tenant's database, made with the intent; None if somebody has deleted it.
+    """
+
+    provider: str
+    name: str
+    ref: str | None
+    creates: int
+    since_create: timedelta | None
+    password_went_with_create: bool
+    password_was_set: bool
+    region: str | None = None
+    plan: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+class Ledger:
+    """Intents, and what became of them."""
+
+    def __init__(self, pool: Pool, tenant_secrets: TenantSecrets) -> None:
+        self._pool = pool
+        self._secrets = tenant_secrets
+
+    async def commit(
+        self, job: Job, *, provider: str, name: str, region: str | None, plan: str | None
+    ) -> Intent:
+        """Commit the intent and a new database password, or return the one that is there.
+
+        What was committed first stands: a client's later wishes don't change what a create may
+        have carried already.
+        """
+        password = generate_password()
+        sealed = self._secrets.seal(job.client_id, DATABASE_PASSWORD, password)
+        with translated():
+            are_new = await self._pool.fetchval(
+                TENANT_QUERIES.commit_intent,
+                job.id,
+                job.claim_token,
+                job.client_id,
+                provider,
+                name,
+                {"region": region, "plan": plan},
+                DATABASE_PASSWORD,
+                sealed.key_id,
+                sealed.nonce,
+                sealed.ciphertext,
+            )
+        if are_new:
+            return Intent(
+                provider=provider,
+                name=name,
+                ref=None,
+                creates=0,
+                since_create=None,
+                password_went_with_create=False,
+                password_was_set=False,
+                region=region,
+                plan=plan,
+                password=password,
+            )
+        intent = await self.intent_of(job.client_id)
+        assert intent is not None
+        return intent
+
+    async def fulfil(
+        self,
+        job: Job,
+        tenant: Tenant,
+        *,
+        provisioning: dict[str, Any],
+        done: Sequence[int] = (),
+    ) -> None:
+        """Commit the ref at once, on the intent and on the client.
+
+        Args:
+            job: held by the caller.
+            tenant: what was found or created.
+            provisioning: what was really got, for `additional_settings`. With the ref, because a
+                worker that dies right after it leaves a tenant that nobody asks again.
+            done: the steps that made it (`Steps.hand_over`).
+        """
+        with translated():
+            await self._pool.execute(
+                TENANT_QUERIES.fulfil,
+                job.id,
+                job.claim_token,
+                job.client_id,
+                tenant.ref,
+                tenant.url,
+                provisioning,
+                list(done),
+            )
+
+    async def replace_password(self, job: Job) -> str:
+        """Store a new database password, where somebody has deleted the one that there was."""
+        password = generate_password()
+        await self._secrets.put(job.client_id, {DATABASE_PASSWORD: password}, job=job)
+        return password
+
+    async def store_secrets(self, job: Job, fields: Mapping[str, str]) -> None:
+        """Encrypt and store the tenant's credentials."""
+        await self._secrets.put(job.client_id, fields, job=job)
+
+    async def intent_of(self, client_id: UUID) -> Intent | None:
+        """Return what is meant or made for the client; None when nothing was meant yet."""
+        with translated():
+            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
+        if row is None:
+            return None
+        seconds = row["seconds_since_create"]
+        sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
+        return Intent(
+            provider=row["provider"],
+            name=row["name"],
+            ref=row["ref"],
+            creates=row["creates"],
+            since_create=None if seconds is None else timedelta(seconds=seconds),
+            password_went_with_create=row["password_went_with_create"],
+            password_was_set=row["password_was_set"],
+            region=row["request"].get("region"),
+            plan=row["request"].get("plan"),
+            password=(
+                None
+                if row["key_id"] is None
+                else self._secrets.open(client_id, DATABASE_PASSWORD, sealed)
+            ),
+        )
+
+
+def generate_password() -> str:
+    """Return 40 random letters and digits (238 bits); they need no escaping in a URL."""
+    alphabet = string.ascii_letters + string.digits
+    return "".join(secrets.choice(alphabet) for _ in range(PASSWORD_LENGTH))

@@ -1,0 +1,116 @@
+"""The phase `await_project`."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+from pgworker.errors import OutcomeUnknown, PasswordRefused, Permanent, Transient
+from pgworker.models import ClientStatus, Done, Outcome, Snooze
+from pgworker.providers.base import Credentials, TenantState
+from pgworker.provisioning.phases.base import PhaseContext
+from pgworker.tenants.at_once import at_once
+from pgworker.tenants.connection import StatementError
+from pgworker.tenants.steps import Step
+
+CONFIRM_SOONER = 5
+
+# A ref that was just returned may not be visible everywhere yet.
+NOT_VISIBLE_YET = timedelta(minutes=2)
+
+
+class AwaitProject:
+    """Wait until the tenant is up, store its keys, and prove it by a query.
+
+    Each look is one run of the phase: between two of them the job sleeps, without a slot or a
+    connection. Ready means that a real connection answered, not that the provider says so.
+    """
+
+    name = "await_project"
+    client_status = ClientStatus.WAITING_FOR_PROJECT
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        """Return `Done` once the keys are stored and a query was answered.
+
+        Raises:
+            Permanent: it is gone, broken, or not up within the time limit.
+        """
+        waited = ctx.job.in_phase
+        seen = await ctx.provider.observe(ctx.ref)
+        ctx.log.info("project_observed", state=str(seen.state), answer=seen.answer)
+        if seen.state is TenantState.BROKEN:
+            raise Permanent(
+                f"project {ctx.ref} will not come up by itself ({seen.answer}): "
+                "look at the provider's dashboard, then retry"
+            )
+        if seen.state is TenantState.GONE:
+            if ctx.job.checkpoint.get("was_visible") or waited > NOT_VISIBLE_YET:
+                raise Permanent(
+                    f"project {ctx.ref} is gone ({seen.answer}); pgworker never replaces a "
+                    "project that it recorded: find out who deleted it"
+                )
+            return _look_again(ctx, waited, seen.answer, looks=0, was_visible=False)
+        if seen.state is TenantState.COMING_UP:
+            return _look_again(ctx, waited, seen.answer, looks=0)
+        looks = int(ctx.job.checkpoint.get("ready_looks", 0)) + 1
+        if looks < ctx.provider.ready_looks:
+            return _look_again(ctx, waited, seen.answer, looks=looks)
+        intent = await ctx.ledger.intent_of(ctx.client.id)
+        assert intent is not None, "create_project comes first"
+        password = intent.password or await ctx.ledger.replace_password(ctx.job)
+        tenant_has_it = intent.password_went_with_create or intent.password_was_set
+        try:
+            if not tenant_has_it:
+                await self._set_password(ctx, password)
+            await self._take_over(ctx, password)
+        except (Transient, OutcomeUnknown, StatementError) as error:
+            # Healthy by its own word, but keys or pooler lag behind: a wait, not an attempt.
+            return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=looks)
+        except PasswordRefused as error:
+            if tenant_has_it and not intent.password_was_set:
+                await self._set_password(ctx, password)
+            # A pooler takes a new password with some delay, and bans who asks it too often.
+            return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=0)
+        return Done(learnt={"last_answer": seen.answer, "was_visible": True})
+
+    async def _set_password(self, ctx: PhaseContext, password: str) -> None:
+        async with ctx.steps.taking(Step.SET_PASSWORD, ctx.ref):
+            await ctx.provider.set_password(ctx.ref, password)
+        ctx.log.info("password_set", project_ref=ctx.ref)
+
+    async def _take_over(self, ctx: PhaseContext, password: str) -> None:
+        """Store the tenant's credentials, and use them once."""
+        credentials = await ctx.provider.credentials(ctx.ref, password, ctx.steps)
+        await at_once(
+            ctx.ledger.store_secrets(ctx.job, credentials.fields), _log_in(ctx, credentials)
+        )
+
+
+async def _log_in(ctx: PhaseContext, credentials: Credentials) -> None:
+    async with ctx.connect(credentials) as connection:
+        await connection.execute("select 1 as answered")
+
+
+def _look_again(
+    ctx: PhaseContext, waited: timedelta, answer: str, *, looks: int, was_visible: bool = True
+) -> Snooze:
+    """Return the wait until the next look.
+
+    Raises:
+        Permanent: the time limit is over.
+    """
+    if waited > ctx.settings.project_timeout:
+        raise Permanent(
+            f"project {ctx.ref} is not up after {waited.total_seconds():.0f} s ({answer}): look at "
+            "the provider's dashboard or ask its support, then retry"
+        )
+    # Jitter keeps a crowd that signed up together from asking together. One that looks ready
+    # only has to look so once more: soon.
+    delay = ctx.settings.project_poll * random.uniform(0.9, 1.1)  # noqa: S311
+    if looks:
+        delay /= CONFIRM_SOONER
+    return Snooze(
+        delay,
+        reason=f"the project to come up ({answer})",
+        learnt={"last_answer": answer, "ready_looks": looks, "was_visible": was_visible},
+    )

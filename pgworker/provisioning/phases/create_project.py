@@ -1,0 +1,153 @@
+"""The phase `create_project`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pgworker.errors import LeaseLost, Permanent
+from pgworker.models import ClientStatus, Done, Outcome, Snooze
+from pgworker.providers.base import Tenant, TenantRequest
+from pgworker.provisioning.ledger import Intent
+from pgworker.provisioning.phases.base import PhaseContext
+from pgworker.tenants.steps import Step
+
+# Who loses the lease while the request is under way would be the classic duplicate.
+CREATE_TAKES_AT_MOST = timedelta(seconds=65)
+MAX_CREATES = 3
+# A project can't have been made for a client that came later; clocks differ.
+OLDER_THAN_ITS_CLIENT = timedelta(hours=1)
+
+
+class CreateProject:
+    """Give the client a tenant: adopt the one an earlier try made, or create it.
+
+    Safe to repeat from any line. Contract: Supabase Management API v1,
+    `GET /v1/organizations/{slug}/projects` and `POST /v1/projects`, which takes no idempotency
+    key: safety comes from the intent, the deterministic name and the look-up before each create.
+    """
+
+    name = "create_project"
+    client_status = ClientStatus.CREATING_PROJECT
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        """Return `Done` once the tenant's ref is committed.
+
+        Raises:
+            JobError: of any kind; `OutcomeUnknown` when the create may have happened.
+            LeaseLost: another worker holds the job now.
+        """
+        intent = await ctx.ledger.commit(
+            ctx.job,
+            provider=ctx.provider.name,
+            name=ctx.provider.tenant_name(ctx.client.id),
+            region=_wish(ctx, "region"),
+            plan=_wish(ctx, "plan"),
+        )
+        if intent.ref is not None:
+            # Recorded by an earlier try, with all that the client shows of it. If it is gone,
+            # await_project says so; a recorded tenant is never silently replaced.
+            await ctx.steps.found(Step.CREATE_PROJECT, [intent.name])
+            return Done()
+        tenant = await ctx.provider.find(intent.name)
+        if tenant is not None:
+            _refuse_foreign(ctx, tenant)
+            await ctx.steps.found(Step.CREATE_PROJECT, [intent.name])
+            ctx.log.info("project_found", project_ref=tenant.ref)
+        else:
+            wait = _wait_before_create(intent, ctx)
+            if wait is not None:
+                return wait
+            tenant = await self._create(ctx, intent)
+        try:
+            await ctx.ledger.fulfil(
+                ctx.job,
+                tenant,
+                provisioning=_got(ctx, tenant),
+                done=ctx.steps.hand_over(),
+            )
+        except LeaseLost:
+            # Whoever holds the job now finds it by its name; this is for the log's reader.
+            ctx.log.warning("project_left_to_the_next_holder", project_ref=tenant.ref)
+            raise
+        ctx.log.info("project_recorded", project_ref=tenant.ref)
+        return Done()
+
+    async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
+        assert intent.password is not None, "commit has stored one, if there was none"
+        # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
+        # try finds it by the name that was committed first.
+        async with ctx.steps.taking(
+            Step.CREATE_PROJECT, intent.name, takes_at_most=CREATE_TAKES_AT_MOST
+        ) as must_leave_before:
+            return await ctx.provider.create(
+                TenantRequest(
+                    client_id=ctx.client.id,
+                    name=intent.name,
+                    database_password=intent.password,
+                    region=intent.region,
+                    plan=intent.plan,
+                    must_leave_before=must_leave_before,
+                )
+            )
+
+
+def _refuse_foreign(ctx: PhaseContext, tenant: Tenant) -> None:
+    """Refuse to adopt what can't be this client's.
+
+    Raises:
+        Permanent: it is older than the client.
+    """
+    made_at, wanted_at = tenant.created_at, ctx.client.created_at
+    if made_at is None or wanted_at is None:
+        return
+    if made_at < wanted_at - OLDER_THAN_ITS_CLIENT:
+        raise Permanent(
+            f"project {tenant.ref} is called {tenant.name} but was created at {made_at:%Y-%m-%d}, "
+            f"before its client was (at {wanted_at:%Y-%m-%d}): it belongs to somebody else; "
+            "rename or delete it, then retry"
+        )
+
+
+def _wait_before_create(intent: Intent, ctx: PhaseContext) -> Snooze | None:
+    """Return how to wait when an earlier create may still show up, None when one may be sent.
+
+    Raises:
+        Permanent: enough were sent without one ever showing up.
+    """
+    since = intent.since_create
+    if since is None or ctx.provider.lookup_is_final:
+        return None
+    remaining = ctx.settings.create_lookup - since
+    if remaining > timedelta(0):
+        # Growing intervals, and one look after the window has closed.
+        delay = min(max(since / 2, ctx.settings.project_poll / 5), remaining)
+        return Snooze(
+            delay, reason="the provider's listing to show a project that may have been created"
+        )
+    if intent.creates >= MAX_CREATES:
+        raise Permanent(
+            f"{intent.creates} creates of {intent.name} ended without an answer and none shows "
+            "up: look at the provider's dashboard, then retry"
+        )
+    return None
+
+
+def _got(ctx: PhaseContext, tenant: Tenant) -> dict[str, str]:
+    """Return what the client shows under `additional_settings.provisioning`."""
+    got = {
+        "provider": ctx.provider.name,
+        "region": tenant.region,
+        "plan": tenant.plan,
+        "organization": tenant.organization,
+        # Where the provider doesn't tell, it was now, or shortly ago by an earlier try.
+        "created_at": (tenant.created_at or datetime.now(UTC)).isoformat(),
+    }
+    return {key: value for key, value in got.items() if value is not None}
+
+
+def _wish(ctx: PhaseContext, key: str) -> str | None:
+    """Return what the client asks for in `additional_settings`."""
+    wish = ctx.client.settings.get(key)
+    if wish is None or (isinstance(wish, str) and wish):
+        return wish
+    raise Permanent(f"additional_settings.{key} must be text, it is {type(wish).__name__}")

@@ -1,0 +1,35 @@
+"""The phase `schema_sync`."""
+
+from __future__ import annotations
+
+from pgworker.models import ClientPatch, ClientStatus, Done, Outcome
+from pgworker.provisioning.phases.base import PhaseContext
+from pgworker.schema.apply import apply_migrations
+from pgworker.schema.directory import canonical_set
+from pgworker.schema.migrations import Migration
+from pgworker.tenants.at_once import at_once
+
+
+class SchemaSync:
+    """Bring the tenant to the canonical schema; resumes at the file that failed."""
+
+    name = "schema_sync"
+    client_status = ClientStatus.SCHEMA_SYNCING
+
+    async def run(self, ctx: PhaseContext) -> Outcome:
+        """Return `Done` once the tenant's history equals the canonical set.
+
+        Raises:
+            MigrationRefused, MigrationFailed: name the file, and line where there is one.
+        """
+        # Read again at each run: a mended file is picked up by a retry.
+        canonical, credentials = await at_once(
+            canonical_set(ctx.settings.migrations_dir), ctx.credentials()
+        )
+
+        async def tell(migration: Migration) -> None:
+            ctx.log.info("migration_applied", file=migration.file)
+
+        async with ctx.connect(credentials) as connection:
+            report = await apply_migrations(connection, canonical, steps=ctx.steps, on_applied=tell)
+        return Done(patch=ClientPatch(schema_version=report.head))

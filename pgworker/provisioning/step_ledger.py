@@ -1,0 +1,92 @@
+"""The steps of one job, in `pgworker.steps`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from pgworker.db.sqlstate import translated
+from pgworker.errors import JobError, OutcomeUnknown
+from pgworker.provisioning.ledger import TENANT_QUERIES
+from pgworker.tenants.connection import StatementError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
+
+    from pgworker.db.pool import Pool
+    from pgworker.models import Job
+    from pgworker.tenants.steps import Step
+
+
+# From the moment at which the lease was asked for.
+MUST_LEAVE_WITHIN = timedelta(seconds=10)
+
+
+class StepLedger:
+    """`Steps` in the platform's database. One statement before each step, one after the last.
+
+    That a step has happened is told with the beginning of the next one, with what comes of it
+    (`Ledger.fulfil`), or by `flush`: who dies in between leaves it as intended, and the next look
+    finds it.
+    """
+
+    def __init__(self, pool: Pool, client_id: UUID, job: Job | None) -> None:
+        """Take the job that is held; None for what a person does."""
+        self._pool = pool
+        self._who = (client_id, job and job.id, job and job.claim_token)
+        self._done: list[int] = []
+
+    @asynccontextmanager
+    async def taking(
+        self,
+        step: Step,
+        target: str,
+        *,
+        takes_at_most: timedelta | None = None,
+        found: Sequence[str] = (),
+    ) -> AsyncIterator[float]:
+        """As `Steps.taking`."""
+        asked_at = time.monotonic()
+        hold_for = None if takes_at_most is None else MUST_LEAVE_WITHIN + takes_at_most
+        with translated():
+            step_id: int = await self._pool.fetchval(
+                TENANT_QUERIES.begin_step,
+                *self._who,
+                step,
+                target,
+                hold_for,
+                self._done,
+                list(found),
+            )
+        self._done = []
+        try:
+            yield asked_at + MUST_LEAVE_WITHIN.total_seconds()
+        except OutcomeUnknown:
+            await self._end([step_id], "unknown")
+            raise
+        except (JobError, StatementError):
+            await self._end([step_id], "refused")
+            raise
+        self._done = [step_id]
+
+    async def found(self, step: Step, targets: Sequence[str]) -> None:
+        """As `Steps.found`."""
+        with translated():
+            await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
+
+    def hand_over(self) -> list[int]:
+        """As `Steps.hand_over`."""
+        done, self._done = self._done, []
+        return done
+
+    async def flush(self) -> None:
+        """Record what has happened and isn't recorded yet."""
+        if done := self.hand_over():
+            await self._end(done, "done")
+
+    async def _end(self, step_ids: Sequence[int], state: str) -> None:
+        with translated():
+            await self._pool.execute(TENANT_QUERIES.end_step, *self._who, list(step_ids), state)

@@ -1,0 +1,177 @@
+"""The daemon: a worker with its listener, on an open platform."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgworker.db.listen import Listener
+from pgworker.db.outage import Outage
+from pgworker.db.queries import load
+from pgworker.db.sqlstate import translated
+from pgworker.errors import BadConfiguration, DatabaseUnreachable, MigrationRefused
+from pgworker.provisioning.phases.base import PhaseSettings
+from pgworker.provisioning.runner import PhaseRunner, find_workflows
+from pgworker.queue.jobs import Jobs, Outstanding
+from pgworker.queue.worker import Worker, WorkerSettings
+from pgworker.schema.migrations import load_migrations
+from pgworker.telemetry import get_logger
+from pgworker.version import __version__
+
+if TYPE_CHECKING:
+    from pgworker.context import Platform
+    from pgworker.settings import Settings
+
+log = get_logger()
+
+
+class WorkerQueries(NamedTuple):
+    """The statements of `sql/queries/workers.sql`."""
+
+    register: str
+    set_state: str
+
+
+WORKER_QUERIES = load(WorkerQueries, "queries/workers.sql")
+
+
+class Daemon:
+    """One worker of this process.
+
+    Attributes:
+        started: set once it has registered.
+        is_running: from then until it has ended.
+    """
+
+    def __init__(self, platform: Platform, *, until_empty: bool = False) -> None:
+        """Put the worker together; `until_empty` lets it leave when nothing is left to do.
+
+        Raises:
+            BadConfiguration: a setting that the worker needs is missing.
+        """
+        settings = platform.settings
+        workflows = find_workflows(settings.workflow)
+        # Asked for now, so that a missing setting ends the start and not a client's job.
+        _ = platform.providers.default
+        self._platform = platform
+        self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._outage = Outage()
+        self._jobs = Jobs(platform.pool, worker=self._id, lease=settings.lease)
+        self._runner = PhaseRunner(
+            platform.pool,
+            workflows,
+            platform.providers.named,
+            platform.secrets(),
+            settings=PhaseSettings(
+                migrations_dir=settings.migrations_dir,
+                project_poll=settings.project_poll,
+                project_timeout=settings.project_timeout,
+                create_lookup=settings.create_lookup,
+            ),
+        )
+        self._worker = Worker(
+            self._jobs,
+            self._runner.run,
+            prepare=self._runner.prepare,
+            settings=WorkerSettings(
+                workflows=list(workflows),
+                concurrency=settings.concurrency,
+                lease=settings.lease,
+                poll=settings.poll,
+                backoff=settings.backoff,
+                backoff_cap=settings.backoff_cap,
+                until_empty=until_empty,
+            ),
+            outage=self._outage,
+        )
+        self._listener = self._new_listener()
+        self.started = asyncio.Event()
+        self.is_running = False
+
+    @property
+    def is_listening(self) -> bool | None:
+        """Whether notifications reach it; None when it polls only."""
+        return None if self._listener is None else self._listener.is_connected
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it has been told to leave."""
+        return self._worker.is_draining
+
+    def drain(self) -> None:
+        """Leave: claim no more, let phases end for a while; at once when called again."""
+        if not self._worker.is_draining:
+            log.info("drain_requested")
+        self._worker.drain()
+
+    async def run(self) -> Outstanding:
+        """Work until drained; return what is left.
+
+        Raises:
+            BadConfiguration: the canonical migrations can't be used: better known now than when
+                a client's project has been made and paid for.
+            DatabaseUnreachable: at the start only; later the worker waits for the database.
+        """
+        settings = self._platform.settings
+        await self._check_migrations()
+        await self._runner.register()
+        await self._register()
+        log.info(
+            "worker_started",
+            worker=self._id,
+            version=__version__,
+            concurrency=settings.concurrency,
+            provider=settings.provider,
+        )
+        try:
+            self.is_running = True
+            self.started.set()
+            await self._worker.run(self._listener)
+            return await self._jobs.outstanding()
+        finally:
+            self.is_running = False
+            await self._sign_off()
+            log.info("worker_stopped", worker=self._id)
+
+    async def _check_migrations(self) -> None:
+        settings = self._platform.settings
+        try:
+            await asyncio.to_thread(load_migrations, settings.migrations_dir)
+        except MigrationRefused as error:
+            is_first_look = (
+                self._platform.data_dir is not None
+                and "migrations_dir" not in settings.model_fields_set
+                and not settings.migrations_dir.exists()
+            )
+            if not is_first_look:
+                raise BadConfiguration(f"PGWORKER_MIGRATIONS_DIR: {error}") from error
+            # Somebody who has just installed pgworker and looks around.
+            log.warning("migrations_missing", error=str(error))
+
+    def _new_listener(self) -> Listener | None:
+        dsn = self._platform.listen_dsn
+        return None if dsn is None else Listener(dsn, self._worker.wake, outage=self._outage)
+
+    async def _register(self) -> None:
+        settings: Settings = self._platform.settings
+        with translated():
+            await self._platform.pool.execute(
+                WORKER_QUERIES.register,
+                self._id,
+                socket.gethostname(),
+                os.getpid(),
+                __version__,
+                settings.concurrency,
+                settings.lease,
+            )
+
+    async def _sign_off(self) -> None:
+        try:
+            with translated():
+                await self._platform.pool.execute(WORKER_QUERIES.set_state, self._id, "stopped")
+        except DatabaseUnreachable as error:
+            # Others see it by its silence.
+            log.warning("sign_off_failed", error=str(error))

@@ -1,0 +1,1 @@
+"""The canonical migrations: read, split, lint, apply, verify."""

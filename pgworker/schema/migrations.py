@@ -1,0 +1,309 @@
+"""The canonical migrations: read from their directory, compared with what a tenant has. Pure.
+
+Layout and history are those of Supabase's CLI (2.x, mid-2026), so that `supabase db push` and
+pgworker agree about the same tenant.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pgworker.errors import MigrationRefused
+from pgworker.schema.grammar import Kind, classify
+from pgworker.schema.splitter import LineFinder, normal_form, split, tokenize
+from pgworker.tenants.connection import Statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pgworker.schema.splitter import Piece
+
+_FILE_NAME = re.compile(r"([0-9]+)_(.*)\.sql", re.DOTALL)
+# The CLI leaves out an `init` that a release before this one dumped from the hosted database.
+_OLD_INIT = re.compile(r"([0-9]{14})_init\.sql")
+_OLD_INIT_BEFORE = "20211209000000"
+_NAMED_AT_MOST = 5
+
+# The set's assertions about a finished schema stand beside its migrations; see tenants/smoke.py.
+SMOKE_DIRECTORY = "smoke"
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of the canonical set.
+
+    Attributes:
+        version: the digits its name starts with, as text.
+        name: what follows them.
+        file: its name, for messages.
+        text: its content, without a byte order mark.
+        statements: its statements, in order; pieces that are only a comment aren't counted.
+        transactional: False for a single statement that the server refuses in a transaction block.
+    """
+
+    version: str
+    name: str
+    file: str
+    text: str
+    statements: tuple[Statement, ...]
+    transactional: bool
+
+    @property
+    def recorded_statements(self) -> tuple[str, ...]:
+        """What the history keeps of it: cut as the CLI cuts, comments included."""
+        return _recorded_statements(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalSet:
+    """Every migration of a directory, oldest first.
+
+    Attributes:
+        notices: one line for each entry that was left out.
+    """
+
+    directory: Path
+    migrations: tuple[Migration, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def smoke_directory(self) -> Path:
+        """Where the set's assertions are, if it has any."""
+        return self.directory / SMOKE_DIRECTORY
+
+    @property
+    def head(self) -> str | None:
+        """Version of the newest migration; None when there is none."""
+        return self.migrations[-1].version if self.migrations else None
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedMigration:
+    """A row of a tenant's history.
+
+    Attributes:
+        statements: as they were applied; None when whoever wrote the row didn't keep them.
+    """
+
+    version: str
+    name: str | None = None
+    statements: tuple[str, ...] | None = None
+
+
+@lru_cache(maxsize=4096)
+def _recorded_statements(text: str) -> tuple[str, ...]:
+    return tuple(piece.text for piece in split(text))
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def load_migrations(directory: Path) -> CanonicalSet:
+    """Read the canonical migrations of a directory in the layout of Supabase's CLI.
+
+    Its direct children named `<digits>_<name>.sql` are migrations; everything else is left out,
+    with a notice.
+
+    Raises:
+        MigrationRefused: there is no migration, or one can't be used as it is; says what to do.
+    """
+    files, notices = _list_files(directory)
+    _refuse_clashing_versions(files)
+    return CanonicalSet(directory, tuple(_read(file) for file in files), tuple(notices))
+
+
+@lru_cache(maxsize=4096)
+def load_migration(file: str, text: str) -> Migration:
+    """Make a migration of a file's name and content; remembers what it made of them before.
+
+    Raises:
+        MigrationRefused: it can't run as one transaction, nor as one statement without.
+    """
+    match = _FILE_NAME.fullmatch(file)
+    if match is None:
+        raise MigrationRefused(f"{file}: name it <14 digits>_<name>.sql")
+    if "\0" in text:
+        line = LineFinder(text)(text.index("\0"))
+        raise MigrationRefused(f"{file}:{line}: remove the NUL character: PostgreSQL takes none")
+    pieces = [piece for piece in split(text) if piece.first is not None]
+    kinds = [classify(piece) for piece in pieces]
+    _refuse_what_needs_psql(file, text, pieces, kinds)
+    for piece, kind in zip(pieces, kinds, strict=True):
+        if kind is Kind.TRANSACTION_CONTROL:
+            raise MigrationRefused(
+                f"{file}:{piece.line}: remove {piece.words[0].upper()}: each file runs in a "
+                "transaction of its own, together with its row of the history"
+            )
+        if kind is Kind.ALONE and len(pieces) > 1:
+            raise MigrationRefused(
+                f"{file}:{piece.line}: {' '.join(piece.words[:3]).upper()} can't run in a "
+                "transaction: move it to a file of its own"
+            )
+    return Migration(
+        version=match[1],
+        name=match[2],
+        file=file,
+        text=text,
+        statements=tuple(Statement(sql=piece.text, line=piece.line) for piece in pieces),
+        transactional=Kind.ALONE not in kinds,
+    )
+
+
+def _list_files(directory: Path) -> tuple[list[Path], list[str]]:
+    if not directory.is_dir():
+        what = "is not a directory" if directory.exists() else "does not exist"
+        raise MigrationRefused(
+            f"migrations directory {directory} {what}: create it, or set PGWORKER_MIGRATIONS_DIR"
+        )
+    try:
+        entries = sorted(directory.iterdir(), key=lambda entry: entry.name)
+    except OSError as error:
+        raise MigrationRefused(
+            f"migrations directory {directory} can't be read: {error.strerror}"
+        ) from error
+    files: list[Path] = []
+    notices: list[str] = []
+    for entry in entries:
+        if entry.name == SMOKE_DIRECTORY:
+            continue  # assertions, not migrations
+        reason = _reason_to_skip(entry, is_first=not files)
+        if reason is None:
+            files.append(entry)
+        else:
+            notices.append(f"{entry.name} is left out: {reason}")
+    if not files:
+        raise MigrationRefused(
+            f"migrations directory {directory} has no migration: add a file named "
+            "<14 digits>_<name>.sql, for example 20260101000000_first.sql"
+        )
+    return files, notices
+
+
+def _reason_to_skip(entry: Path, *, is_first: bool) -> str | None:
+    if entry.is_dir():
+        return "it is a directory"
+    if _FILE_NAME.fullmatch(entry.name) is None:
+        return "its name isn't <digits>_<name>.sql"
+    old_init = _OLD_INIT.fullmatch(entry.name)
+    if is_first and old_init is not None and old_init[1] < _OLD_INIT_BEFORE:
+        return f"it is an init older than {_OLD_INIT_BEFORE}, which Supabase's CLI skips as well"
+    return None
+
+
+def _refuse_clashing_versions(files: Sequence[Path]) -> None:
+    seen: dict[str, str] = {}
+    for file in files:
+        version = file.name.partition("_")[0]
+        if version in seen:
+            raise MigrationRefused(
+                f"{seen[version]} and {file.name} have the same version: give one of them another"
+            )
+        # Versions are compared as text, as the CLI does: 9_x would come after 10_x.
+        if seen and len(version) != len(next(iter(seen))):
+            raise MigrationRefused(
+                f"{next(iter(seen.values()))} and {file.name} have versions of different lengths, "
+                "which sort wrongly: give all of them 14 digits"
+            )
+        seen[version] = file.name
+
+
+def _read(file: Path) -> Migration:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MigrationRefused(
+            f"{file.name} is not UTF-8 (byte {error.start + 1}): save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise MigrationRefused(f"{file.name} can't be read: {error.strerror}") from error
+    return load_migration(file.name, text)
+
+
+def _refuse_what_needs_psql(
+    file: str, text: str, pieces: Sequence[Piece], kinds: Sequence[Kind]
+) -> None:
+    # COPY first: the backslashes in its data would hide the true reason.
+    for piece, kind in zip(pieces, kinds, strict=True):
+        if kind is Kind.COPY_FROM_STDIN:
+            raise MigrationRefused(
+                f"{file}:{piece.line}: COPY FROM STDIN needs psql: use INSERT instead"
+            )
+    for token in tokenize(text):
+        if token.text == "\\":
+            line = LineFinder(text)(token.start)
+            raise MigrationRefused(
+                f"{file}:{line}: a backslash command of psql is not SQL: remove it"
+            )
+
+
+# -- comparing --------------------------------------------------------------------------------
+
+
+def plan(
+    canonical: CanonicalSet, history: Iterable[AppliedMigration], *, include_all: bool = False
+) -> tuple[Migration, ...]:
+    """Return the migrations that the tenant lacks, in the order to apply them.
+
+    Args:
+        canonical: what it should have.
+        history: what it has.
+        include_all: also apply a file that is older than the newest applied one.
+
+    Raises:
+        MigrationRefused: the tenant has what we don't know, a file was changed after it had been
+            applied, or one is out of order; names them and says what to do.
+    """
+    applied = {migration.version: migration for migration in history}
+    ours = {migration.version for migration in canonical.migrations}
+
+    unknown = sorted(applied.keys() - ours)
+    if unknown:
+        raise MigrationRefused(
+            f"the tenant has migrations without a file in {canonical.directory}: {_some(unknown)}; "
+            "add their files, or, if they were undone by hand, delete their rows from "
+            "supabase_migrations.schema_migrations (supabase migration repair --status reverted)"
+        )
+    changed = [
+        migration.file
+        for migration in canonical.migrations
+        if migration.version in applied and is_changed(migration, applied[migration.version])
+    ]
+    if changed:
+        raise MigrationRefused(
+            f"changed after they had been applied: {_some(changed)}; restore them and put the "
+            "change into a new migration, or, if the tenant has it already, record the new text "
+            "(supabase migration repair --status applied)"
+        )
+    pending = [migration for migration in canonical.migrations if migration.version not in applied]
+    newest = max(applied, default="")
+    late = [migration.file for migration in pending if migration.version < newest]
+    if late and not include_all:
+        raise MigrationRefused(
+            f"older than {newest}, which the tenant already has: {_some(late)}; give them a newer "
+            "version, or apply them all the same with --include-all"
+        )
+    return tuple(pending)
+
+
+def history_is_complete(canonical: CanonicalSet, history: Iterable[AppliedMigration]) -> bool:
+    """Tell whether the tenant has exactly the canonical versions."""
+    return {row.version for row in history} == {row.version for row in canonical.migrations}
+
+
+def is_changed(migration: Migration, applied: AppliedMigration) -> bool:
+    """Tell whether the file says something else than what was applied; unknown is no."""
+    if applied.statements is None or applied.statements == migration.recorded_statements:
+        return False
+    # A new line before the semicolon: the piece may end in a comment that isn't closed otherwise.
+    recorded = "\n;\n".join(applied.statements)
+    return recorded != migration.text and normal_form(recorded) != normal_form(migration.text)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_AT_MOST
+    shown = ", ".join(names[:_NAMED_AT_MOST])
+    return shown if more <= 0 else f"{shown} and {more} more"

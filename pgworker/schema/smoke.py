@@ -1,0 +1,170 @@
+"""Assertions about a tenant's schema: the set's own `smoke/*.sql`, and row level security."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pgworker.db.queries import load
+from pgworker.errors import JobError, OutcomeUnknown, SmokeCheckFailed, Transient
+from pgworker.schema.scripts import quote
+from pgworker.schema.splitter import split
+from pgworker.tenants.connection import StatementError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pgworker.schema.migrations import CanonicalSet
+    from pgworker.tenants.connection import TenantConnection
+
+# Raised by the script below when a row isn't true; in a class that no server uses.
+_NOT_TRUE: Final = "PW900"
+_QUERY_CANCELED: Final = "57014"
+# Our own transaction is read-only: an assertion that writes will never do.
+_READ_ONLY: Final = "25006"
+
+
+class SmokeQueries(NamedTuple):
+    """The statements of `sql/queries/tenant_smoke.sql`."""
+
+    versions_that_differ: str
+    tables_without_row_level_security: str
+
+
+_QUERIES: Final = load(SmokeQueries, "queries/tenant_smoke.sql")
+
+
+async def everything_holds(connection: TenantConnection, canonical: CanonicalSet) -> bool:
+    """Ask in one call for what the checks below ask one by one, and for the history's versions.
+
+    False tells only that something doesn't hold, or can't be asked now: what, and why, each check
+    tells by itself.
+
+    Raises:
+        SmokeCheckFailed: a file of the assertions can't be used.
+    """
+    versions = ", ".join(f"'{migration.version}'" for migration in canonical.migrations)
+    scripts = (
+        _script("history", _QUERIES.versions_that_differ.format(versions=f"array[{versions}]")),
+        _script("row level security", _QUERIES.tables_without_row_level_security),
+        *_read_scripts(canonical.smoke_directory).values(),
+    )
+    try:
+        await connection.execute("".join(scripts))
+    except (StatementError, OutcomeUnknown):
+        return False
+    return True
+
+
+async def run_smoke_assertions(connection: TenantConnection, directory: Path) -> tuple[str, ...]:
+    """Run every `*.sql` of a directory, one query in each; return the names of the files.
+
+    An assertion holds when its query returns no row, or only rows whose first column is the
+    boolean true. They run in a read-only transaction with time-outs, so that they are safe
+    to repeat. A directory that isn't there has no assertion.
+
+    Args:
+        connection: the way to the tenant.
+        directory: `smoke` in the directory of the migrations.
+
+    Raises:
+        SmokeCheckFailed: names the file, and the row as JSON (cut): have an assertion select only
+            what may stand in `clients.provisioning_error`.
+        Transient: the tenant was busy or couldn't be reached.
+    """
+    scripts = _read_scripts(directory)
+    for file, script in scripts.items():
+        try:
+            await connection.execute(script)
+        except StatementError as error:
+            raise _failure(f"smoke/{file}", error) from error
+        except OutcomeUnknown as error:
+            raise Transient(f"smoke/{file}: {error}") from error
+    return tuple(scripts)
+
+
+async def check_row_level_security(connection: TenantConnection) -> None:
+    """Make sure that every table of the schema `public` has row level security on.
+
+    Raises:
+        SmokeCheckFailed: names the tables that don't.
+        Transient: the tenant was busy or couldn't be reached.
+    """
+    try:
+        rows = await connection.fetch(_QUERIES.tables_without_row_level_security)
+    except StatementError as error:
+        raise _failure("row level security", error) from error
+    except OutcomeUnknown as error:
+        raise Transient(f"row level security: {error}") from error
+    if rows:
+        names = ", ".join(f"public.{row['name']}" for row in rows)
+        raise SmokeCheckFailed(
+            f"row level security is off: {names}; add a migration that enables it"
+        )
+
+
+def _read_scripts(directory: Path) -> dict[str, str]:
+    files = sorted(directory.glob("*.sql")) if directory.is_dir() else []
+    return {file.name: _script(file.name, _read(file)) for file in files}
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SmokeCheckFailed(f"smoke/{file.name} is not UTF-8: save it as UTF-8") from error
+    except OSError as error:
+        raise SmokeCheckFailed(f"smoke/{file.name} can't be read: {error.strerror}") from error
+
+
+def _query_of(file: str, text: str) -> str:
+    queries = [piece for piece in split(text) if piece.first is not None]
+    if len(queries) != 1 or "\0" in text:
+        raise SmokeCheckFailed(
+            f"smoke/{file} holds {len(queries)} statements: it must be exactly one query"
+        )
+    return queries[0].text
+
+
+@lru_cache(maxsize=256)
+def _script(file: str, text: str) -> str:
+    """Return a script that fails unless the assertion holds; it leaves nothing behind.
+
+    One call, for the Management API keeps no session between two; and the verdict is an error since
+    a script returns no rows. row_to_json keeps the order of the columns, which jsonb doesn't.
+    """
+    body = f"""
+declare
+    v_row record;
+    v_number integer := 0;
+    v_first text;
+begin
+    for v_row in execute {quote(_query_of(file, text))} loop
+        v_number := v_number + 1;
+        select value::text into v_first
+        from pg_catalog.json_each(pg_catalog.row_to_json(v_row))
+        limit 1;
+
+        if v_first is distinct from 'true' then
+            raise exception 'row % is not true: %',
+                v_number, pg_catalog.left(pg_catalog.row_to_json(v_row)::text, 200)
+                using errcode = '{_NOT_TRUE}';
+        end if;
+    end loop;
+end
+"""
+    return f"""\
+begin read only;
+set local statement_timeout = '30s';
+set local lock_timeout = '4s';
+do language plpgsql {quote(body)};
+rollback;
+"""
+
+
+def _failure(check: str, error: StatementError) -> JobError:
+    state = error.sqlstate or ""
+    if state == _QUERY_CANCELED or (error.is_passing and state != _READ_ONLY):
+        return Transient(f"{check}: {error.message} [{state}]")
+    code = "" if state == _NOT_TRUE else f" [{state}]"
+    return SmokeCheckFailed(f"{check}: {error.message}{code}")

@@ -1,0 +1,1 @@
+"""Read models, and commands for people."""

@@ -1,0 +1,49 @@
+"""Many databases at once, on a server that has few connections to give."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from pgworker.db.migrate import migrate
+from tests.support.clusters import a_server
+from tests.support.stack import CANONICAL, a_house
+
+CLIENTS = 50
+# Three of them are the superuser's. A worker takes at most 9 for the platform and 10 for tenants.
+MAX_CONNECTIONS = 30
+
+
+async def test_fifty_tenants_of_twenty_slots_fit_into_thirty_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with a_server(max_connections=str(MAX_CONNECTIONS)) as server:
+        await server.run("create database platform")
+        dsn = server.dsn_of("platform")
+        connection = await asyncpg.connect(dsn)
+        await migrate(connection)
+        await connection.close()
+        async with a_house(
+            dsn, monkeypatch, simulated=None, settings={"PGWORKER_CONCURRENCY": 20}
+        ) as house:
+            await house.add_many(CLIENTS)
+
+            left = await house.work()
+
+            assert left.failed == 0
+            assert await house.count("select count(*) from clients where project_ref is null") == 0
+            assert house.log.of("phase_failed") == []
+            assert [each for each in house.log.of("phase_waits") if each.get("error")] == []
+            # Those that began when the template was there were copied.
+            first_file = min(file.name for file in CANONICAL.glob("*.sql"))
+            names = [entry["event"] for entry in house.log.entries]
+            later = {
+                entry["job_id"]
+                for entry in house.log.entries[names.index("template_made") :]
+                if entry["event"] == "phase_started" and entry["phase"] == "create_project"
+            }
+            applied = {
+                entry["job_id"] for entry in house.log.of("migration_applied", file=first_file)
+            }
+            assert later
+            assert not later & applied

@@ -1,0 +1,323 @@
+"""The `postgres` provider, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from pgworker.errors import CredentialRefused, Permanent, Transient
+from pgworker.providers.base import Provider, TenantState
+from pgworker.providers.postgres.provider import QUERIES, PostgresProvider
+from pgworker.providers.postgres.scram import scram_verifier
+from pgworker.providers.postgres.sessions import CLEAN_UP
+from pgworker.tenants.steps import NoSteps
+from tests.providers.postgres.tenants_server import PASSWORD, Admin, Server, as_tenant
+from tests.support.server import dsn_of
+
+
+@pytest.fixture
+def server(tenants_server: Server) -> Server:
+    return tenants_server
+
+
+def test_it_is_a_provider() -> None:
+    provider: Provider = PostgresProvider("postgresql://localhost/postgres")
+
+    assert provider.lookup_is_final
+
+
+# -- creating ---------------------------------------------------------------------------------
+
+
+async def test_a_tenant_is_a_database_owned_by_a_role_of_its_name(server: Server) -> None:
+    request = server.request()
+
+    tenant = await server.provider.create(request)
+
+    assert tenant.ref == tenant.name == f"pgw_{request.client_id.hex}"
+    connection = await as_tenant(tenant)
+    row = await connection.fetchrow(
+        "select current_database()::text, current_user::text, r.rolsuper, r.rolcreatedb,"
+        " r.rolcreaterole from pg_roles r where rolname = current_user"
+    )
+    await connection.close()
+    assert tuple(row) == (tenant.ref, tenant.ref, False, False, False)
+    assert await server.provider.find(request.name) == tenant
+    assert (await server.provider.observe(tenant.ref)).state is TenantState.READY
+
+
+async def test_the_stored_dsn_logs_in_and_the_shown_one_has_no_password(server: Server) -> None:
+    tenant = await server.provider.create(server.request())
+
+    fields = (await server.provider.credentials(tenant.ref, PASSWORD, NoSteps())).fields
+    connection = await asyncpg.connect(fields["dsn"])
+    assert await connection.fetchval("select current_user") == tenant.ref
+    await connection.close()
+    assert fields.keys() == {"db_password", "dsn"}
+    assert urlsplit(tenant.url).password is None
+
+
+STEPS = ("roles", "password", "database", "closed")
+
+
+@pytest.mark.parametrize("done", range(len(STEPS) + 1), ids=("nothing", *STEPS))
+async def test_creation_goes_on_from_any_line(server: Server, done: int) -> None:
+    request = server.request()
+    statements = [
+        QUERIES.create_roles.format(name=f"'{request.name}'"),
+        QUERIES.set_password.format(
+            database=f'"{request.name}"', verifier=f"'{scram_verifier('an earlier one')}'"
+        ),
+        QUERIES.create_database.format(database=f'"{request.name}"'),
+        QUERIES.close_database.format(database=f'"{request.name}"'),
+    ]
+    await server.run(*statements[:done])
+
+    whole = await server.provider.find(request.name)
+    assert (whole is not None) == (done == len(STEPS))
+    tenant = await server.provider.create(request)
+
+    await (await as_tenant(tenant)).close()
+    assert await server.provider.find(request.name) == tenant
+    assert "{=" not in (await server.acl_of(tenant.ref) or "{=")
+
+
+@pytest.mark.parametrize("statement", range(len(STEPS)))
+async def test_a_create_that_is_cut_off_under_way_is_finished_by_the_next(
+    server: Server, statement: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies once the n-th statement has run, before anybody hears of it."""
+    from pgworker.tenants import postgres_connection
+
+    class Killed(BaseException):
+        pass
+
+    genuine = postgres_connection.PostgresTenantConnection.execute
+    seen = []
+
+    async def execute(self: Any, sql: str) -> None:
+        await genuine(self, sql)
+        if sql == CLEAN_UP:  # a session that was given back, at any time
+            return
+        seen.append(sql)
+        if len(seen) == statement + 1:
+            raise Killed
+
+    request = server.request()
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_connection.PostgresTenantConnection, "execute", execute)
+        with pytest.raises(Killed):
+            await server.provider.create(request)
+
+    tenant = await server.provider.find(request.name) or await server.provider.create(request)
+    await (await as_tenant(tenant)).close()
+
+
+async def test_eight_tenants_at_once_are_eight_databases(server: Server) -> None:
+    provider = server.provider
+    requests = [server.request() for _ in range(8)]
+
+    tenants = await asyncio.gather(*(provider.create(request) for request in requests))
+
+    assert [tenant.name for tenant in tenants] == [request.name for request in requests]
+    for tenant in tenants:
+        await (await as_tenant(tenant)).close()
+
+
+async def test_one_tenant_made_by_two_workers_at_once_is_one_tenant(server: Server) -> None:
+    request = server.request()
+
+    others = [PostgresProvider(server.dsn) for _ in range(2)]
+    made = await asyncio.gather(
+        *(other.create(request) for other in others), return_exceptions=True
+    )
+    for other in others:
+        await other.aclose()
+
+    # Both changing one role in one instant is worth another try, and nothing worse.
+    failures = [each for each in made if isinstance(each, BaseException)]
+    assert all(isinstance(failure, Transient) for failure in failures), made
+    assert len(failures) < 2
+    await (await as_tenant(await server.provider.create(request))).close()
+
+
+# -- whose it is ------------------------------------------------------------------------------
+
+
+async def test_tenants_do_not_get_into_each_others_databases(server: Server) -> None:
+    mine, other = [await server.provider.create(server.request()) for _ in range(2)]
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
+        await asyncpg.connect(dsn_of(mine.url, other.ref), password=PASSWORD)
+
+
+async def test_somebody_elses_database_is_refused_by_name_and_left_as_it_was(
+    server: Server,
+) -> None:
+    request = server.request()
+    await server.run(f"create database {request.name}")
+
+    with pytest.raises(Permanent, match=f"{request.name} is there already and belongs to"):
+        await server.provider.find(request.name)
+    with pytest.raises(Permanent, match=f"{request.name} is there already and belongs to"):
+        await server.provider.create(request)
+
+    assert await server.acl_of(request.name) is None
+
+
+async def test_somebody_elses_database_is_not_deleted(server: Server) -> None:
+    request = server.request()
+    await server.run(f"create database {request.name}")
+
+    with pytest.raises(Permanent, match="belongs to role"):
+        await server.provider.delete(request.name)
+
+    assert await server.value("select true from pg_database where datname = $1", request.name)
+
+
+async def test_a_name_that_pgworker_does_not_give_is_refused_without_blaming_the_login(
+    server: Server,
+) -> None:
+    with pytest.raises(Permanent, match="is not a name that pgworker gives"):
+        await server.provider.find("x'; drop database postgres; --")
+    with pytest.raises(Permanent, match="is not a name that pgworker gives"):
+        await server.provider.delete('x"; drop database postgres; --')
+
+
+# -- deleting ---------------------------------------------------------------------------------
+
+
+async def test_deleting_takes_database_and_role_away_even_while_in_use(server: Server) -> None:
+    tenant = await server.provider.create(server.request())
+    connection = await as_tenant(tenant)
+    await connection.execute("create table public.kept (id int)")
+
+    await server.provider.delete(tenant.ref)
+    await server.provider.delete(tenant.ref)
+
+    connection.terminate()
+    assert await server.value("select count(*) from pg_roles where rolname = $1", tenant.ref) == 0
+    assert await server.provider.find(tenant.name) is None
+    assert (await server.provider.observe(tenant.ref)).state is TenantState.GONE
+
+
+# -- the login that makes them ----------------------------------------------------------------
+
+
+async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: Admin) -> None:
+    # The roles that migrations grant to belong to the server: another test may not have made them.
+    provider = PostgresProvider(plain_admin.dsn)
+    request = server.request()
+
+    tenant = await provider.create(request)
+    assert await provider.create(request) == tenant
+    assert await provider.find(request.name) == tenant
+
+    fields = (await provider.credentials(tenant.ref, PASSWORD, NoSteps())).fields
+    await (await asyncpg.connect(fields["dsn"])).close()
+    await provider.delete(tenant.ref)
+    assert await provider.find(request.name) is None
+    await provider.aclose()
+
+
+async def test_access_is_proved_by_a_login_and_not_by_a_session_that_is_kept(
+    server: Server, plain_admin: Admin
+) -> None:
+    provider = PostgresProvider(plain_admin.dsn)
+    await provider.prove_access()
+    await server.run(f"alter role {plain_admin.name} nologin")
+
+    with pytest.raises(CredentialRefused, match="not permitted to log in"):
+        await provider.prove_access()
+
+    await provider.aclose()
+
+
+async def test_a_login_that_may_not_create_is_told_what_it_needs(server: Server) -> None:
+    weak = await server.provider.create(server.request())
+    dsn = (await server.provider.credentials(weak.ref, PASSWORD, NoSteps())).fields["dsn"]
+
+    with pytest.raises(CredentialRefused, match="needs createdb and createrole"):
+        await PostgresProvider(dsn).create(server.request())
+
+
+async def test_a_wrong_admin_password_is_the_credentials_matter_and_not_shown(
+    server: Server,
+) -> None:
+    wrong = urlsplit(server.dsn)
+    place = wrong.netloc.rpartition("@")[2]
+    provider = PostgresProvider(
+        wrong._replace(netloc=f"nobody_{secrets.token_hex(4)}:n0t-the-password@{place}").geturl()
+    )
+
+    with pytest.raises(CredentialRefused, match="PGWORKER_TENANTS_URL") as raised:
+        await provider.find(server.request().name)
+
+    assert raised.value.credential == provider.credential
+    assert "n0t-the-password" not in str(raised.value)
+
+
+async def test_a_server_that_is_away_is_worth_another_try() -> None:
+    # Somebody has the port, so that nobody else gets it, and doesn't listen there.
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        provider = PostgresProvider(f"postgresql://u:pw@127.0.0.1:{silent.getsockname()[1]}/x")
+
+        with pytest.raises(Transient, match="can't be reached"):
+            await provider.find("pgw_x")
+
+
+# -- the URL ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("admin", "expected"),
+    [
+        ("postgresql://a:pw@h/postgres", "postgresql://{}@h/{}"),
+        ("postgresql://a:pw@h:6000/x?sslmode=require", "postgresql://{}@h:6000/{}?sslmode=require"),
+        ("postgresql://a:pw@[::1]:6000/x", "postgresql://{}@[::1]:6000/{}"),
+        (
+            "postgres://a@h1:5432,h2:5433/x?target_session_attrs=read-write",
+            "postgres://{}@h1:5432,h2:5433/{}?target_session_attrs=read-write",
+        ),
+        ("postgresql://a:p%40w@h/x", "postgresql://{}@h/{}"),
+        ("postgresql:///x?host=/run/postgresql", "postgresql://{}@/{}?host=/run/postgresql"),
+        ("postgresql://h/x?options=-c%20jit%3Doff", "postgresql://{}@h/{}?options=-c%20jit%3Doff"),
+        (
+            "postgresql://h/x?user=a&password=S3cret&sslmode=require&dbname=x&passfile=/p",
+            "postgresql://{}@h/{}?sslmode=require",
+        ),
+    ],
+)
+async def test_a_tenants_dsn_keeps_hosts_and_options_and_nothing_of_the_admins_login(
+    admin: str, expected: str
+) -> None:
+    provider = PostgresProvider(admin)
+
+    fields = (await provider.credentials("pgw_1", PASSWORD, NoSteps())).fields
+
+    assert fields["dsn"] == expected.format(f"pgw_1:{PASSWORD}", "pgw_1")
+
+
+def test_the_credential_is_named_without_revealing_it_and_tells_logins_apart() -> None:
+    urls = [
+        "postgresql://a:S3cret@h/x",
+        "postgresql://b:S3cret@h/x",
+        "postgresql://a:S3cret@h:6000/x",
+        "postgresql://a:S3cret@h1:5432,h2:5433/x",
+        "postgresql://a:S3cret@[::1]/x",
+        "postgresql:///x?host=/run/postgresql",
+        "postgresql:///x?host=/run/postgresql&user=c&password=S3cret",
+    ]
+    credentials = [PostgresProvider(url).credential for url in urls]
+
+    assert len(set(credentials)) == len(urls)
+    assert all(name.startswith("postgres:") and "S3cret" not in name for name in credentials)
+    changed = PostgresProvider("postgresql://a:an0ther@h/x").credential
+    assert changed == credentials[0]

@@ -1,0 +1,447 @@
+"""The rate limit that all processes share: real PostgreSQL, and a server that counts for real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgworker.db.pool import open_pool
+from pgworker.errors import DatabaseUnreachable, Throttled
+from pgworker.providers.rate_limits import Bucket, RateLimit
+from pgworker.providers.shared_rate_limits import SharedLimits
+from pgworker.simulator.limits import RateLimits
+from tests.support.workers import PATIENCE, within
+
+if TYPE_CHECKING:
+    from pgworker.db.pool import Pool
+
+CREATES = Bucket("supabase:0123abcd", "acme", "POST /v1/projects", is_crowded=True)
+QUERIES = Bucket("supabase:0123abcd", "abc", "POST /v1/projects/{scope}/query", is_crowded=False)
+KEY = "'supabase:0123abcd', 'acme', 'POST /v1/projects'"
+NOTHING_TOLD = "null, null, null, null, null"
+
+
+def told(limit: int, remaining: int, reset: float = 60) -> RateLimit:
+    return RateLimit(limit, remaining, timedelta(seconds=reset))
+
+
+def refused(reset: float, limit: int | None = None) -> RateLimit:
+    return RateLimit(limit, 0, timedelta(seconds=reset), is_refusal=True)
+
+
+@dataclass
+class Workers:
+    """As many processes as a test wants, each with a pool and limits of its own."""
+
+    dsn: str
+    stack: AsyncExitStack
+    pool: Pool
+
+    async def another(self, *, connections: int = 2) -> SharedLimits:
+        pool = await self.stack.enter_async_context(open_pool(self.dsn, max_size=connections))
+        return SharedLimits(pool)
+
+    async def row(self, bucket: Bucket = CREATES) -> dict[str, Any] | None:
+        row = await self.pool.fetchrow(
+            "select * from pgworker.rate_limits where scope = $1 and endpoint = $2",
+            bucket.scope,
+            bucket.endpoint,
+        )
+        return None if row is None else dict(row)
+
+    async def let_time_pass(self, seconds: float) -> None:
+        await self.pool.execute(
+            "update pgworker.rate_limits set opened_at = opened_at - $1 * interval '1 s',"
+            " resets_at = resets_at - $1 * interval '1 s'",
+            seconds,
+        )
+
+    async def tell(self, answer: RateLimit, bucket: Bucket = CREATES) -> None:
+        """Let some process have had this answer."""
+        assert answer.reset is not None
+        used = None if answer.limit is None else answer.limit - (answer.remaining or 0)
+        await self.pool.execute(
+            "select pgworker.learn_limit($1, $2, $3, null, $4, $5,"
+            " now() + $6 - interval '1 s', now() + $6)",
+            *(bucket.credential, bucket.scope, bucket.endpoint),
+            *(answer.limit, None if answer.is_refusal else used, answer.reset),
+        )
+
+    async def take_sql(self, wanted: int, *, keep: bool = True) -> dict[str, Any]:
+        row = await self.pool.fetchrow(
+            f"select * from pgworker.take_requests({KEY}, $1, $2, {NOTHING_TOLD})", wanted, keep
+        )
+        assert row is not None
+        return dict(row)
+
+
+@pytest.fixture
+async def workers(database: str) -> AsyncIterator[Workers]:
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(open_pool(database, max_size=20))
+        yield Workers(database, stack, pool)
+
+
+async def is_granted(limits: SharedLimits, bucket: Bucket = CREATES) -> bool:
+    try:
+        await limits.take(bucket)
+    except Throttled:
+        return False
+    return True
+
+
+# -- never more than the server takes ---------------------------------------------------------
+
+
+async def test_a_window_grants_exactly_its_limit_however_many_ask_at_once(
+    workers: Workers,
+) -> None:
+    await workers.tell(told(50, 50))
+    for _ in range(3):
+        grants = await asyncio.gather(*(workers.take_sql(1 + n % 3) for n in range(120)))
+        assert sum(grant["granted"] for grant in grants) == 50
+        assert all(0 <= grant["granted"] <= 3 for grant in grants)
+        await workers.let_time_pass(61)
+
+
+async def test_ten_processes_that_know_nothing_learn_the_limit_and_are_never_refused(
+    workers: Workers,
+) -> None:
+    loop = asyncio.get_running_loop()
+    server = RateLimits(limit=30, window_seconds=60, clock=loop.time)
+    answers = []
+
+    async def job(limits: SharedLimits) -> bool:
+        try:
+            ticket = await limits.take(CREATES)
+        except Throttled:
+            return False
+        grant = server.take(("user", "acme", "create_project"))
+        answers.append(grant.allowed)
+        await asyncio.sleep(0.02)  # the way back
+        await limits.learn(
+            ticket, RateLimit(grant.limit, grant.remaining, timedelta(seconds=grant.reset_seconds))
+        )
+        return True
+
+    processes = [await workers.another() for _ in range(10)]
+    sent = await within(asyncio.gather(*(job(limits) for limits in processes * 20)))
+
+    # Nothing above the limit was sent, and nothing of it was given away.
+    assert answers == [True] * 30
+    assert sum(sent) == 30
+
+
+async def test_until_the_first_answer_only_a_few_go_ahead(workers: Workers) -> None:
+    grant = await workers.take_sql(200)
+    assert (grant["granted"], grant["is_told"]) == (10, False)
+    assert timedelta(0) < grant["wait"] <= timedelta(seconds=0.25)
+
+    # Their answers got lost with their process: a few others may try after a while.
+    await workers.let_time_pass(6)
+    assert (await workers.take_sql(200))["granted"] == 10
+
+
+async def test_tokens_of_a_process_that_died_come_back_with_the_next_window(
+    workers: Workers,
+) -> None:
+    await workers.tell(told(40, 40, 60))
+    assert (await workers.take_sql(100))["granted"] == 40
+    assert (await workers.take_sql(1))["granted"] == 0
+    await workers.let_time_pass(61)
+    assert (await workers.take_sql(100))["granted"] == 40
+
+
+async def test_a_new_window_ends_when_its_first_answer_says_so(workers: Workers) -> None:
+    await workers.tell(told(20, 20, 60))
+    await workers.let_time_pass(61)
+    limits = await workers.another()
+
+    ticket = await limits.take(CREATES)
+    row = await workers.row()
+    assert row is not None
+    assert not ticket.is_told
+    assert (row["is_told"], row["resets_at"] - row["opened_at"]) == (False, timedelta(seconds=60))
+
+    await limits.learn(ticket, told(20, 19, 7))
+    row = await workers.row()
+    assert row is not None
+    assert row["is_told"]
+    # Seven seconds, and what the answer was on its way; not the minute that was guessed.
+    assert timedelta(seconds=6) < row["resets_at"] - row["opened_at"] < timedelta(seconds=50)
+
+
+# -- what an answer tells ---------------------------------------------------------------------
+
+T, F = True, False
+OPENED = "timestamptz '2026-01-01 00:00:00Z'"
+
+
+@pytest.mark.parametrize(
+    ("what", "row", "now", "opened_at", "answer", "result"),
+    [
+        # row: ceiling, end, is_told, used; answer: ceiling, used, ends after and before; result:
+        # ceiling, end, is_told, used, whether it is another window. Seconds from OPENED.
+        ("the first of all", (None, 5, F, 10), 1, 0, (20, 3, 58, 60), (20, 61, T, 10, F)),
+        ("an end guessed late", (20, 60, F, 4), 1, 0, (20, 2, 5, 7), (20, 8, T, 4, F)),
+        ("an end guessed early", (20, 10, F, 4), 1, 0, (20, 4, 58, 60), (20, 61, T, 4, F)),
+        ("guessed a bit early", (20, 60, F, 4), 1, 0, (20, 4, 58.5, 60), (20, 61, T, 4, F)),
+        ("others take as well", (20, 60, T, 4), 1, 0, (20, 15, 58, 59), (20, 60, T, 15, F)),
+        ("ours are on their way", (20, 60, T, 9), 1, 0, (20, 5, 58, 59), (20, 60, T, 9, F)),
+        ("the next window", (20, 60, T, 20), 59, 0, (20, 1, 58, 60), (20, 119, T, 1, T)),
+        ("a slow one, same window", (20, 60, T, 9), 20, 0, (20, 5, 39, 60), (20, 60, T, 9, F)),
+        ("a window that is over", (20, 60, F, 2), 1, -60, (20, 20, -4, 1), (20, 60, F, 2, F)),
+        ("of ours, by its end", (20, 60, T, 2), 1, -9, (20, 7, 57, 59), (20, 60, T, 7, F)),
+        ("a refusal", (20, 60, T, 4), 1, 0, (20, None, 58, 59), (20, 60, T, 20, F)),
+        ("a refusal for longer", (20, 10, T, 4), 1, 0, (None, None, 29, 30), (20, 31, T, 20, T)),
+        ("the first refusal", (None, 5, F, 3), 1, 0, (None, None, 29, 30), (None, 31, T, 10, F)),
+        ("a higher limit", (20, 60, T, 20), 1, 0, (120, 20, 58, 59), (120, 60, T, 20, F)),
+        ("a lower limit", (120, 60, T, 20), 1, 0, (10, 20, 58, 59), (10, 60, T, 20, F)),
+    ],
+)  # fmt: skip
+async def test_an_answer_corrects_what_we_know(
+    workers: Workers,
+    what: str,
+    row: tuple[Any, ...],
+    now: int,
+    opened_at: int,
+    answer: tuple[Any, ...],
+    result: tuple[Any, ...],
+) -> None:
+    ceiling, end, is_told, used = row
+    known = await workers.pool.fetchrow(
+        f"with known as (select row({KEY}, $1::int, null, {OPENED},"
+        f" {OPENED} + $2 * interval '1 s', $3::bool, $4::int, 0)::pgworker.rate_limits as bucket),"
+        f" corrected as (select pgworker.with_answer(bucket, {OPENED} + $5 * interval '1 s',"
+        f" {OPENED} + $6 * interval '1 s', $7, $8, {OPENED} + $9 * interval '1 s',"
+        f" {OPENED} + $10 * interval '1 s')"
+        " as bucket from known)"
+        f" select (bucket).ceiling, extract(epoch from (bucket).resets_at - {OPENED})::int,"
+        f" (bucket).is_told, (bucket).used, (bucket).opened_at <> {OPENED} from corrected",
+        *(ceiling, float(end), is_told, used, float(now), float(opened_at)),
+        *(answer[0], answer[1], float(now + answer[2]), float(now + answer[3])),
+    )
+    assert known is not None
+    assert tuple(known) == result, what
+
+
+async def test_what_others_with_the_same_token_take_is_not_granted_again(workers: Workers) -> None:
+    limits = await workers.another()
+    ticket = await limits.take(CREATES)
+    # Somebody's dashboard had seventeen of twenty.
+    await limits.learn(ticket, told(20, 2, 60))
+
+    assert [await is_granted(limits) for _ in range(3)] == [True, True, False]
+
+
+async def test_a_later_answer_goes_along_with_the_next_request(workers: Workers) -> None:
+    limits = await workers.another()
+    await limits.learn(await limits.take(CREATES), told(20, 19, 60))
+    await limits.learn(await limits.take(CREATES), told(20, 1, 60))
+    row = await workers.row()
+    assert row is not None
+    assert row["used"] == 2, "it was worth a statement of its own"
+
+    assert [await is_granted(limits) for _ in range(2)] == [True, False]
+
+
+async def test_a_refusal_shuts_the_bucket_for_every_process_at_once(workers: Workers) -> None:
+    one, other = await workers.another(), await workers.another()
+    await one.learn(await one.take(CREATES), told(120, 119, 60))
+    ticket = await other.take(CREATES)
+    await one.learn(ticket, refused(170))
+
+    with pytest.raises(Throttled) as shut:
+        await other.take(CREATES)
+    assert 150 < shut.value.retry_after.total_seconds() < 200
+    assert await is_granted(other, replace(CREATES, scope="another"))
+
+
+async def test_what_is_told_at_once_is_told_once_by_each_process(workers: Workers) -> None:
+    limits = await workers.another()
+    tickets = [await limits.take(CREATES) for _ in range(5)]
+    await limits.learn(tickets[0], told(20, 19, 60))
+    await workers.pool.execute("delete from pgworker.rate_limits")
+    for ticket in tickets[1:]:
+        await limits.learn(ticket, told(20, 15, 60))
+
+    assert await workers.row() is None
+
+
+# -- who is refused ---------------------------------------------------------------------------
+
+
+async def test_a_crowd_comes_back_as_fast_as_it_can_be_served(workers: Workers) -> None:
+    await workers.tell(told(20, 20, 60))
+    few = await workers.take_sql(25)
+    many = await workers.take_sql(95)
+
+    assert (few["granted"], many["granted"]) == (20, 0)
+    for grant in (few, many):
+        assert timedelta(seconds=55) < grant["wait"] <= timedelta(seconds=60)
+    # Five of twenty: a quarter of a window. A hundred: five windows.
+    assert few["spread"].total_seconds() == pytest.approx(15, abs=0.1)
+    assert many["spread"].total_seconds() == pytest.approx(300, abs=2)
+
+
+async def test_the_jobs_of_one_process_are_told_different_times(workers: Workers) -> None:
+    await workers.tell(refused(300, limit=20))
+    limits = await workers.another()
+    waits = set()
+    for _ in range(20):
+        with pytest.raises(Throttled) as caught:
+            await limits.take(CREATES)
+        waits.add(caught.value.retry_after)
+
+    assert len(waits) == 20
+    assert min(waits) > timedelta(seconds=250)
+
+
+async def test_a_wait_shorter_than_a_second_is_waited_out_in_place(workers: Workers) -> None:
+    await workers.tell(told(1000, 1000, 1))
+    await workers.take_sql(1000)
+    limits = await workers.another()
+    await workers.let_time_pass(0.5)
+
+    assert await within(is_granted(limits))
+
+
+# -- what it costs ----------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def locked(workers: Workers) -> AsyncIterator[None]:
+    """Hold the bucket's row, so that whoever asks must wait."""
+    async with workers.pool.acquire() as connection, connection.transaction():
+        await connection.execute("select 1 from pgworker.rate_limits for update")
+        yield
+
+
+async def blocked(workers: Workers) -> int:
+    """Return how many statements wait for a lock, once one does."""
+    query = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while not (waiting := await workers.pool.fetchval(query)):
+            pass
+    return int(waiting)
+
+
+async def test_the_callers_of_one_process_stand_in_line_for_one_statement(
+    workers: Workers,
+) -> None:
+    await workers.tell(told(20, 20))
+    limits = await workers.another(connections=8)
+    async with locked(workers):
+        callers = [asyncio.create_task(is_granted(limits)) for _ in range(25)]
+        assert await blocked(workers) == 1
+
+    granted = await within(asyncio.gather(*callers))
+    assert granted == [True] * 20 + [False] * 5
+
+
+async def test_a_caller_that_is_cancelled_keeps_nobody_waiting(workers: Workers) -> None:
+    await workers.tell(told(20, 20))
+    limits = await workers.another(connections=8)
+    async with locked(workers):
+        asking, *others = [asyncio.create_task(is_granted(limits)) for _ in range(5)]
+        await blocked(workers)
+        asking.cancel()
+        others.pop(1).cancel()
+
+    assert await within(asyncio.gather(*others)) == [True] * 3
+
+
+async def test_a_roomy_bucket_of_a_project_costs_no_statement_and_no_row(
+    workers: Workers,
+) -> None:
+    limits = await workers.another()
+    await limits.learn(await limits.take(QUERIES), told(20, 19))
+    assert await workers.row(QUERIES) is None
+    await limits._pool._connections.close()
+
+    for _ in range(9):
+        assert await is_granted(limits, QUERIES)
+    with pytest.raises(DatabaseUnreachable):
+        await limits.take(QUERIES)
+
+
+async def test_a_projects_bucket_that_runs_low_is_shared_like_the_others(
+    workers: Workers,
+) -> None:
+    one, other = await workers.another(), await workers.another()
+    await one.learn(await one.take(QUERIES), told(20, 3))
+
+    assert [await is_granted(one, QUERIES) for _ in range(2)] == [True, True]
+    assert [await is_granted(other, QUERIES) for _ in range(2)] == [True, False]
+
+
+async def test_an_update_touches_no_index_and_waits_for_no_disk(workers: Workers) -> None:
+    await workers.tell(told(1000, 1000))
+    take = f"select * from pgworker.take_requests({KEY}, 1, true, {NOTHING_TOLD})"
+    async with workers.pool.acquire() as connection:
+        before = await connection.fetchval("show synchronous_commit")
+        async with connection.transaction():
+            for _ in range(15):
+                await connection.execute(take)
+            counted = await connection.fetchrow(
+                "select n_tup_upd, n_tup_hot_upd from pg_stat_xact_user_tables"
+                " where relname = 'rate_limits'"
+            )
+            during = await connection.fetchval("show synchronous_commit")
+        after = await connection.fetchval("show synchronous_commit")
+
+    assert counted is not None
+    assert counted["n_tup_hot_upd"] == counted["n_tup_upd"] >= 15
+    assert during == "off"
+    assert after == before
+
+
+async def test_buckets_that_nobody_used_for_a_day_are_swept_away_by_those_who_make_new_ones(
+    workers: Workers,
+) -> None:
+    await workers.pool.execute(
+        "insert into pgworker.rate_limits (credential, scope, endpoint, opened_at, resets_at)"
+        " select 'c', 'old ' || n, 'e', now(), now() - interval '25 hours'"
+        " from generate_series(1, 150) n"
+        " union all select 'c', 'young', 'e', now(), now() - interval '23 hours'"
+    )
+    count = "select count(*) from pgworker.rate_limits where scope <> 'acme'"
+
+    await workers.take_sql(1)
+    assert await workers.pool.fetchval(count) == 51, "as many as a statement bears"
+    await workers.take_sql(1)
+    assert await workers.pool.fetchval(count) == 51, "an old bucket pays for no sweep"
+    await workers.tell(told(20, 19), replace(CREATES, scope="acme too"))
+    assert await workers.pool.fetchval(f"{count} and scope like 'old%'") == 0
+    assert await workers.pool.fetchval("select 1 from pgworker.rate_limits where scope = 'young'")
+
+
+# -- when the database is away ----------------------------------------------------------------
+
+
+async def test_without_the_database_nothing_is_sent_and_everybody_in_line_is_told(
+    workers: Workers,
+) -> None:
+    limits = await workers.another()
+    await limits._pool._connections.close()
+    outcomes = await within(
+        asyncio.gather(*(limits.take(CREATES) for _ in range(5)), return_exceptions=True)
+    )
+    assert [type(outcome) for outcome in outcomes] == [DatabaseUnreachable] * 5
+
+
+async def test_an_answer_is_not_lost_because_the_database_is(workers: Workers) -> None:
+    limits = await workers.another()
+    ticket = await limits.take(CREATES)
+    await limits._pool._connections.close()
+    await limits.learn(ticket, told(20, 19))
+    await limits.learn(ticket, refused(5))

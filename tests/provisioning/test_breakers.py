@@ -1,0 +1,407 @@
+"""Breakers of refused credentials: one probe at a time, proof before anybody goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from pgworker.errors import CredentialRefused
+from pgworker.models import ErrorKind, Job, Snooze
+from pgworker.providers.postgres.provider import PostgresProvider
+from pgworker.provisioning.breakers import Breakers
+from pgworker.queue.jobs import Jobs
+from pgworker.simulator.faults import Answer
+from tests.support.jobs import JobsInTest
+from tests.support.stack import TO_NEXT_PROBE_SECONDS, House, a_house
+from tests.support.workers import PATIENCE, within
+
+Open = Callable[..., AbstractAsyncContextManager[House]]
+
+CREDENTIAL = "supabase:0123abcd"
+REASON = "401: check SUPABASE_ACCESS_TOKEN"
+
+
+@pytest.fixture
+def supabase(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
+    def opened(**settings: Any) -> Any:
+        return a_house(database, monkeypatch, simulated={}, strange_answers=True, settings=settings)
+
+    return opened
+
+
+async def let_probe_be_due(pool: Any) -> None:
+    await pool.execute("update pgworker.breakers set probe_at = now()")
+
+
+async def probes_of(jobs: JobsInTest, held: list[Job]) -> list[Job]:
+    """Let all of these ask at once; return those that were let through as probes."""
+    breakers = Breakers(jobs.pool)
+    admissions = await within(asyncio.gather(*(breakers.admit(CREDENTIAL, job) for job in held)))
+    assert all((each.wait is None) == (each.doubt is not None) for each in admissions)
+    return [job for job, each in zip(held, admissions, strict=True) if each.doubt == REASON]
+
+
+# -- one probe at a time ----------------------------------------------------------------------
+
+
+async def test_of_many_that_ask_at_once_exactly_one_is_the_probe(jobs: JobsInTest) -> None:
+    await jobs.add_many(20)
+    held = await jobs.claim(20)
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    assert await probes_of(jobs, held) == []
+
+    for _ in range(3):
+        await let_probe_be_due(jobs.pool)
+        (probe,) = await probes_of(jobs, held)
+        await jobs.snooze(probe)
+        held.remove(probe)
+
+
+async def test_no_other_probe_goes_while_one_is_at_it_however_long_it_takes(
+    jobs: JobsInTest,
+) -> None:
+    await jobs.add_many(5)
+    held = await jobs.claim(5)
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    await let_probe_be_due(jobs.pool)
+    (probe,) = await probes_of(jobs, held)
+
+    await let_probe_be_due(jobs.pool)
+    assert await probes_of(jobs, held) == []
+    parked = await Breakers(jobs.pool).admit(CREDENTIAL, held[0])
+    assert parked.wait is not None
+    assert parked.wait.delay >= timedelta(seconds=30), "it would look every second"
+
+    # Its worker falls silent, and its lease runs out.
+    await jobs.let_lease_expire(probe.id)
+    assert len(await probes_of(jobs, [job for job in held if job.id != probe.id])) == 1
+
+
+async def test_another_claim_of_the_probes_job_is_not_the_probe(jobs: JobsInTest) -> None:
+    await jobs.add_many(2)
+    held = await jobs.claim(2)
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    await let_probe_be_due(jobs.pool)
+    (probe,) = await probes_of(jobs, held)
+    (other,) = [job for job in held if job.id != probe.id]
+
+    await jobs.let_lease_expire(probe.id)
+    (again,) = await jobs.claim(1, worker="another")
+    assert again.id == probe.id
+    await let_probe_be_due(jobs.pool)
+    assert await probes_of(jobs, [other]) == [other]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_probe(
+    supabase: Open, workers: int
+) -> None:
+    async with supabase() as house, AsyncExitStack() as stack:
+        order = house.the.faults.order(operation="*", fault=Answer(401), times=None)
+        await house.add_many(12)
+        daemons = [await stack.enter_async_context(house.working()) for _ in range(workers)]
+        waits = await house.parked(12)
+
+        for _ in range(3):
+            asked = order.hits
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            waits = await house.parked(12, after=waits)
+            assert order.hits == asked + 1
+
+        order.release()
+        await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+        await asyncio.gather(*daemons)
+
+        assert await house.count("select max(attempts) from client_provisioning_jobs") == 0
+        events = "select count(*) from pgworker.event_log where event = $1"
+        assert await house.count(events, "breaker_opened") == 1
+        assert await house.count(events, "breaker_closed") == 1
+        ready = "select count(*) from clients where provisioning_status = 'ready'"
+        assert await house.count(ready) == 12
+        assert house.creates() == 12
+
+
+# -- opening ----------------------------------------------------------------------------------
+
+
+async def log_of(jobs: JobsInTest) -> list[str]:
+    """Return what was recorded of breakers, in its order."""
+    rows = await jobs.pool.fetch(
+        "select event from pgworker.event_log where event like 'breaker%' order by id"
+    )
+    return [row["event"] for row in rows]
+
+
+async def test_of_two_that_are_refused_in_the_same_moment_one_opens_the_breaker(
+    jobs: JobsInTest,
+) -> None:
+    """The first one's transaction is still open when the other one starts."""
+    with capture_logs() as logged:
+        async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
+            await Breakers(ahead).open(CREDENTIAL, REASON)
+            tasks.create_task(within(Breakers(jobs.pool).open(CREDENTIAL, "401: so it is")))
+            await blocked(jobs)
+
+    assert [entry["event"] for entry in logged] == ["breaker_opened"]
+    assert await log_of(jobs) == ["breaker_opened"]
+    (breaker,) = await jobs.operations.open_breakers()
+    assert breaker["reason"] == "401: so it is"
+
+
+@pytest.mark.parametrize("close", ["has begun", "comes in between"])
+async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_anew(
+    jobs: JobsInTest, close: str
+) -> None:
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
+        if close == "has begun":
+            await Breakers(ahead).close(CREDENTIAL)
+        else:
+            # Found open, and not yet written to.
+            await ahead.execute("select from pgworker.breakers for update")
+        tasks.create_task(within(Breakers(jobs.pool).open(CREDENTIAL, REASON)))
+        await blocked(jobs)
+        if close == "comes in between":
+            await Breakers(ahead).close(CREDENTIAL)
+
+    assert await log_of(jobs) == ["breaker_opened", "breaker_closed", "breaker_opened"]
+    assert len(await jobs.operations.open_breakers()) == 1
+
+
+# -- proof ------------------------------------------------------------------------------------
+
+SILENT = """
+from datetime import timedelta
+from pgworker.models import ClientStatus, Done
+from pgworker.provisioning.runner import Workflow
+
+
+class AsksNobody:
+    name = "create_project"
+    client_status = ClientStatus.CREATING_PROJECT
+
+    async def run(self, ctx):
+        return Done()
+
+
+silent = Workflow("provision", (AsksNobody(),))
+"""
+
+
+@pytest.fixture
+def silent_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the setting for a workflow whose phase sends no request."""
+    name = f"silent_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(SILENT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return f"{name}:silent"
+
+
+async def open_breaker_of(house: House) -> None:
+    credential = house.platform.providers.default.credential
+    await Breakers(house.platform.pool).open(credential, REASON)
+    await let_probe_be_due(house.platform.pool)
+
+
+async def test_a_probe_whose_phase_asks_nobody_proves_nothing_by_ending_well(
+    supabase: Open, silent_workflow: str
+) -> None:
+    async with supabase(PGWORKER_WORKFLOW=silent_workflow) as house:
+        order = house.the.faults.order(operation="*", fault=Answer(401), times=None)
+        await open_breaker_of(house)
+        client_id = await house.add()
+        async with house.working() as daemon:
+            await house.parked(1)
+            assert order.hits == 1
+            assert await house.count("select count(*) from pgworker.breakers") == 1
+            assert (await house.job(client_id))["attempts"] == 0
+
+            order.release()
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            await daemon
+        assert [entry.operation for entry in house.the.ledger.entries] == ["get_organization"] * 2
+        assert (await house.client(client_id))["provisioning_status"] == "ready"
+        assert await house.count("select count(*) from pgworker.breakers") == 0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_probe_without_an_answer_leaves_the_breaker_open_and_costs_no_attempt(
+    supabase: Open, status: int
+) -> None:
+    async with supabase() as house:
+        house.the.faults.order(operation="get_organization", fault=Answer(status))
+        await open_breaker_of(house)
+        client_id = await house.add()
+        async with house.working(until_empty=False):
+            await house.parked(1)
+
+            assert await house.count("select count(*) from pgworker.breakers") == 1
+            job = await house.job(client_id)
+            assert (job["attempts"], job["error_kind"], job["last_error"]) == (0, "auth", REASON)
+            assert len(house.the.ledger.entries) == 1
+
+
+@pytest.mark.parametrize("status", [404, 402])
+async def test_an_answer_about_something_else_proves_that_the_token_is_taken(
+    supabase: Open, status: int
+) -> None:
+    async with supabase() as house:
+        house.the.faults.order(operation="get_organization", fault=Answer(status))
+        await open_breaker_of(house)
+        client_id = await house.add()
+        await house.work()
+
+        assert (await house.client(client_id))["provisioning_status"] == "ready"
+        assert len(house.log.of("breaker_closed")) == 1
+
+
+async def test_a_token_that_is_taken_but_may_not_create_keeps_its_breaker_open(
+    supabase: Open,
+) -> None:
+    async with supabase() as house:
+        house.the.faults.order(operation="create_project", fault=Answer(403), times=None)
+        await house.add_many(3)
+        async with house.working(until_empty=False):
+            waits = await house.parked(3)
+            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            await house.parked(3, after=waits)
+
+        assert len(house.log.of("breaker_opened")) == 1
+        assert house.log.of("breaker_closed") == []
+
+
+async def test_a_probe_that_fails_for_another_reason_lets_the_others_go_on(
+    supabase: Open,
+) -> None:
+    async with supabase() as house:
+        await open_breaker_of(house)
+        failing = await house.add(region="atlantis")
+        async with house.working(until_empty=False):
+            await house.log.seen("job_failed")
+
+        assert (await house.job(failing))["error_kind"] == "permanent"
+        assert len(house.log.of("breaker_closed")) == 1
+
+
+async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: str) -> None:
+    provider = PostgresProvider(server_dsn)
+    await provider.prove_access()
+    await provider.aclose()
+
+    role = "pgworker_test_powerless"
+    admin = await asyncpg.connect(server_dsn)
+    try:
+        await admin.execute(f"drop role if exists {role}")
+        await admin.execute(f"create role {role} login password 'powerless' nocreatedb")
+        login = f"{role}:powerless@{server_dsn.rpartition('@')[2]}"
+        for url in (f"postgresql://{login}", f"postgresql://{login}".replace(":powerless", ":no")):
+            powerless = PostgresProvider(url)
+            with pytest.raises(CredentialRefused) as caught:
+                await powerless.prove_access()
+            assert caught.value.credential == powerless.credential
+            await powerless.aclose()
+    finally:
+        await admin.execute(f"drop role if exists {role}")
+        await admin.close()
+
+
+# -- parking while it closes ------------------------------------------------------------------
+
+
+def parking(job: Job, credential: str = CREDENTIAL) -> list[tuple[Job, Snooze]]:
+    wait = Snooze(
+        timedelta(seconds=36),
+        reason="a credential that the provider accepts",
+        error_kind=ErrorKind.AUTH,
+        error=REASON,
+        credential=credential,
+    )
+    return [(job, wait)]
+
+
+async def is_due(jobs: JobsInTest, job: Job) -> bool:
+    row = await jobs.pool.fetchval(
+        "select status = 'waiting' and run_at <= now() from client_provisioning_jobs where id = $1",
+        job.id,
+    )
+    return bool(row)
+
+
+async def test_a_job_parks_while_the_breaker_is_open(jobs: JobsInTest) -> None:
+    job = await jobs.claimed()
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    await jobs.of("any").snooze(parking(job))
+
+    assert not await is_due(jobs, job)
+    await Breakers(jobs.pool).close(CREDENTIAL)
+    assert await is_due(jobs, job)
+
+
+async def test_a_job_that_parks_after_the_breaker_closed_is_due_at_once(jobs: JobsInTest) -> None:
+    job, other = await jobs.claimed(), await jobs.claimed()
+    breakers = Breakers(jobs.pool)
+    await breakers.open("supabase:another0", REASON)
+    await breakers.open(CREDENTIAL, REASON)
+    assert (await breakers.admit(CREDENTIAL, job)).wait is not None
+    await breakers.close(CREDENTIAL)
+
+    await jobs.of("any").snooze(parking(job) + parking(other, "supabase:another0"))
+
+    assert await is_due(jobs, job)
+    assert not await is_due(jobs, other), "its own breaker is open still"
+
+
+@pytest.mark.parametrize("first", ["parks", "closes"])
+async def test_a_job_that_parks_in_the_moment_in_which_the_breaker_closes_is_due(
+    jobs: JobsInTest, first: str
+) -> None:
+    """The first one's transaction is still open when the other one starts."""
+    job = await jobs.claimed()
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+
+    async def park(pool: Any) -> None:
+        await Jobs(pool, worker="any", lease=timedelta(seconds=30)).snooze(parking(job))
+
+    async def close(pool: Any) -> None:
+        await Breakers(pool).close(CREDENTIAL)
+
+    one, two = (park, close) if first == "parks" else (close, park)
+    async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
+        await one(ahead)
+        tasks.create_task(within(two(jobs.pool)))
+        await blocked(jobs)
+
+    assert await is_due(jobs, job)
+
+
+async def blocked(jobs: JobsInTest) -> None:
+    """Return once a statement waits for a lock."""
+    query = (
+        "select count(*) from pg_stat_activity where datname = current_database()"
+        " and wait_event_type = 'Lock'"
+    )
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while not await jobs.pool.fetchval(query):
+            pass
+
+
+# -- what is shown ----------------------------------------------------------------------------
+
+
+async def test_a_breaker_that_nobody_asks_for_any_more_is_not_shown(jobs: JobsInTest) -> None:
+    await Breakers(jobs.pool).open(CREDENTIAL, REASON)
+    assert len(await jobs.operations.open_breakers()) == 1
+    assert (await jobs.operations.health())["breakers_open"] == 1
+
+    # The token was replaced, and the workers restarted: nothing tries the old one.
+    await jobs.pool.execute("update pgworker.breakers set probe_at = now() - interval '11 min'")
+    assert await jobs.operations.open_breakers() == []
+    assert (await jobs.operations.health())["breakers_open"] == 0

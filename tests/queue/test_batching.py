@@ -1,0 +1,123 @@
+"""How long a busy worker's statements wait for more to carry."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgworker.models import Complete, Done, Job, JobStatus, Transition
+from pgworker.queue import batching as pacing
+from pgworker.queue import executor as carrying
+from pgworker.queue.batching import Pace
+from pgworker.queue.jobs import Jobs
+from tests.support.workers import within, working
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgworker.db.pool import Pool
+    from tests.support.jobs import JobsInTest
+
+
+class JobsThatNote(Jobs):
+    """Notes for each claim how many jobs it asks for, and how many in hand haven't begun."""
+
+    def __init__(self, pool: Pool, *, worker: str, lease: timedelta) -> None:
+        super().__init__(pool, worker=worker, lease=lease)
+        self.unbegun = 0
+        self.claims: list[tuple[int, int]] = []
+
+    async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+        self.claims.append((limit, self.unbegun))
+        claimed = await super().claim(limit, workflows)
+        self.unbegun += len(claimed)
+        return claimed
+
+
+@pytest.fixture
+def long_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "PACE", timedelta(hours=1))
+
+
+def one_job_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each turn of the loop carry one job, and a claim be sent at each."""
+    monkeypatch.setattr(carrying, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(pacing, "PACE", timedelta(0))
+
+
+async def keeps(pace: Pace, ready: int, most: int, *, is_supplied: bool = False) -> bool:
+    """Whether the next statement waits."""
+    keeping = asyncio.create_task(
+        pace.keep(lambda: ready, lambda: most, is_supplied=lambda: is_supplied)
+    )
+    await asyncio.sleep(0)
+    waits = not keeping.done()
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    return waits
+
+
+@pytest.mark.usefixtures("long_pace")
+async def test_the_first_statement_waits_for_nothing_and_so_does_one_for_half_of_all() -> None:
+    pace = Pace()
+    assert not await keeps(pace, 1, 500)
+
+    pace.mark()
+    assert await keeps(pace, 249, 500)
+    assert not await keeps(pace, 250, 500)
+
+
+async def test_what_nobody_needs_yet_waits_beyond_its_time() -> None:
+    pace = Pace()
+    supplies = iter([True] * 5)
+
+    await within(
+        pace.keep(lambda: 1, lambda: 500, is_supplied=lambda: next(supplies, False)),
+    )
+
+    assert next(supplies, None) is None
+    assert await keeps(pace, 1, 500, is_supplied=True)
+
+
+async def test_a_worker_claims_no_more_while_jobs_in_hand_have_not_begun(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_job_a_turn(monkeypatch)
+    await jobs.add_many(90)
+    asked = JobsThatNote(jobs.pool, worker="worker", lease=timedelta(seconds=30))
+
+    async def phase(_: Job) -> Transition:
+        asked.unbegun -= 1
+        return Complete(Done())
+
+    async with working(jobs.pool, phase, jobs=asked, concurrency=30, until_empty=True):
+        pass
+
+    assert asked.unbegun == 0
+    assert [limit for limit, unbegun in asked.claims if unbegun and limit < 15] == []
+
+
+async def test_a_drain_does_not_wait_for_jobs_in_hand_that_have_not_begun(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_job_a_turn(monkeypatch)
+    await jobs.add_many(200)
+    begun: list[int] = []
+
+    async def phase(job: Job) -> Transition:
+        begun.append(job.id)
+        if not worker.is_draining:
+            worker.drain()
+        return Complete(Done())
+
+    async with working(jobs.pool, phase, concurrency=200, until_empty=True) as worker:
+        pass
+
+    assert len(begun) < 100
+    queued = await jobs.pool.fetchval(
+        "select count(*) from client_provisioning_jobs where status = $1", JobStatus.QUEUED
+    )
+    assert queued == 200 - len(begun)

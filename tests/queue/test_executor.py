@@ -1,0 +1,389 @@
+"""How claimed jobs are carried, and what is held meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from pgworker.db.outage import Outage
+from pgworker.errors import DatabaseUnreachable
+from pgworker.models import Complete, Done, Job, JobStatus, Transition
+from pgworker.queue.completer import Settling
+from pgworker.queue.executor import Carriers
+from pgworker.queue.jobs import Jobs
+from pgworker.queue.leases import Leases
+from tests.support.workers import PATIENCE, SHORT_LEASE, PhaseInTest, within, working
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from pgworker.db.pool import Pool
+    from pgworker.queue.leases import Held
+    from tests.support.jobs import JobsInTest
+
+DONE = Complete(Done())
+LEASE = timedelta(seconds=30)
+
+
+class CountingJobs(Jobs):
+    """Notes how many jobs each statement completes."""
+
+    def __init__(self, pool: Pool, *, worker: str, lease: timedelta) -> None:
+        super().__init__(pool, worker=worker, lease=lease)
+        self.completed: list[int] = []
+
+    async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
+        self.completed.append(len(steps))
+        return await super().complete(steps)
+
+
+class Crew:
+    """Carriers and what they work with, without a worker around them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.jobs = CountingJobs(pool, worker="crew", lease=LEASE)
+        self.phase = PhaseInTest()
+        self.freed = 0
+        outage = Outage()
+        self.leases = Leases(self.jobs, outage, lease=LEASE, freed=self._count)
+        self.settling = Settling(self.jobs, outage, in_hand=self.leases.__len__)
+        self.carriers = Carriers(
+            self.phase,
+            self.jobs,
+            self.leases,
+            self.settling,
+            outage,
+            backoff=timedelta(0),
+            backoff_cap=timedelta(0),
+            look_again=lambda: None,
+        )
+
+    def _count(self) -> None:
+        self.freed += 1
+
+    async def claim(self, count: int) -> list[Held]:
+        claimed = await self.jobs.claim(count, ["provision"])
+        held = [self.leases.take(job, asked_at=time.monotonic()) for job in claimed]
+        for each in held:
+            self.carriers.put(each)
+        return held
+
+
+@pytest.fixture
+async def crew(jobs: JobsInTest) -> AsyncIterator[Crew]:
+    crew = Crew(jobs.pool)
+    settling = asyncio.create_task(crew.settling.run())
+    yield crew
+    settling.cancel()
+    await asyncio.wait([settling])
+
+
+async def test_all_jobs_in_line_are_carried_at_a_time_when_their_phases_wait(
+    jobs: JobsInTest, crew: Crew
+) -> None:
+    await jobs.add_many(30)
+    held = await crew.claim(30)
+
+    async with asyncio.TaskGroup() as tasks:
+        crew.carriers.start(tasks)
+        started = {(await within(crew.phase.started.get())).id for _ in held}
+        crew.phase.may_end.set()
+        await within(crew.leases.none_left())
+
+    assert started == {each.job.id for each in held}
+    assert crew.freed == 30
+
+
+async def test_a_job_whose_lease_is_lost_while_it_is_in_line_is_not_carried(
+    jobs: JobsInTest, crew: Crew
+) -> None:
+    await jobs.add_many(2)
+    lost, kept = await crew.claim(2)
+    crew.phase.may_end.set()
+
+    crew.leases.stop(lost, "somebody else holds the job now")
+    async with asyncio.TaskGroup() as tasks:
+        crew.carriers.start(tasks)
+        await within(crew.leases.none_left())
+
+    assert crew.phase.ended == [kept.job.id]
+    assert await jobs.status_of(lost.job.id) is JobStatus.RUNNING
+
+
+async def test_a_line_is_carried_though_the_first_carrier_was_cancelled_before_it_began(
+    jobs: JobsInTest, crew: Crew
+) -> None:
+    await jobs.add()
+    (held,) = await crew.claim(1)
+    crew.phase.may_end.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        before = asyncio.all_tasks()
+        crew.carriers.start(tasks)
+        (carrier,) = asyncio.all_tasks() - before
+        carrier.cancel()
+        await within(crew.leases.none_left())
+
+    assert crew.phase.ended == [held.job.id]
+
+
+async def test_when_a_neighbour_dies_before_a_carrier_begins_only_its_error_is_told(
+    jobs: JobsInTest, crew: Crew
+) -> None:
+    await jobs.add()
+    await crew.claim(1)
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+
+    async def die() -> None:
+        raise ValueError("the neighbour's own")
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(die())
+            # Cancelled by the group once the neighbour has died, which is before it begins.
+            asyncio.get_running_loop().call_soon(crew.carriers.start, tasks)
+            await asyncio.Future()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await work()
+
+    assert [str(error) for error in caught.value.exceptions] == ["the neighbour's own"]
+    assert told == []
+
+
+async def test_what_is_in_line_when_they_stop_is_handed_back_and_held_no_more(
+    jobs: JobsInTest, crew: Crew
+) -> None:
+    await jobs.add_many(3)
+    held = await crew.claim(3)
+
+    left = crew.carriers.stop()
+
+    assert left == [each.job for each in held]
+    assert len(crew.leases) == 0
+
+
+async def test_phases_that_never_wait_leave_others_their_turn(jobs: JobsInTest) -> None:
+    await jobs.add_many(300)
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def burn(job: Job) -> Transition:
+        until = time.monotonic() + 0.001
+        while time.monotonic() < until:
+            pass
+        turns_seen.append(turns)
+        return DONE
+
+    turns_seen: list[int] = []
+    other = asyncio.create_task(take_turns())
+    async with working(jobs.pool, burn, until_empty=True, concurrency=300):
+        pass
+    other.cancel()
+
+    # 300 ms of work in turns of 5 ms: without turns all would see the same number.
+    assert turns_seen[-1] - turns_seen[0] >= 20
+
+
+# -- results on their way ---------------------------------------------------------------------
+
+
+class JobsOfASilentServer(Jobs):
+    """The queue of a server that is away, as long as it is told to be."""
+
+    def __init__(self, pool: Pool, *, lease: timedelta) -> None:
+        super().__init__(pool, worker="worker", lease=lease)
+        self.is_away = True
+        self.handed_in: list[int] = []
+
+    async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
+        self.handed_in += [job.claim_token for job, _ in steps]
+        if self.is_away:
+            raise DatabaseUnreachable("away")
+        return await super().complete(steps)
+
+    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
+        if self.is_away:
+            raise DatabaseUnreachable("away")
+        return await super().heartbeat(jobs, timeout=timeout)
+
+
+async def test_a_result_is_dropped_when_the_lease_may_have_run_out_before_it_was_stored(
+    jobs: JobsInTest,
+) -> None:
+    job_id = await jobs.add()
+    away = JobsOfASilentServer(jobs.pool, lease=SHORT_LEASE)
+
+    async def complete_at_once(job: Job) -> Transition:
+        return DONE
+
+    with capture_logs() as logs:
+        async with working(
+            jobs.pool, complete_at_once, jobs=away, lease=SHORT_LEASE, until_empty=True
+        ):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while not any(line["event"] == "lease_lost" for line in logs):
+                    await jobs.status_of(job_id)
+            away.handed_in.clear()
+            away.is_away = False
+            # Nobody else is there, so the worker rescues the job itself.
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while await jobs.status_of(job_id) is not JobStatus.SUCCEEDED:
+                    pass
+
+    assert (await jobs.row(job_id))["claim_token"] == 2
+    assert away.handed_in == [2]
+
+
+async def test_a_crowd_of_results_is_stored_by_several_statements(
+    jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.completer.STORED_AT_ONCE", 3)
+    await jobs.add_many(10)
+
+    async def complete_at_once(job: Job) -> Transition:
+        return DONE
+
+    counting = CountingJobs(jobs.pool, worker="worker", lease=LEASE)
+    async with working(jobs.pool, complete_at_once, jobs=counting, until_empty=True):
+        pass
+
+    assert sum(counting.completed) == 10
+    assert max(counting.completed) == 3
+
+
+async def test_results_of_a_busy_worker_wait_a_moment_for_each_other(
+    jobs: JobsInTest, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.batching.PACE", timedelta(seconds=2))
+    await jobs.add_many(10)
+    first, second, third, *_ = await crew.claim(10)
+
+    await within(crew.settling.store(first.job, DONE))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crew.settling.store(second.job, DONE))
+        for _ in range(10):  # until it is handed in, and the worker has seen it
+            await asyncio.sleep(0)
+        tasks.create_task(crew.settling.store(third.job, DONE))
+
+    assert crew.jobs.completed == [1, 2]
+
+
+async def test_a_lone_result_waits_for_nobody(
+    jobs: JobsInTest, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgworker.queue.batching.PACE", timedelta(hours=1))
+
+    for _ in range(3):
+        await jobs.add()
+        (held,) = await crew.claim(1)
+        await within(crew.settling.store(held.job, DONE))
+        crew.leases.let_go(held)
+
+    assert crew.jobs.completed == [1, 1, 1]
+
+
+class JobsThatBeatLate(Jobs):
+    """A heartbeat whose answer comes after the end of what it was about."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool, worker="worker", lease=SHORT_LEASE)
+        self.completed = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
+        refused = await super().complete(steps)
+        self.completed.set()
+        await self.may_answer.wait()
+        return refused
+
+    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
+        lost = await super().heartbeat(jobs, timeout=timeout)
+        if jobs and self.completed.is_set():
+            asyncio.get_running_loop().call_soon(self.may_answer.set)
+        return lost
+
+
+async def test_a_heartbeat_that_finds_a_job_ended_by_its_own_worker_is_no_lost_lease(
+    jobs: JobsInTest,
+) -> None:
+    job_id = await jobs.add()
+
+    async def complete_at_once(job: Job) -> Transition:
+        return DONE
+
+    with capture_logs() as logs:
+        async with working(
+            jobs.pool,
+            complete_at_once,
+            jobs=JobsThatBeatLate(jobs.pool),
+            lease=SHORT_LEASE,
+            until_empty=True,
+        ):
+            pass
+
+    assert await jobs.status_of(job_id) is JobStatus.SUCCEEDED
+    events = [line["event"] for line in logs]
+    assert "job_succeeded" in events
+    assert "lease_lost" not in events
+
+
+async def test_jobs_that_were_claimed_together_are_prepared_for_before_any_begins(
+    jobs: JobsInTest,
+) -> None:
+    await jobs.add_many(5)
+    told: list[list[int]] = []
+    begun: list[int] = []
+
+    async def prepare(claimed: Sequence[Job]) -> None:
+        assert not begun
+        await asyncio.sleep(0)
+        told.append(sorted(job.id for job in claimed))
+
+    async def phase(job: Job) -> Transition:
+        assert told
+        begun.append(job.id)
+        return DONE
+
+    async with working(jobs.pool, phase, prepare=prepare, until_empty=True):
+        pass
+
+    assert len(begun) == 5
+    assert told == [sorted(begun)]
+
+
+async def test_a_lease_that_is_lost_while_its_job_is_prepared_for_begins_no_phase(
+    jobs: JobsInTest,
+) -> None:
+    job_id = await jobs.add()
+    is_lost = asyncio.Event()
+    begun: list[int] = []
+
+    async def prepare(_: Sequence[Job]) -> None:
+        await jobs.pool.execute("select pgworker.cancel(id) from clients")
+        await is_lost.wait()
+
+    async def phase(job: Job) -> Transition:
+        begun.append(job.id)
+        return DONE
+
+    with capture_logs() as logs:
+        async with working(jobs.pool, phase, prepare=prepare, lease=SHORT_LEASE):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while not any(log["event"] == "lease_lost" for log in logs):
+                    await jobs.status_of(job_id)
+            is_lost.set()
+
+    assert begun == []
+    assert await jobs.status_of(job_id) is JobStatus.CANCELLED

@@ -1,0 +1,131 @@
+"""A client's state in one sentence, and what can be pressed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgworker.status.explain import actions, advise, sentence
+
+if TYPE_CHECKING:
+    from pgworker.status.commands import Row
+    from tests.support.jobs import JobsInTest
+
+
+def client(job_status: str | None, **more: Any) -> Row:
+    row: Row = {
+        "job_status": job_status,
+        "status": "schema_syncing",
+        "phase": "schema_sync",
+        "phase_number": 3,
+        "phase_count": 4,
+        "blocked_because": None,
+    }
+    return row | more
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            client("failed"),
+            (
+                "Failed in schema_sync (phase 3 of 4): it needs a person, and keeps everything "
+                "that was done."
+            ),
+        ),
+        (client("running"), "Under way: a worker is on schema_sync (phase 3 of 4)."),
+        (
+            client("running", blocked_because="worker a fell silent"),
+            "Left behind in schema_sync (phase 3 of 4): worker a fell silent.",
+        ),
+        (
+            client("queued", blocked_because="waiting for a free worker"),
+            "In line for schema_sync (phase 3 of 4): waiting for a free worker.",
+        ),
+        (client("waiting"), "Waiting in schema_sync (phase 3 of 4): its time."),
+        (
+            client("waiting", phase="seed_data", phase_number=None, blocked_because="the project"),
+            "Waiting in seed_data: the project.",
+        ),
+        (
+            client("cancelled"),
+            "Cancelled in schema_sync (phase 3 of 4); what exists at the provider stays there.",
+        ),
+        (client("succeeded", status="ready"), "Ready: provisioned and checked."),
+        (client("succeeded", status="deprovisioned"), "Done: it is deprovisioned."),
+        (client(None, status="ready", phase=None, phase_number=None), "Ready."),
+        (
+            client(None, status="not_provisioned", phase=None, phase_number=None),
+            "Nobody has asked for this client to be provisioned.",
+        ),
+    ],
+)
+def test_a_state_is_one_sentence(row: Row, words: str) -> None:
+    assert sentence(row) == words
+
+
+@pytest.mark.parametrize(
+    ("row", "offered"),
+    [
+        (client("failed"), [("retry", False), ("cancel", True)]),
+        # It may make a project, which costs money.
+        (client("failed", phase="create_project"), [("retry", True), ("cancel", True)]),
+        (client("cancelled"), [("retry", True)]),
+        (client("queued"), [("cancel", True)]),
+        (client("waiting"), [("cancel", True)]),
+        (client("running"), [("cancel", True)]),
+        (client("succeeded", status="ready"), []),
+        (client(None, status="not_provisioned"), []),
+    ],
+)
+def test_what_costs_money_or_cannot_be_taken_back_asks_first(
+    row: Row, offered: list[tuple[str, bool]]
+) -> None:
+    assert [(action.name, action.asks_first) for action in actions(row)] == offered
+    assert all(action.consequence.endswith(".") for action in actions(row))
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "waiting", "failed", "cancelled"])
+async def test_what_is_offered_is_what_the_queue_takes(jobs: JobsInTest, status: str) -> None:
+    job_id = await jobs.to_status(status)
+    client_id = (await jobs.row(job_id))["client_id"]
+    (row,) = await jobs.operations.clients(client_id=client_id)
+    for action in actions(row):
+        if action.name == "retry":
+            await jobs.operations.retry(client_id)
+        else:
+            assert await jobs.operations.cancel(client_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("blocked_because", "advice"),
+    [
+        ("no worker is alive: start pgworker run", "start a worker: pgworker run"),
+        ("paused by a person: pgworker resume", "end the pause: pgworker resume"),
+        # The provider's words are none of ours.
+        (
+            "the project to come up (project RESUMING, it was paused)",
+            "nothing: it goes on by itself",
+        ),
+    ],
+)
+def test_advice_follows_from_what_we_say_and_not_from_what_is_quoted(
+    blocked_because: str, advice: str
+) -> None:
+    row = client("waiting", client_id="6f8f", error_kind=None, blocked_because=blocked_because)
+    assert advise(row, None)[0] == advice
+
+
+async def test_advice_knows_the_words_of_the_view(jobs: JobsInTest) -> None:
+    job_id = await jobs.to_status("queued")
+    client_id = (await jobs.row(job_id))["client_id"]
+
+    async def advice() -> str:
+        (row,) = await jobs.operations.clients(client_id=client_id)
+        return advise(row, None)[0]
+
+    assert await advice() == "start a worker: pgworker run"
+    await jobs.operations.pause("all")
+    assert await advice() == "end the pause: pgworker resume"

@@ -1,0 +1,175 @@
+"""The whole of provisioning on one screen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgworker.status.overdue import Late, LateKind
+from pgworker.status.overview import Urgency, latencies, notices, survey, verdict
+from pgworker.status.progress import Progresses
+from pgworker.status.queries import Lookups
+from tests.support.console_story import tell_a_day
+from tests.support.stack import a_house
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgworker.status.commands import Row
+    from pgworker.status.overview import Notice
+    from tests.support.jobs import JobsInTest
+
+AGE = timedelta(minutes=3)
+
+
+def health(**more: int) -> Row:
+    calm: Row = {"queued": 0, "running": 0, "waiting": 0, "failed": 0, "workers_alive": 1}
+    return calm | more
+
+
+def ago(age: timedelta) -> datetime:
+    return datetime.now(UTC) - age
+
+
+def noticed(
+    state: Row | None = None,
+    *,
+    late: Sequence[Late] = (),
+    pauses: Sequence[Row] = (),
+    breakers: Sequence[Row] = (),
+    limits: Sequence[Row] = (),
+) -> tuple[Notice, ...]:
+    return notices(state or health(), late, pauses, breakers, limits)
+
+
+def pause(scope: str = "all") -> Row:
+    return {"scope": scope, "paused_at": ago(AGE), "paused_by": "ada"}
+
+
+def breaker() -> Row:
+    return {"credential": "token 1", "reason": "401", "opened_at": ago(AGE)}
+
+
+def test_nothing_is_noticed_when_all_is_well() -> None:
+    assert noticed() == ()
+
+
+def test_what_stops_everything_comes_first() -> None:
+    late = Late(LateKind.DUE, 2, AGE, "Acme")
+    found = noticed(
+        health(workers_alive=0, queued=1),
+        late=[late],
+        pauses=[pause()],
+        breakers=[breaker()],
+        limits=[{"seconds": 30.0}],
+    )
+    assert [notice.urgency for notice in found] == [
+        Urgency.ALARM,
+        Urgency.ALARM,
+        Urgency.WARNING,
+        Urgency.WARNING,
+        Urgency.NOTE,
+    ]
+
+
+def test_a_pause_says_who_made_it_and_when_and_what_it_holds() -> None:
+    (everything,) = noticed(pauses=[pause()])
+    (one,) = noticed(pauses=[pause("seed")])
+    assert everything.what == "Everything is paused: ada did so 3 min ago."
+    assert everything.scope == "all"
+    assert one.what.startswith("The workflow seed is paused")
+
+
+def test_a_refused_credential_is_named_with_its_reason() -> None:
+    (notice,) = noticed(breakers=[breaker()])
+    assert notice.what == "The provider has refused token 1 for 3 min: 401"
+
+
+def test_a_missing_worker_is_an_alarm_only_when_there_is_work() -> None:
+    assert noticed(health(workers_alive=0))[0].urgency is Urgency.WARNING
+    assert noticed(health(workers_alive=0, waiting=1))[0].urgency is Urgency.ALARM
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LateKind if kind is not LateKind.FAILED])
+def test_everything_that_is_late_is_told_with_what_to_do(kind: LateKind) -> None:
+    (notice,) = noticed(late=[Late(kind, 2, AGE, "Acme")])
+    assert "2 (the oldest for 3 min: Acme)" in notice.what
+    assert notice.advice
+
+
+def test_failures_are_left_to_their_groups() -> None:
+    assert noticed(late=[Late(LateKind.FAILED, 2, AGE, "Acme")]) == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (health(), "All is well, and nothing is left to do"),
+        (health(running=1), "All is well, and work is under way"),
+        (health(failed=1, running=3), "1 client needs you"),
+        (health(failed=40), "40 clients need you"),
+        (health(workers_alive=0), "Something wants a look"),
+        (health(workers_alive=0, queued=1), "Provisioning needs you"),
+    ],
+)
+def test_the_verdict_is_one_sentence(state: Row, words: str) -> None:
+    assert verdict(state, noticed(state)) == words
+
+
+def test_latencies_have_an_hour_for_each_of_the_last_24() -> None:
+    unknown = {"count": 0, "hours_ago": None}
+    known = {
+        "workflow": "provision",
+        "phase": "schema_sync",
+        "count": 3,
+        "p50_seconds": 2,
+        "p95_seconds": 4,
+        "max_seconds": 6,
+        "hours_ago": [0, 23],
+        "hourly_p50_seconds": [1, 4],
+        "hourly_p95_seconds": [2, 8],
+    }
+
+    (latency,) = latencies([unknown, known])
+
+    assert (latency.count, latency.p50, latency.p95, latency.longest) == (3, 2, 4, 6)
+    assert latency.hours == ((4, 8), *[None] * 22, (1, 2))
+
+
+async def test_the_longest_due_client_is_the_first_one_that_is_stuck(jobs: JobsInTest) -> None:
+    first = await jobs.add("first")
+    second = await jobs.add("second")
+    await jobs.set(first, run_at=ago(timedelta(minutes=1)))
+    await jobs.set(second, run_at=ago(timedelta(minutes=2)))
+    assert [row["client_name"] for row in await Lookups(jobs.pool).stuck(limit=5)] == [
+        "second",
+        "first",
+    ]
+    assert len(await Lookups(jobs.pool).stuck(limit=1)) == 1
+
+
+async def test_a_day_is_surveyed(
+    database: str, monkeypatch: pytest.MonkeyPatch, jobs: JobsInTest
+) -> None:
+    async with jobs.pool.acquire() as connection:
+        await tell_a_day(connection)
+    async with a_house(database, monkeypatch, simulated=None) as house:
+        seen = await survey(house.platform.pool, house.platform.settings, Progresses(jobs.pool))
+
+    assert seen.verdict == "11 clients need you"
+    assert seen.urgency is Urgency.ALARM
+    assert (seen.unfinished, seen.is_paused, seen.is_late) == (8, False, False)
+    assert seen.statuses["ready"] == 36
+    assert [group["jobs"] for group in seen.groups] == [7, 3, 1]
+    assert [each.phase for each in seen.latency] == [
+        "create_project",
+        "await_project",
+        "schema_sync",
+        "smoke_checks",
+    ]
+    assert all(len(each.hours) == 24 and each.count for each in seen.latency)
+    rows = await jobs.pool.fetch("select * from pgworker.phase_latency")
+    by_phase = {row["phase"]: row for row in rows}
+    assert all(by_phase[each.phase]["p50_seconds"] == each.p50 for each in seen.latency)

@@ -1,0 +1,126 @@
+"""How far a client is: pure decisions, and the statistics behind them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgworker.models import ErrorKind, JobStatus
+from pgworker.status.progress import Progresses, expected_ready_at, sentence_of
+from tests.support.jobs import PHASES, JobsInTest, jobs_in
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATENCY = [
+    {"workflow": "provision", "phase": phase, "p50_seconds": seconds}
+    for phase, seconds in zip(PHASES, (1.0, 20.0, 300.0, 4000.0), strict=True)
+]
+
+
+def client(**more: Any) -> dict[str, Any]:
+    return {
+        "status": "creating_project",
+        "workflow": "provision",
+        "phase": "create_project",
+        "phase_number": 1,
+        "phase_count": 4,
+        "job_status": "running",
+        "error_kind": None,
+        "since": NOW,
+    } | more
+
+
+@pytest.mark.parametrize(
+    ("phase", "seconds"), list(zip(PHASES, (4321, 4320, 4300, 4000), strict=True))
+)
+def test_a_client_is_expected_when_the_phases_ahead_have_taken_what_they_usually_take(
+    phase: str, seconds: int
+) -> None:
+    expected = expected_ready_at(client(phase=phase), NOW, LATENCY)
+    assert expected == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"job_status": "failed"},
+        {"job_status": "succeeded"},
+        {"job_status": None},
+        {"workflow": "another"},
+        {"phase": "of_a_user"},
+    ],
+)
+def test_nobody_is_expected_who_is_not_on_the_way_or_on_an_unknown_one(
+    more: dict[str, Any],
+) -> None:
+    assert expected_ready_at(client(**more), NOW, LATENCY) is None
+
+
+def test_without_statistics_nobody_can_tell() -> None:
+    unknown = [{**row, "p50_seconds": None} for row in LATENCY[:1]] + LATENCY[1:]
+    assert expected_ready_at(client(), NOW, unknown) is None
+    assert expected_ready_at(client(phase="await_project"), NOW, unknown) is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({}, "Its project is being created (phase 1 of 4)."),
+        ({"status": "queued", "job_status": "queued"}, "It waits in line."),
+        ({"status": "ready", "job_status": "succeeded"}, "It is ready."),
+        (
+            {"job_status": "waiting", "error_kind": "transient"},
+            (
+                "Its project is being created (phase 1 of 4); an error held it up, and it is tried "
+                "again by itself."
+            ),
+        ),
+        ({"status": None, "job_status": None}, "Nobody has asked for it to be provisioned."),
+        ({"status": "of their own"}, "Nobody has asked for it to be provisioned."),
+    ],
+)
+def test_the_sentence_says_where_it_stands(more: dict[str, Any], sentence: str) -> None:
+    assert sentence_of(client(**more)) == sentence
+
+
+def test_who_is_late_is_told_so() -> None:
+    assert sentence_of(client(), is_late=True).endswith("; it takes longer than usual.")
+
+
+@pytest.mark.parametrize("kind", ErrorKind)
+def test_every_kind_of_failure_says_what_is_needed(kind: ErrorKind) -> None:
+    failed = client(status="failed", job_status="failed", error_kind=str(kind))
+    assert sentence_of(failed).startswith("It failed; ")
+
+
+@pytest.fixture
+async def jobs(database: str) -> AsyncIterator[JobsInTest]:
+    async with jobs_in(database) as opened:
+        yield opened
+
+
+async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
+    jobs: JobsInTest,
+) -> None:
+    done = await jobs.claimed()
+    for phase in PHASES[1:]:
+        await jobs.advance(done, phase)
+    await jobs.complete(done)
+    job = await jobs.claimed()
+    progress = await Progresses(jobs.pool).of(job.client_id)
+    # They took no time to speak of.
+    assert progress.expected_ready_at is not None or progress.is_late
+    assert not progress.is_final
+
+
+async def test_the_statistics_are_not_asked_for_each_time(jobs: JobsInTest) -> None:
+    job_id = await jobs.to_status(JobStatus.SUCCEEDED)
+    client_id = (await jobs.client_of(job_id))["id"]
+    progresses = Progresses(jobs.pool)
+    await progresses.of(client_id)
+    await jobs.pool.execute("drop view pgworker.phase_latency cascade")
+    assert (await progresses.of(client_id)).is_final
