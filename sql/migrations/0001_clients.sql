@@ -1,7 +1,7 @@
 -- The customer table of the platform: created when absent, adopted when present.
--- Adopting adds what is missing. It never drops or narrows anything; a column that
--- is there with a type that cannot hold our values is refused, by name, before any
--- change is made (SQLSTATE PW010).
+-- Adopting adds what is missing. It never drops or narrows anything. An existing column
+-- whose type can't hold our values is refused by name, before any change is made
+-- (SQLSTATE PW010).
 
 create schema if not exists pgworker;
 
@@ -58,8 +58,8 @@ begin
                     using errcode = 'PW010';
             end if;
 
-            -- A value that doesn't fit would end the statement that stores what became of
-            -- a job. What others say (messages, URLs) has no length that we could promise.
+            -- A value that doesn't fit would fail the statement that stores a job's result.
+            -- Texts from outside (messages, URLs) have no length that we could promise.
             if
                 v_column.type = 'varchar'
                 and v_column.length >= 0
@@ -97,17 +97,63 @@ begin
 
     if not v_adopted then
         create table public.clients (
-            id uuid primary key default gen_random_uuid(),
+            id uuid primary key,
             name text not null
         );
+
+        -- Ids in the order of time (UUID version 7, RFC 9562). Each transition of a job writes
+        -- into indexes that go by its client; a random id would put each entry at a random
+        -- place (docs/decisions/0013-ids-in-the-order-of-time.md).
+        if to_regprocedure('pg_catalog.uuidv7()') is not null then
+            alter table public.clients alter column id set default uuidv7();
+        else
+            -- Before PostgreSQL 18: a random id (version 4) whose first six bytes are replaced
+            -- by the milliseconds; two bits turn its version into 7.
+            alter table public.clients alter column id set default encode(
+                set_bit(
+                    set_bit(
+                        overlay(
+                            uuid_send(gen_random_uuid())
+                            placing substring(
+                                int8send(
+                                    floor(extract(epoch from clock_timestamp()) * 1000)::bigint
+                                )
+                                from 3
+                            )
+                            from 1 for 6
+                        ),
+                        52, 1
+                    ),
+                    53, 1
+                ),
+                'hex'
+            )::uuid;
+        end if;
+
         -- On a platform that is itself a Supabase project, anon and authenticated see
-        -- nothing. An adopted table keeps the security that it has.
+        -- nothing. An adopted table keeps its security.
         alter table public.clients enable row level security;
+    end if;
+
+    -- Each transition of a job writes a new version of its client's row. With room in the page
+    -- the new version stays there and no index is touched (heap-only tuples); 40, because many
+    -- rows of a page may change at once (docs/decisions/0009-what-a-transition-costs.md).
+    -- Nothing is rewritten. Storage parameters that the owner has set stay; a partitioned table
+    -- has none.
+    if exists (
+        select 1
+        from pg_catalog.pg_class as class
+        where
+            class.oid = 'public.clients'::regclass
+            and class.relkind = 'r'
+            and class.reloptions is null
+    ) then
+        alter table public.clients set (fillfactor = 40);
     end if;
 end
 $$;
 
--- An adopted table without names gets its ids as names; they are for people only.
+-- Names are for people only: where an adopted table has none, the id serves as one.
 alter table public.clients add column if not exists name text;
 
 update public.clients
@@ -128,6 +174,8 @@ add column if not exists additional_settings jsonb not null default '{}',
 add column if not exists created_at timestamptz not null default now(),
 add column if not exists updated_at timestamptz not null default now();
 
--- Lists of dashboards and `pgworker clients list` are by status, newest first.
-create index if not exists clients_by_provisioning_status
-on public.clients (provisioning_status, created_at desc);
+-- Lists of all clients, newest first, page by page; an adopted table may lack a time.
+-- No index has provisioning_status in it: each change of a status would then write into every
+-- index of the table. Clients of a status that isn't final are found by their jobs.
+create index if not exists clients_by_age
+on public.clients (coalesce(created_at, '-infinity') desc, id desc);

@@ -1,8 +1,9 @@
--- What pgworker knows of the outside: what it meant to make, what it made, the secrets
--- of tenants (encrypted before they come here), and which credentials are refused.
+-- What pgworker knows about the outside: what it meant to make, what it made, the secrets of
+-- tenants (encrypted before they come here), which credentials the provider refuses, and how
+-- many requests it still accepts.
 
--- One row per client and thing to make, committed before the first request leaves: what it is
--- called, what was asked for, and its ref once that is known.
+-- One row per client and thing to make, committed before the first request leaves: its name,
+-- what was asked for, and its ref once that is known.
 create table pgworker.intents (
     client_id uuid not null references public.clients (id) on delete restrict,
     kind text not null default 'tenant',
@@ -20,15 +21,15 @@ alter table pgworker.intents enable row level security;
 create unique index intents_by_name
 on pgworker.intents (provider, name);
 
--- Every effect outside, recorded before it is sent and after its answer has come.
--- intended: sent, or about to be; nobody has told how it ended. done: it happened. refused: it
--- did not happen, for certain. unknown: its answer got lost. repeated: a look found nothing of
--- it, so that it may be begun again. An outcome that is intended or unknown is looked up before the
+-- Every effect outside, recorded before it is sent and again after its answer has come.
+-- intended: sent, or about to be; the outcome isn't known yet. done: it happened. refused: it
+-- certainly did not happen. unknown: the answer was lost. repeated: a look-up found nothing, so
+-- the step may be begun again. A step that is intended or unknown must be looked up before the
 -- same step is begun again.
 create table pgworker.steps (
     id bigint generated always as identity primary key,
     client_id uuid not null references public.clients (id) on delete restrict,
-    -- Null where a person did it, who holds no job.
+    -- Null for a step that a person took, who holds no job.
     job_id bigint,
     claim_token bigint,
     step text not null,
@@ -45,8 +46,8 @@ alter table pgworker.steps enable row level security;
 create index steps_of_client
 on pgworker.steps (client_id, step, id);
 
--- AES-256-GCM by the worker, with client and field as associated data: a row copied to
--- another client or field does not decrypt.
+-- The worker encrypts with AES-256-GCM, with client and field as associated data: a row that is
+-- copied to another client or field does not decrypt.
 create table pgworker.tenant_secrets (
     client_id uuid not null references public.clients (id) on delete restrict,
     field text not null,
@@ -60,13 +61,43 @@ create table pgworker.tenant_secrets (
 
 alter table pgworker.tenant_secrets enable row level security;
 
--- Credentials that the provider refuses. No row: all is well.
+-- Credentials that the provider refuses. A credential without a row is accepted.
 create table pgworker.breakers (
     credential text primary key,
     reason text not null,
     opened_at timestamptz not null default now(),
     probe_at timestamptz not null,
-    probes integer not null default 0
+    probes integer not null default 0,
+    -- The job that probes the credential, and the claim under which it does.
+    probe_job_id bigint,
+    probe_claim_token bigint
 );
 
 alter table pgworker.breakers enable row level security;
+
+-- The buckets of the provider's rate limit, shared by all workers. One row per bucket: requests
+-- of one credential to one endpoint of one project or organisation, counted in the windows of
+-- the server (sql/README.md). Rows are made when they are first needed and removed a day after
+-- their last window.
+-- Logged, though a crash may lose its last changes (take_requests commits without waiting for
+-- the disk): a standby can read the table and keeps it when it is promoted.
+create table pgworker.rate_limits (
+    credential text not null,
+    scope text not null,
+    endpoint text not null,
+    -- Requests of a window, and how long one lasts, as answers told; null until then.
+    ceiling integer,
+    span interval,
+    -- The present window: its end is a guess until an answer has told it.
+    opened_at timestamptz not null,
+    resets_at timestamptz not null,
+    is_told boolean not null default false,
+    used integer not null default 0,
+    refused integer not null default 0,
+    primary key (credential, scope, endpoint)
+)
+-- Few rows, often updated, never in an indexed column: each page keeps room for the next
+-- version of its rows, and most updates are heap-only.
+with (fillfactor = 50);
+
+alter table pgworker.rate_limits enable row level security;

@@ -41,7 +41,7 @@ select
             not exists (
                 select 1
                 from pgworker.worker_status as worker
-                where worker.alive and worker.state = 'running'
+                where worker.alive
             )
             then 'no worker is alive: start pgworker run'
         when job.status = 'waiting'

@@ -87,11 +87,12 @@ async def test_ids_of_clients_come_in_the_order_of_time(connection: asyncpg.Conn
         assert 0 <= milliseconds - (row["id"].int >> 80) < 60_000
 
 
-@pytest.mark.parametrize(("own_columns", "security"), [("", "disable"), (", vat text", "enable")])
+@pytest.mark.parametrize("own_columns", ["", ", vat text"])
+@pytest.mark.parametrize("security", ["disable", "enable"])
 async def test_the_ids_of_an_adopted_table_are_made_as_before(
     connection: asyncpg.Connection, own_columns: str, security: str
 ) -> None:
-    """It differs from one that we make by its columns, or by its security alone."""
+    """Also of one that looks like a table of ours."""
     await connection.execute(
         "create table clients"
         f" (id uuid primary key default gen_random_uuid(), name text{own_columns});"
@@ -191,6 +192,42 @@ async def test_an_adopted_table_keeps_the_security_it_has(connection: asyncpg.Co
 
     assert not await connection.fetchval(
         "select relrowsecurity from pg_class where oid = 'clients'::regclass"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "afterwards"),
+    [
+        ("", ["fillfactor=40"]),
+        ("with (fillfactor = 70)", ["fillfactor=70"]),
+        ("with (autovacuum_enabled = true)", ["autovacuum_enabled=true"]),
+    ],
+)
+async def test_an_adopted_table_keeps_the_storage_parameters_that_it_has(
+    connection: asyncpg.Connection, parameters: str, afterwards: list[str]
+) -> None:
+    await connection.execute(f"create table clients (id uuid primary key, name text) {parameters}")
+
+    await migrate(connection)
+
+    assert afterwards == await connection.fetchval(
+        "select reloptions from pg_class where oid = 'clients'::regclass"
+    )
+
+
+async def test_a_partitioned_clients_table_is_adopted(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        "create table clients (id uuid primary key default gen_random_uuid(), name text)"
+        " partition by hash (id);"
+        "create table clients_0 partition of clients for values with (modulus 1, remainder 0)"
+    )
+
+    await migrate(connection)
+
+    await connection.execute("insert into clients (name, auto_provision) values ('Acme', true)")
+    assert await connection.fetchval("select id from pgworker.claim('w', 1, '30 s')") == 1
+    assert (
+        await connection.fetchval("select provisioning_status from clients") == "creating_project"
     )
 
 

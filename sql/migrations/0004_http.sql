@@ -1,7 +1,7 @@
--- What the HTTP API keeps in the database: the orders that may come twice, and who watches.
+-- What the HTTP API keeps in the database: requests that may come twice, and its watchers.
 
--- A client that was ordered with an Idempotency-Key: the same key of the same bearer stands for
--- the same client, for a week. The fingerprint is of the order's body.
+-- A client that was requested with an Idempotency-Key: the same key of the same bearer stands
+-- for the same client, for a week. The fingerprint is that of the request's body.
 create table pgworker.idempotency_keys (
     bearer text not null,
     key text not null,
@@ -19,16 +19,12 @@ on pgworker.idempotency_keys (created_at);
 create index idempotency_keys_of_client
 on pgworker.idempotency_keys (client_id);
 
--- Processes that want to hear of transitions, on the channel pgworker_events: nobody is
--- notified while nobody watches. Unlogged: a watcher that a crash forgets comes back by itself
--- within seconds.
+-- Processes that want to hear of transitions, on the channel pgworker_events: no notification
+-- is sent while there is none. Unlogged: a watcher that a crash forgets registers again within
+-- seconds.
 create unlogged table pgworker.watchers (
     id text primary key,
     expires_at timestamptz not null
 );
 
 alter table pgworker.watchers enable row level security;
-
--- Lists of all clients, newest first, page after page; an adopted table may lack a time.
-create index if not exists clients_by_age
-on public.clients (coalesce(created_at, '-infinity') desc, id desc);
