@@ -51,7 +51,7 @@ test-debian: $(VENV) ## test what talks to PostgreSQL on the version that Debian
 		.venv/bin/pytest -q -n 2 $(SERVER_TESTS) $(PYTEST_ARGS)'
 
 chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), by the plan of a SEED
-	@.venv/bin/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+	@.venv/bin/python -m chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 bench: $(VENV) $(PEERS) ## measure beside the peers (CELLS=throughput,latency ROUNDS=1: a quick look)
 	@.venv/bin/python -m bench --peers build/bench/peers/bin/python \

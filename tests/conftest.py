@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,10 @@ from tests.support.server import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+# Makes `chaos` and `bench` importable, which aren't installed. At the end of the path, so that the
+# installed package (the wheel, in `make test-wheel`) stays in front of the checkout.
+sys.path.append(str(Path(__file__).parents[1]))
 
 # An example that takes its time says nothing of what it is an example of.
 settings.register_profile(

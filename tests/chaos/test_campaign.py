@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.campaign import expected, run_round
-from tests.chaos.checker import check
-from tests.chaos.plan import LATEST_CREATE, plan_round
-from tests.chaos.scenes import SCENES
-from tests.chaos.sweep import sweep
-from tests.chaos.timelapse import CREATE_LOOKUP
+from chaos.campaign import expected, run_round
+from chaos.checker import check
+from chaos.plan import LATEST_CREATE, plan_round
+from chaos.scenes import SCENES
+from chaos.sweep import sweep
+from chaos.timelapse import CREATE_LOOKUP
 
 if TYPE_CHECKING:
-    from tests.chaos.gate import Act
-    from tests.chaos.world import Stage
+    from chaos.gate import Act
+    from chaos.world import Stage
 
 # Continuous integration waits for it: a busy machine gets less far, and says so.
 KILL_SECONDS = 150.0

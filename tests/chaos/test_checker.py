@@ -13,19 +13,19 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from chaos.campaign import expected
+from chaos.checker import INVARIANTS, check
+from chaos.evidence import gather
+from chaos.world import KEY, MIGRATIONS, TEMPLATE, drop_tenants
 from pgworker.context import open_platform
 from pgworker.runtime.daemon import Daemon
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from pgworker.tenants.secrets import Vault
-from tests.chaos.campaign import expected
-from tests.chaos.checker import INVARIANTS, check
-from tests.chaos.evidence import gather
-from tests.chaos.world import KEY, MIGRATIONS, TEMPLATE, drop_tenants
 from tests.support.stack import environment_of
 
 if TYPE_CHECKING:
-    from tests.chaos.checker import Violation
+    from chaos.checker import Violation
     from tests.support.clusters import Server
 
 PLATFORM = "checked_platform"

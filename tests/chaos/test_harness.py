@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos import timelapse
-from tests.chaos.__main__ import options_of, what_repeats
-from tests.chaos.campaign import Outcome, expected
-from tests.chaos.checker import Violation, check
-from tests.chaos.evidence import Evidence, Platform
-from tests.chaos.plan import plan_round
-from tests.chaos.report import Report
+from chaos import timelapse
+from chaos.__main__ import options_of, what_repeats
+from chaos.campaign import Outcome, expected
+from chaos.checker import Violation, check
+from chaos.evidence import Evidence, Platform
+from chaos.plan import plan_round
+from chaos.report import Report
 
 if TYPE_CHECKING:
     from pathlib import Path

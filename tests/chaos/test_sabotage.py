@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.campaign import expected
-from tests.chaos.checker import check
-from tests.chaos.sabotage import SABOTAGE, SABOTAGES
-from tests.chaos.scenes import Scene
-from tests.chaos.sweep import Case, run_case
-from tests.chaos.timelapse import LEASE, measure_pace
-from tests.chaos.world import World, a_world
+from chaos.campaign import expected
+from chaos.checker import check
+from chaos.sabotage import SABOTAGE, SABOTAGES
+from chaos.scenes import Scene
+from chaos.sweep import Case, run_case
+from chaos.timelapse import LEASE, measure_pace
+from chaos.world import World, a_world
 
 if TYPE_CHECKING:
-    from tests.chaos.world import Stage
+    from chaos.world import Stage
 
 PROJECT = Scene("a project", "supabase")
 # A project isn't listed yet when the next worker looks for it, though well before it stops looking:

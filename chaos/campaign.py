@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from tests.chaos.checker import Expected, Violation, check
-from tests.chaos.crew import Crew
-from tests.chaos.exhibits import keep
-from tests.chaos.monkeys import Monkeys
-from tests.chaos.plan import SLOTS
-from tests.chaos.world import MIGRATIONS, World, a_world
+from chaos.checker import Expected, Violation, check
+from chaos.crew import Crew
+from chaos.exhibits import keep
+from chaos.monkeys import Monkeys
+from chaos.plan import SLOTS
+from chaos.world import MIGRATIONS, World, a_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
-    from tests.chaos.evidence import Evidence
-    from tests.chaos.plan import Round
-    from tests.chaos.workers import GatedWorker
-    from tests.chaos.world import Stage
+    from chaos.evidence import Evidence
+    from chaos.plan import Round
+    from chaos.workers import GatedWorker
+    from chaos.world import Stage
 
 # Nothing has happened for so long: it is stuck. A slow machine is only late.
 STILL_SECONDS = 60

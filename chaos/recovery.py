@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
+from chaos.campaign import expected
+from chaos.checker import Violation, check
+from chaos.evidence import gather
+from chaos.world import KEY, MIGRATIONS, SERVER, TEMPLATE, drop_tenants, make_template
 from pgworker.settings import parse_encryption_keys
 from pgworker.tenants.secrets import Vault
-from tests.chaos.campaign import expected
-from tests.chaos.checker import Violation, check
-from tests.chaos.evidence import gather
-from tests.chaos.world import KEY, MIGRATIONS, SERVER, TEMPLATE, drop_tenants, make_template
 from tests.support.clusters import Server, a_server, a_standby
 from tests.support.worker_process import WorkerProcess, a_process
 

@@ -22,18 +22,18 @@ from zlib import crc32
 
 import asyncpg
 
-from tests.chaos.gate import Act, Order
-from tests.chaos.plan import FROZEN_LEASES
-from tests.chaos.world import World, a_world
+from chaos.gate import Act, Order
+from chaos.plan import FROZEN_LEASES
+from chaos.world import World, a_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tests.chaos.checker import Violation
-    from tests.chaos.evidence import Evidence
-    from tests.chaos.scenes import Scene
-    from tests.chaos.workers import GatedWorker
-    from tests.chaos.world import Stage
+    from chaos.checker import Violation
+    from chaos.evidence import Evidence
+    from chaos.scenes import Scene
+    from chaos.workers import GatedWorker
+    from chaos.world import Stage
 
 LANES = 12
 # In which a case has surely ended: it may wait for a few leases, and for a create to show up.

@@ -23,11 +23,11 @@ import typer.main
 from pgworker.cli.main import app  # type: ignore[import-not-found]  # noqa: TID251
 from pgworker.cli.main import main as pgworker  # noqa: TID251
 
+from chaos.gate import Gate
+from chaos.instrument import Instrumented
+from chaos.sabotage import SABOTAGE, SABOTAGES
+from chaos.timelapse import HTTP_TIMEOUT_SCALE, PACE, shrink_time
 from pgworker.provisioning import runner as workflow
-from tests.chaos.gate import Gate
-from tests.chaos.instrument import Instrumented
-from tests.chaos.sabotage import SABOTAGE, SABOTAGES
-from tests.chaos.timelapse import HTTP_TIMEOUT_SCALE, PACE, shrink_time
 
 BUG = 70
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.chaos.evidence import Evidence
-    from tests.chaos.world import Stage
+    from chaos.evidence import Evidence
+    from chaos.world import Stage
 
 NOT_ROWS = {"name", "texts", "secrets", "unsealable"}
 

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
+from chaos.evidence import DATABASES, ROLES, Evidence, gather
+from chaos.timelapse import LEASE, PACE, measure_pace, settings
+from chaos.workers import Workers, worker_processes
 from pgworker.db.migrate import migrate
 from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.settings import parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from pgworker.tenants.secrets import Vault
-from tests.chaos.evidence import DATABASES, ROLES, Evidence, gather
-from tests.chaos.timelapse import LEASE, PACE, measure_pace, settings
-from tests.chaos.workers import Workers, worker_processes
 from tests.support.clusters import Server, a_server
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 

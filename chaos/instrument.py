@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import httpx
 
+from chaos.boundaries import Names, of_commit
 from pgworker.tenants.postgres_connection import PostgresTenantConnection
-from tests.chaos.boundaries import Names, of_commit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.chaos.gate import Gate
+    from chaos.gate import Gate
 
 STATEMENTS = ("execute", "fetch", "fetchrow", "fetchval")
 # What a severed connection makes of a statement under way.

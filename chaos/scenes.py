@@ -8,15 +8,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from chaos.gate import Order
 from pgworker.simulator import Answer, Drop, Faults, Hang
-from tests.chaos.gate import Order
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from tests.chaos.sweep import Orders
-    from tests.chaos.workers import GatedWorker
-    from tests.chaos.world import Kind
+    from chaos.sweep import Orders
+    from chaos.workers import GatedWorker
+    from chaos.world import Kind
 
 TOLD_TO_LEAVE = 2
 

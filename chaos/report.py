@@ -10,16 +10,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.timelapse import LEASE, SETTINGS
+from chaos.timelapse import LEASE, SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from tests.chaos.campaign import Outcome
-    from tests.chaos.checker import Violation
-    from tests.chaos.recovery import FailOver
-    from tests.chaos.sweep import Sweep
+    from chaos.campaign import Outcome
+    from chaos.checker import Violation
+    from chaos.recovery import FailOver
+    from chaos.sweep import Sweep
 
 ACTS = {
     "die": "worker killed at a boundary",

@@ -18,16 +18,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from tests.chaos.campaign import expected, run_round
-from tests.chaos.checker import check
-from tests.chaos.exhibits import keep
-from tests.chaos.gate import Act
-from tests.chaos.plan import plan_round
-from tests.chaos.recovery import measure_fail_over, measure_rescues
-from tests.chaos.report import Report, spread
-from tests.chaos.scenes import SCENES
-from tests.chaos.sweep import sweep
-from tests.chaos.world import Stage, a_stage
+from chaos.campaign import expected, run_round
+from chaos.checker import check
+from chaos.exhibits import keep
+from chaos.gate import Act
+from chaos.plan import plan_round
+from chaos.recovery import measure_fail_over, measure_rescues
+from chaos.report import Report, spread
+from chaos.scenes import SCENES
+from chaos.sweep import sweep
+from chaos.world import Stage, a_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos import audit
+from chaos import audit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.chaos.evidence import Evidence, Platform, Row
+    from chaos.evidence import Evidence, Platform, Row
 
 LIVE = {"queued", "running", "waiting"}
 UNFINISHED = {"queued", "creating_project", "waiting_for_project", "schema_syncing",

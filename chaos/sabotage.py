@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chaos.gate import Order
 from pgworker.providers.supabase.provider import SupabaseProvider
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.tenants.steps import Step
-from tests.chaos.gate import Order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.chaos.sweep import Orders
+    from chaos.sweep import Orders
 
 # Tells a worker what it is to lack, in its environment.
 SABOTAGE = "CHAOS_SABOTAGE"

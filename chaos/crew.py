@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.chaos.workers import GatedWorker, Workers
+    from chaos.workers import GatedWorker, Workers
 
 EX_UNAVAILABLE = 69
 BREATH = 0.1

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from pydantic import TypeAdapter
 
+from chaos.gate import ANY, Act, Order
+from chaos.plan import FROZEN_LEASES
 from pgworker.simulator import Answer
 from pgworker.simulator.control import OrderRequest
-from tests.chaos.gate import ANY, Act, Order
-from tests.chaos.plan import FROZEN_LEASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.chaos.crew import Crew
-    from tests.chaos.plan import Planned
-    from tests.chaos.workers import GatedWorker
-    from tests.chaos.world import World
+    from chaos.crew import Crew
+    from chaos.plan import Planned
+    from chaos.workers import GatedWorker
+    from chaos.world import World
 
 ORDER = TypeAdapter(OrderRequest)
 LATE_SECONDS = 0.15

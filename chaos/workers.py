@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.chaos.gate import FIRED, Order
+from chaos.gate import FIRED, Order
 from tests.support.worker_process import ROOT, WorkerProcess
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ async def worker_processes(folder: Path) -> AsyncIterator[Workers]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.chaos.forkserver",
+            "chaos.forkserver",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
