@@ -32,7 +32,7 @@ test: $(VENV) ## run all tests (PYTEST_ARGS="-k name" for some)
 check: $(VENV) ## run all linters
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: .venv/bin/ruff format ." >&2; exit 1; }
-	@.venv/bin/mypy --strict pgworker cli tests
+	@.venv/bin/mypy --strict pgworker cli tests chaos bench
 	@.venv/bin/lint-imports --no-cache --no-logo
 	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor sql supabase
 

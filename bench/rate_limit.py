@@ -50,7 +50,7 @@ async def work(mode: str) -> None:
         def follow_own_answers(_: Pool) -> OwnLimits:
             return OwnLimits()
 
-        platform.SharedLimits = follow_own_answers  # type: ignore[assignment,misc]
+        setattr(platform, "SharedLimits", follow_own_answers)  # noqa: B010
     async with platform.open_platform(load_settings()) as opened:
         await Daemon(opened, until_empty=True).run()
 
