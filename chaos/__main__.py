@@ -18,16 +18,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from chaos.artifacts import keep
 from chaos.campaign import expected, run_round
 from chaos.checker import check
-from chaos.exhibits import keep
-from chaos.gate import Act
+from chaos.failpoints import Act
 from chaos.plan import plan_round
 from chaos.recovery import measure_fail_over, measure_rescues
 from chaos.report import Report, spread
-from chaos.scenes import SCENES
+from chaos.scenarios import SCENES
 from chaos.sweep import sweep
-from chaos.world import Stage, a_stage
+from chaos.testbed import Stage, a_stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

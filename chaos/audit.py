@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chaos.evidence import Row
+    from chaos.snapshot import Row
 
 # Who makes the token grow, and who may: a job whose holders fell silent too often fails by a claim.
 GROWS = {"claimed", "rescued", "retried"}

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from chaos.artifacts import keep
 from chaos.checker import Expected, Violation, check
-from chaos.crew import Crew
-from chaos.exhibits import keep
-from chaos.monkeys import Monkeys
+from chaos.fault_injector import Monkeys
 from chaos.plan import SLOTS
-from chaos.world import MIGRATIONS, World, a_world
+from chaos.supervisor import Crew
+from chaos.testbed import MIGRATIONS, World, a_world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
-    from chaos.evidence import Evidence
     from chaos.plan import Round
+    from chaos.snapshot import Evidence
+    from chaos.testbed import Stage
     from chaos.workers import GatedWorker
-    from chaos.world import Stage
 
 # Nothing has happened for so long: it is stuck. A slow machine is only late.
 STILL_SECONDS = 60

@@ -16,7 +16,7 @@ from chaos import audit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chaos.evidence import Evidence, Platform, Row
+    from chaos.snapshot import Evidence, Platform, Row
 
 LIVE = {"queued", "running", "waiting"}
 UNFINISHED = {"queued", "creating_project", "waiting_for_project", "schema_syncing",

@@ -23,10 +23,10 @@ import typer.main
 from pgworker.cli.main import app  # type: ignore[import-not-found]  # noqa: TID251
 from pgworker.cli.main import main as pgworker  # noqa: TID251
 
-from chaos.gate import Gate
+from chaos.failpoints import Gate
 from chaos.instrument import Instrumented
-from chaos.sabotage import SABOTAGE, SABOTAGES
-from chaos.timelapse import HTTP_TIMEOUT_SCALE, PACE, shrink_time
+from chaos.mutations import SABOTAGE, SABOTAGES
+from chaos.time_scaling import HTTP_TIMEOUT_SCALE, PACE, shrink_time
 from pgworker.provisioning import runner as workflow
 
 BUG = 70

@@ -19,7 +19,7 @@ from pgworker.tenants.postgres_connection import PostgresTenantConnection
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from chaos.gate import Gate
+    from chaos.failpoints import Gate
 
 STATEMENTS = ("execute", "fetch", "fetchrow", "fetchval")
 # What a severed connection makes of a statement under way.

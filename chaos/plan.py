@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chaos.timelapse import LEASE
+from chaos.time_scaling import LEASE
 
 if TYPE_CHECKING:
-    from chaos.world import Kind
+    from chaos.testbed import Kind
 
 ROUND_SECONDS = 20.0
 FAULTS_A_SECOND = 7.0

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from chaos.campaign import expected
 from chaos.checker import Violation, check
-from chaos.evidence import gather
-from chaos.world import KEY, MIGRATIONS, SERVER, TEMPLATE, drop_tenants, make_template
+from chaos.snapshot import gather
+from chaos.testbed import KEY, MIGRATIONS, SERVER, TEMPLATE, drop_tenants, make_template
 from pgworker.settings import parse_encryption_keys
 from pgworker.tenants.secrets import Vault
 from tests.support.clusters import Server, a_server, a_standby

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos.timelapse import LEASE, SETTINGS
+from chaos.time_scaling import LEASE, SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,18 +22,18 @@ from zlib import crc32
 
 import asyncpg
 
-from chaos.gate import Act, Order
+from chaos.failpoints import Act, Order
 from chaos.plan import FROZEN_LEASES
-from chaos.world import World, a_world
+from chaos.testbed import World, a_world
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chaos.checker import Violation
-    from chaos.evidence import Evidence
-    from chaos.scenes import Scene
+    from chaos.scenarios import Scene
+    from chaos.snapshot import Evidence
+    from chaos.testbed import Stage
     from chaos.workers import GatedWorker
-    from chaos.world import Stage
 
 LANES = 12
 # In which a case has surely ended: it may wait for a few leases, and for a create to show up.

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from chaos.gate import FIRED, Order
+from chaos.failpoints import FIRED, Order
 from tests.support.worker_process import ROOT, WorkerProcess
 
 if TYPE_CHECKING:

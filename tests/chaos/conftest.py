@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chaos.testbed import SERVER, Stage, make_template
 from chaos.workers import worker_processes
-from chaos.world import SERVER, Stage, make_template
 from tests.support.clusters import Server, a_server
 
 if TYPE_CHECKING:

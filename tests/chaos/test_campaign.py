@@ -14,13 +14,13 @@ import pytest
 from chaos.campaign import expected, run_round
 from chaos.checker import check
 from chaos.plan import LATEST_CREATE, plan_round
-from chaos.scenes import SCENES
+from chaos.scenarios import SCENES
 from chaos.sweep import sweep
-from chaos.timelapse import CREATE_LOOKUP
+from chaos.time_scaling import CREATE_LOOKUP
 
 if TYPE_CHECKING:
-    from chaos.gate import Act
-    from chaos.world import Stage
+    from chaos.failpoints import Act
+    from chaos.testbed import Stage
 
 # Continuous integration waits for it: a busy machine gets less far, and says so.
 KILL_SECONDS = 150.0

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from chaos.campaign import expected
 from chaos.checker import INVARIANTS, check
-from chaos.evidence import gather
-from chaos.world import KEY, MIGRATIONS, TEMPLATE, drop_tenants
+from chaos.snapshot import gather
+from chaos.testbed import KEY, MIGRATIONS, TEMPLATE, drop_tenants
 from pgworker.context import open_platform
 from pgworker.runtime.daemon import Daemon
 from pgworker.settings import Settings, parse_encryption_keys

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos import timelapse
+from chaos import time_scaling as timelapse
 from chaos.__main__ import options_of, what_repeats
 from chaos.campaign import Outcome, expected
 from chaos.checker import Violation, check
-from chaos.evidence import Evidence, Platform
 from chaos.plan import plan_round
 from chaos.report import Report
+from chaos.snapshot import Evidence, Platform
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chaos.gate import Order
+from chaos.failpoints import Order
 from pgworker.providers.supabase.provider import SupabaseProvider
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.tenants.steps import Step

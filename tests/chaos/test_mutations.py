@@ -9,14 +9,14 @@ import pytest
 
 from chaos.campaign import expected
 from chaos.checker import check
-from chaos.sabotage import SABOTAGE, SABOTAGES
-from chaos.scenes import Scene
+from chaos.mutations import SABOTAGE, SABOTAGES
+from chaos.scenarios import Scene
 from chaos.sweep import Case, run_case
-from chaos.timelapse import LEASE, measure_pace
-from chaos.world import World, a_world
+from chaos.testbed import World, a_world
+from chaos.time_scaling import LEASE, measure_pace
 
 if TYPE_CHECKING:
-    from chaos.world import Stage
+    from chaos.testbed import Stage
 
 PROJECT = Scene("a project", "supabase")
 # A project isn't listed yet when the next worker looks for it, though well before it stops looking:

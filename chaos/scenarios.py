@@ -8,15 +8,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos.gate import Order
+from chaos.failpoints import Order
 from pgworker.simulator import Answer, Drop, Faults, Hang
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from chaos.sweep import Orders
+    from chaos.testbed import Kind
     from chaos.workers import GatedWorker
-    from chaos.world import Kind
 
 TOLD_TO_LEAVE = 2
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from pydantic import TypeAdapter
 
-from chaos.gate import ANY, Act, Order
+from chaos.failpoints import ANY, Act, Order
 from chaos.plan import FROZEN_LEASES
 from pgworker.simulator import Answer
 from pgworker.simulator.control import OrderRequest
@@ -20,10 +20,10 @@ from pgworker.simulator.control import OrderRequest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chaos.crew import Crew
     from chaos.plan import Planned
+    from chaos.supervisor import Crew
+    from chaos.testbed import World
     from chaos.workers import GatedWorker
-    from chaos.world import World
 
 ORDER = TypeAdapter(OrderRequest)
 LATE_SECONDS = 0.15

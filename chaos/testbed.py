@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
-from chaos.evidence import DATABASES, ROLES, Evidence, gather
-from chaos.timelapse import LEASE, PACE, measure_pace, settings
+from chaos.snapshot import DATABASES, ROLES, Evidence, gather
+from chaos.time_scaling import LEASE, PACE, measure_pace, settings
 from chaos.workers import Workers, worker_processes
 from pgworker.db.migrate import migrate
 from pgworker.providers.postgres.provider import PostgresProvider

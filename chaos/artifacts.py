@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from chaos.evidence import Evidence
-    from chaos.world import Stage
+    from chaos.snapshot import Evidence
+    from chaos.testbed import Stage
 
 NOT_ROWS = {"name", "texts", "secrets", "unsealable"}
 
