@@ -72,7 +72,7 @@ limit $2;
 
 -- name: remedy
 -- Advice for a kind of error, without a command to type.
-select pgworker.what_helps($1) as what_helps;
+select pgworker.remedy($1) as what_helps;
 
 -- name: steps
 -- What was done outside for a client, newest first.

@@ -1,4 +1,5 @@
--- failed_jobs: what needs a person, newest first, with what would help.
+-- failed_jobs: what needs a person, newest first. what_helps is what to do, with the command
+-- that retries afterwards: all jobs of the kind where one cause stops them all.
 create or replace view pgworker.failed_jobs as
 select
     job.id,
@@ -9,16 +10,9 @@ select
     job.attempts,
     job.error_kind,
     job.last_error,
-    case job.error_kind
-        when 'quota'
-            then 'buy or free capacity at the provider, then: pgworker retry --failed --kind quota'
-        when 'auth'
-            then 'give pgworker a credential that the provider accepts, then retry'
-        when 'permanent'
-            then 'mend what the message names, then: pgworker retry ' || job.client_id
-        when 'unknown'
-            then 'look at the provider whether it happened, then: pgworker retry ' || job.client_id
-        else 'the other side was not well for long; retry: pgworker retry ' || job.client_id
+    pgworker.remedy(job.error_kind) || ': pgworker retry ' || case
+        when job.error_kind in ('quota', 'auth') then '--failed --kind ' || job.error_kind
+        else job.client_id::text
     end as what_helps,
     job.finished_at as failed_at,
     job.created_at

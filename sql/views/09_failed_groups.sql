@@ -16,7 +16,7 @@ select
     pgworker.error_signature(
         (array_agg(failed.last_error order by failed.failed_at desc))[1]
     ) as signature,
-    pgworker.what_helps(failed.error_kind) as what_helps
+    pgworker.remedy(failed.error_kind) as what_helps
 from (
     select
         pgworker.failure_group(job.workflow, job.phase, job.error_kind, job.last_error)

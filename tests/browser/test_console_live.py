@@ -147,7 +147,7 @@ async def test_a_failure_is_read_mended_and_retried(site: Site, operator: Operat
     await operator.open(f"/clients/{client_id}")
     await operator.sees("Failed in schema_sync (phase 3 of 4)")
     await operator.sees(f"{BROKEN}:1 (statement 1): division by zero [22012]")
-    await operator.sees("mend what the message names, then retry")
+    await operator.sees("fix what the message names, then retry")
     site.mend_migrations()
 
     await operator.press("Retry")

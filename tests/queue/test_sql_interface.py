@@ -13,7 +13,7 @@ import pytest
 
 from pgworker.db.listen import CHANNEL
 from pgworker.errors import LeaseLost, NotRetryable, UnknownClient
-from pgworker.models import JobStatus
+from pgworker.models import ErrorKind, JobStatus
 from tests.support.jobs import PHASES
 from tests.support.workers import within
 
@@ -544,6 +544,26 @@ async def test_failed_jobs_come_newest_first_with_what_would_help(jobs: JobsInTe
     assert [row["id"] for row in rows] == [second, first]
     assert rows[0]["error_kind"] == "permanent"
     assert f"pgworker retry {rows[0]['client_id']}" in rows[0]["what_helps"]
+
+
+async def test_each_kind_of_error_has_advice_of_its_own_and_ends_in_a_command(
+    jobs: JobsInTest,
+) -> None:
+    kinds = [*ErrorKind, None]
+    advice = [await jobs.pool.fetchval("select pgworker.remedy($1)", kind) for kind in kinds]
+    assert len(set(advice)) == len(kinds)
+    assert all(text.endswith(" retry") for text in advice)
+    job_id = await jobs.to_status(JobStatus.FAILED)
+    client_id = (await jobs.row(job_id))["client_id"]
+
+    for kind, text in zip(kinds, advice, strict=True):
+        await jobs.set(job_id, error_kind=kind)
+        # One cause stops all jobs of these kinds: they are retried together.
+        several = kind in {ErrorKind.QUOTA, ErrorKind.AUTH}
+        command = f"pgworker retry {f'--failed --kind {kind}' if several else client_id}"
+        assert await jobs.pool.fetchval("select what_helps from pgworker.failed_jobs") == (
+            f"{text}: {command}"
+        )
 
 
 async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
