@@ -153,12 +153,11 @@ def advise(client: Row, help_of_failure: str | None) -> tuple[str, ...]:
         return (f"provision it, in SQL: select pgworker.enqueue('{client_id}');",)
     if job_status == JobStatus.SUCCEEDED:
         return (f"nothing: it is {client['status']}",)
-    # Words of the view; what a job waits for may quote the provider, who pauses projects, too.
-    blocked = client["blocked_because"] or ""
-    if blocked.startswith("no worker is alive"):
-        return ("start a worker: pgworker run",)
-    if blocked.startswith("paused by a person"):
-        return ("end the pause: pgworker resume",)
+    match client["blocked_code"]:
+        case "no_worker":
+            return ("start a worker: pgworker run",)
+        case "paused":
+            return ("end the pause: pgworker resume",)
     if client["error_kind"] == "auth":
         return ("the provider refuses our credential: pgworker doctor names it",)
     return ("nothing: it goes on by itself", f"give up: {cancel}")

@@ -54,6 +54,7 @@ select
     max_attempts,
     error_kind,
     last_error,
+    blocked_code,
     blocked_because,
     next_try_at,
     claimed_by,

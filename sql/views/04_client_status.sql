@@ -1,5 +1,17 @@
--- client_status: one row per client, with its newest job and, where it does not move,
--- why not (blocked_because).
+-- client_status: one row per client, with its newest job and, where it does not move, why not:
+-- blocked_code for programs, blocked_because as a sentence for people.
+--
+--     not_requested   it has no job: provisioning was never requested
+--     failed          its job failed and needs a person
+--     lease_expired   its worker stopped sending heartbeats; the next claim takes the job over
+--     paused          pgworker pause holds its workflow, or everything
+--     no_worker       its job is queued or waiting, and no worker is alive
+--     waiting         its job waits until next_try_at; the sentence is the job's waiting_for
+--     no_free_worker  its job is due, and no worker has claimed it yet
+--     null            nothing blocks it: a worker is on it, or it has ended
+--
+-- The first code that applies is shown: a pause before a missing worker, because starting a
+-- worker doesn't help then.
 create or replace view pgworker.client_status as
 select
     client.id as client_id,
@@ -19,41 +31,26 @@ select
     job.next_try_at,
     job.claimed_by,
     job.updated_at as since,
-    case
-        when job.id is null and client.provisioning_status = 'not_provisioned'
-            then 'no job: nobody has asked for this client to be provisioned'
-        when job.status in ('succeeded', 'cancelled') or job.id is null
-            then null
-        when job.status = 'failed'
-            then 'it failed and needs a person: mend the cause, then retry'
-        when job.lease_expired
-            then format('worker %s fell silent; the next claim takes the job over', job.claimed_by)
-        when job.status = 'running'
-            then null
-        when
-            exists (
-                select 1
-                from pgworker.pauses as pause
-                where pause.scope in ('all', job.workflow)
+    case blocked.code
+        when 'not_requested' then 'no job: provisioning was never requested'
+        when 'failed' then 'it failed and needs a person: fix the cause, then retry'
+        when 'lease_expired'
+            then format(
+                'worker %s stopped sending heartbeats; the next claim takes the job over',
+                job.claimed_by
             )
-            then 'paused by a person: pgworker resume'
-        when
-            not exists (
-                select 1
-                from pgworker.worker_status as worker
-                where worker.alive
-            )
-            then 'no worker is alive: start pgworker run'
-        when job.status = 'waiting'
-            then job.waiting_for
-        else 'waiting for a free worker'
+        when 'paused' then 'paused by a person: pgworker resume'
+        when 'no_worker' then 'no worker is alive: start pgworker run'
+        when 'waiting' then job.waiting_for
+        when 'no_free_worker' then 'waiting for a free worker'
     end as blocked_because,
     client.project_ref,
     client.project_url,
     client.schema_version,
     client.provisioning_started_at,
     client.provisioning_completed_at,
-    client.created_at
+    client.created_at,
+    blocked.code as blocked_code
 from public.clients as client
 left join lateral (
     select newest.*
@@ -61,4 +58,32 @@ left join lateral (
     where newest.client_id = client.id
     order by newest.id desc
     limit 1
-) as job on true;
+) as job on true
+cross join
+    lateral (
+        select
+            case
+                when job.id is null and client.provisioning_status = 'not_provisioned'
+                    then 'not_requested'
+                when job.id is null or job.status in ('succeeded', 'cancelled') then null
+                when job.status = 'failed' then 'failed'
+                when job.lease_expired then 'lease_expired'
+                when job.status = 'running' then null
+                when
+                    exists (
+                        select 1
+                        from pgworker.pauses as pause
+                        where pause.scope in ('all', job.workflow)
+                    )
+                    then 'paused'
+                when
+                    not exists (
+                        select 1
+                        from pgworker.worker_status as worker
+                        where worker.alive
+                    )
+                    then 'no_worker'
+                when job.status = 'waiting' then 'waiting'
+                else 'no_free_worker'
+            end as code
+    ) as blocked;

@@ -510,29 +510,48 @@ async def test_client_status_tells_the_whole_story(jobs: JobsInTest) -> None:
 
 
 async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -> None:
-    async def because(client_id: UUID) -> Any:
-        (row,) = await jobs.operations.clients(client_id=client_id)
-        return row["blocked_because"]
+    async def blocked(client_id: UUID) -> tuple[str | None, str | None]:
+        row = await jobs.pool.fetchrow(
+            "select blocked_code, blocked_because from pgworker.client_status where client_id = $1",
+            client_id,
+        )
+        assert row is not None
+        return row["blocked_code"], row["blocked_because"]
 
     idle = await jobs.add_client()
-    assert "nobody has asked" in await because(idle)
+    assert await blocked(idle) == ("not_requested", "no job: provisioning was never requested")
     job_id = await jobs.add()
     client_id = (await jobs.row(job_id))["client_id"]
-    assert "no worker is alive" in await because(client_id)
+    assert await blocked(client_id) == ("no_worker", "no worker is alive: start pgworker run")
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
-    assert "free worker" in await because(client_id)
+    assert await blocked(client_id) == ("no_free_worker", "waiting for a free worker")
     await jobs.operations.pause("all")
-    assert "paused" in await because(client_id)
+    assert await blocked(client_id) == ("paused", "paused by a person: pgworker resume")
     await jobs.operations.resume("all")
     job = await jobs.claim_one(worker="w")
-    assert await because(client_id) is None
+    assert await blocked(client_id) == (None, None)
     await jobs.let_lease_expire(job_id)
-    assert "w fell silent" in await because(client_id)
+    assert await blocked(client_id) == (
+        "lease_expired",
+        "worker w stopped sending heartbeats; the next claim takes the job over",
+    )
     await jobs.snooze(job)
-    assert await because(client_id) == "the project"
+    assert await blocked(client_id) == ("waiting", "the project")
     await jobs.reset(job_id)
     await jobs.fail(await jobs.claim_one(), retry=False)
-    assert "needs a person" in await because(client_id)
+    assert await blocked(client_id) == (
+        "failed",
+        "it failed and needs a person: fix the cause, then retry",
+    )
+    await jobs.operations.cancel(client_id)
+    assert await blocked(client_id) == (None, None)
+
+
+async def test_client_status_names_a_pause_before_a_missing_worker(jobs: JobsInTest) -> None:
+    await jobs.add()
+    await jobs.operations.pause("provision")
+
+    assert await jobs.pool.fetchval("select blocked_code from pgworker.client_status") == "paused"
 
 
 async def test_failed_jobs_come_newest_first_with_what_would_help(jobs: JobsInTest) -> None:

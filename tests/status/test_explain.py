@@ -20,6 +20,7 @@ def client(job_status: str | None, **more: Any) -> Row:
         "phase": "schema_sync",
         "phase_number": 3,
         "phase_count": 4,
+        "blocked_code": None,
         "blocked_because": None,
     }
     return row | more
@@ -100,25 +101,29 @@ async def test_what_is_offered_is_what_the_queue_takes(jobs: JobsInTest, status:
 
 
 @pytest.mark.parametrize(
-    ("blocked_because", "advice"),
+    ("blocked_code", "advice"),
     [
-        ("no worker is alive: start pgworker run", "start a worker: pgworker run"),
-        ("paused by a person: pgworker resume", "end the pause: pgworker resume"),
-        # The provider's words are none of ours.
-        (
-            "the project to come up (project RESUMING, it was paused)",
-            "nothing: it goes on by itself",
-        ),
+        ("no_worker", "start a worker: pgworker run"),
+        ("paused", "end the pause: pgworker resume"),
+        ("waiting", "nothing: it goes on by itself"),
+        ("no_free_worker", "nothing: it goes on by itself"),
+        ("lease_expired", "nothing: it goes on by itself"),
     ],
 )
-def test_advice_follows_from_what_we_say_and_not_from_what_is_quoted(
-    blocked_because: str, advice: str
-) -> None:
-    row = client("waiting", client_id="6f8f", error_kind=None, blocked_because=blocked_because)
+def test_advice_follows_from_what_blocks_the_client(blocked_code: str, advice: str) -> None:
+    # The sentence may quote the provider, and decides nothing.
+    because = "the project to come up (project RESUMING, paused by a person)"
+    row = client(
+        "waiting",
+        client_id="6f8f",
+        error_kind=None,
+        blocked_code=blocked_code,
+        blocked_because=because,
+    )
     assert advise(row, None)[0] == advice
 
 
-async def test_advice_knows_the_words_of_the_view(jobs: JobsInTest) -> None:
+async def test_advice_knows_the_codes_of_the_view(jobs: JobsInTest) -> None:
     job_id = await jobs.to_status("queued")
     client_id = (await jobs.row(job_id))["client_id"]
 
