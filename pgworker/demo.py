@@ -17,7 +17,6 @@ from pgworker.context import Platform, open_platform
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.pool import connected
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration, PgworkerError
 from pgworker.maintenance.fleet import canonical_set
 from pgworker.models import ClientStatus
@@ -126,8 +125,7 @@ async def run_demo(
         settings = await stack.enter_async_context(_settings(provider, data_dir, server.dsn))
         platform = await stack.enter_async_context(open_platform(settings))
         began = time.monotonic()
-        with translated():
-            await platform.pool.execute(DEMO_QUERIES.insert_clients, names)
+        await platform.pool.execute(DEMO_QUERIES.insert_clients, names)
         await _work(platform, show)
         clients = await _look(platform)
         show(clients)
@@ -169,15 +167,14 @@ async def _look(platform: Platform) -> tuple[DemoClient, ...]:
 async def _reset(dsn: str) -> AsyncIterator[None]:
     """Clear away what the last demo made, and keep other demos out until the block ends."""
     async with connected(dsn) as connection:
-        with translated():
-            if not await connection.fetchval(DEMO_QUERIES.lock):
-                raise PgworkerError("another demo is running here: wait until it has ended")
-            names = [row["name"] for row in await connection.fetch(DEMO_QUERIES.tenants)]
-            provider = PostgresProvider(dsn)
-            for name in names:
-                await provider.delete(name)
-            await provider.aclose()
-            await connection.execute(DEMO_QUERIES.reset)
+        if not await connection.fetchval(DEMO_QUERIES.lock):
+            raise PgworkerError("another demo is running here: wait until it has ended")
+        names = [row["name"] for row in await connection.fetch(DEMO_QUERIES.tenants)]
+        provider = PostgresProvider(dsn)
+        for name in names:
+            await provider.delete(name)
+        await provider.aclose()
+        await connection.execute(DEMO_QUERIES.reset)
         yield
 
 

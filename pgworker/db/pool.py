@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from pgworker.db.hosts import Hosts, NoHostTakesWrites, OwnConnection
-from pgworker.db.sqlstate import DATABASE_ERRORS, ends_the_session, translate
+from pgworker.db.sqlstate import DATABASE_ERRORS, ends_the_session, translate, translated
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 from pgworker.telemetry import get_logger
 
@@ -68,10 +68,15 @@ async def connect(
 async def connected(
     database: str | Hosts, *, application_name: str = "pgworker"
 ) -> AsyncIterator[asyncpg.Connection]:
-    """Lend a connection of its own for the block, made as by `connect`, and close it."""
+    """Lend a connection of its own for the block, made as by `connect`, and close it.
+
+    Raises:
+        PgworkerError: what went wrong in the block, where it was an error of asyncpg.
+    """
     connection = await connect(database, application_name=application_name)
     try:
-        yield connection
+        with translated():
+            yield connection
     finally:
         await close(connection)
 
@@ -90,6 +95,9 @@ class Pool:
     Whatever is asked of it ends in bounded time: `patience` for getting a connection, for each
     statement, and for giving the connection back. A connection that was opened before the
     newest sign of a dead server, a fail-over or a restart isn't handed out again.
+
+    Errors of asyncpg leave it as ours (`db.sqlstate`): callers never see another kind, so that
+    an outage can't be mistaken for a bug of theirs.
     """
 
     def __init__(self, connections: asyncpg.Pool, *, patience: timedelta) -> None:
@@ -126,22 +134,27 @@ class Pool:
 
         Args:
             timeout: seconds for getting it and for giving it back, each; by default our patience.
+
+        Raises:
+            DatabaseUnreachable: there is none to be had, or it broke in the block.
+            PgworkerError: what else went wrong in the block, where it was an error of asyncpg.
         """
         seconds = timeout or self._patience
-        connection = await self._trusted(seconds)
-        try:
-            yield connection
-        except DATABASE_ERRORS as error:
-            if ends_the_session(error):
-                # The others go the same way: to a server that is gone, or takes no writes now.
-                self._trusted_since = time.monotonic()
-            raise
-        finally:
+        with translated():
+            connection = await self._trusted(seconds)
             try:
-                await self._connections.release(connection, timeout=seconds)
-            except DATABASE_ERRORS:
-                # asyncpg has closed it. What the caller did with it is done nevertheless.
-                self._trusted_since = time.monotonic()
+                yield connection
+            except DATABASE_ERRORS as error:
+                if ends_the_session(error):
+                    # The others go the same way: to a server that is gone, or takes no writes now.
+                    self._trusted_since = time.monotonic()
+                raise
+            finally:
+                try:
+                    await self._connections.release(connection, timeout=seconds)
+                except DATABASE_ERRORS:
+                    # asyncpg has closed it. What the caller did with it is done nevertheless.
+                    self._trusted_since = time.monotonic()
 
     async def _trusted(self, seconds: float) -> Connection:
         while True:

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import JobError, NotDeleted, OutcomeUnknown, Permanent, Transient
 from pgworker.maintenance.comparison import compare, unlisted
 from pgworker.maintenance.findings import (
@@ -126,8 +125,7 @@ class Reconciler:
     # -- looking ------------------------------------------------------------------------------
 
     async def _in_use(self) -> list[str]:
-        with translated():
-            rows = await self._platform.pool.fetch(QUERIES.providers_in_use)
+        rows = await self._platform.pool.fetch(QUERIES.providers_in_use)
         return list(dict.fromkeys([self._platform.settings.provider, *(row[0] for row in rows)]))
 
     async def _list(self, name: str) -> tuple[Sighting, ...]:
@@ -140,8 +138,7 @@ class Reconciler:
         return await provider.list_ours()
 
     async def _owners(self) -> tuple[Owner, ...]:
-        with translated():
-            rows = await self._platform.pool.fetch(QUERIES.owners)
+        rows = await self._platform.pool.fetch(QUERIES.owners)
         return tuple(_owner(dict(row)) for row in rows)
 
     async def _confirm(
@@ -193,8 +190,7 @@ class Reconciler:
         return self._platform.providers.named(name)
 
     async def _value(self, query: str, *arguments: object) -> Any:
-        with translated():
-            return await self._platform.pool.fetchval(query, *arguments)
+        return await self._platform.pool.fetchval(query, *arguments)
 
 
 def _owner(row: dict[str, Any]) -> Owner:

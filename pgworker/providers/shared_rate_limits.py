@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import DatabaseUnreachable
 from pgworker.providers.rate_limits import Bucket, OwnLimits, RateLimit, Ticket, used_up
 from pgworker.telemetry import get_logger
@@ -140,14 +139,13 @@ class SharedLimits:
         bucket = ticket.bucket
         key = (bucket.credential, bucket.scope, bucket.endpoint)
         try:
-            with translated():
-                async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
-                    await connection.execute(
-                        RATE_LIMIT_QUERIES.learn,
-                        *key,
-                        *self._tie.told_by(window),
-                        timeout=STATEMENT_SECONDS,
-                    )
+            async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
+                await connection.execute(
+                    RATE_LIMIT_QUERIES.learn,
+                    *key,
+                    *self._tie.told_by(window),
+                    timeout=STATEMENT_SECONDS,
+                )
         except DatabaseUnreachable as error:
             # The answer itself must not get lost over this: it may be a project's ref.
             log.debug("rate_limit_not_shared", bucket=str(bucket), error=str(error))
@@ -175,17 +173,16 @@ class SharedLimits:
         told = self._tie.told_by(window) if window and self._tie else (None,) * 5
         key = (bucket.credential, bucket.scope, bucket.endpoint)
         try:
-            with translated():
-                async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
-                    began = self._clock()
-                    row = await connection.fetchrow(
-                        RATE_LIMIT_QUERIES.take,
-                        *key,
-                        len(turns),
-                        bucket.is_crowded or window is not None,
-                        *told,
-                        timeout=STATEMENT_SECONDS,
-                    )
+            async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection:
+                began = self._clock()
+                row = await connection.fetchrow(
+                    RATE_LIMIT_QUERIES.take,
+                    *key,
+                    len(turns),
+                    bucket.is_crowded or window is not None,
+                    *told,
+                    timeout=STATEMENT_SECONDS,
+                )
         except DatabaseUnreachable as error:
             for turn in turns:
                 turn.error = error

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pgworker.db.sqlstate import translated
 from pgworker.errors import CredentialRefused, JobError
 from pgworker.models import ErrorKind, Snooze
 from pgworker.provisioning.ledger import TENANT_QUERIES
@@ -48,10 +47,9 @@ class Breakers:
 
     async def admit(self, credential: str, job: Job) -> Admission:
         """Ask before a job uses a credential."""
-        with translated():
-            row = await self._pool.fetchrow(
-                TENANT_QUERIES.admit, credential, job.id, job.claim_token, PROBE_EVERY
-            )
+        row = await self._pool.fetchrow(
+            TENANT_QUERIES.admit, credential, job.id, job.claim_token, PROBE_EVERY
+        )
         assert row is not None
         wait: timedelta | None = row["wait"]
         if wait is None:
@@ -82,17 +80,15 @@ class Breakers:
 
     async def open(self, credential: str, reason: str) -> None:
         """Park the users of this credential; one probe at a time tries again."""
-        with translated():
-            newly = await self._pool.fetchval(
-                TENANT_QUERIES.open_breaker, credential, reason, PROBE_EVERY
-            )
+        newly = await self._pool.fetchval(
+            TENANT_QUERIES.open_breaker, credential, reason, PROBE_EVERY
+        )
         if newly:
             log.error("breaker_opened", credential=credential, error=reason)
 
     async def close(self, credential: str) -> None:
         """Let everybody through again, and wake those who are parked."""
-        with translated():
-            was_open = await self._pool.fetchval(TENANT_QUERIES.close_breaker, credential)
+        was_open = await self._pool.fetchval(TENANT_QUERIES.close_breaker, credential)
         if was_open:
             log.info("breaker_closed", credential=credential)
 

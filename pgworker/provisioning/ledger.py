@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.tenants.secrets import DATABASE_PASSWORD, Sealed, TenantSecrets
 
 if TYPE_CHECKING:
@@ -90,20 +89,19 @@ class Ledger:
         """
         password = generate_password()
         sealed = self._secrets.seal(job.client_id, DATABASE_PASSWORD, password)
-        with translated():
-            are_new = await self._pool.fetchval(
-                TENANT_QUERIES.commit_intent,
-                job.id,
-                job.claim_token,
-                job.client_id,
-                provider,
-                name,
-                {"region": region, "plan": plan},
-                DATABASE_PASSWORD,
-                sealed.key_id,
-                sealed.nonce,
-                sealed.ciphertext,
-            )
+        are_new = await self._pool.fetchval(
+            TENANT_QUERIES.commit_intent,
+            job.id,
+            job.claim_token,
+            job.client_id,
+            provider,
+            name,
+            {"region": region, "plan": plan},
+            DATABASE_PASSWORD,
+            sealed.key_id,
+            sealed.nonce,
+            sealed.ciphertext,
+        )
         if are_new:
             return Intent(
                 provider=provider,
@@ -138,17 +136,16 @@ class Ledger:
                 worker that dies right after it leaves a tenant that nobody asks again.
             done: the steps that made it (`Steps.hand_over`).
         """
-        with translated():
-            await self._pool.execute(
-                TENANT_QUERIES.fulfil,
-                job.id,
-                job.claim_token,
-                job.client_id,
-                tenant.ref,
-                tenant.url,
-                provisioning,
-                list(done),
-            )
+        await self._pool.execute(
+            TENANT_QUERIES.fulfil,
+            job.id,
+            job.claim_token,
+            job.client_id,
+            tenant.ref,
+            tenant.url,
+            provisioning,
+            list(done),
+        )
 
     async def replace_password(self, job: Job) -> str:
         """Store a new database password, where somebody has deleted the one that there was."""
@@ -162,8 +159,7 @@ class Ledger:
 
     async def intent_of(self, client_id: UUID) -> Intent | None:
         """Return what is meant or made for the client; None when nothing was meant yet."""
-        with translated():
-            row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
+        row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
         if row is None:
             return None
         seconds = row["seconds_since_create"]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from pgworker.db.sqlstate import translated
 from pgworker.errors import DatabaseUnreachable
 from pgworker.models import Client, client_status
 from pgworker.provisioning.ledger import TENANT_QUERIES
@@ -104,10 +103,9 @@ class Briefings:
 
     async def _read(self, jobs: Sequence[Job]) -> dict[int, Briefing]:
         """Return a briefing for each: a client can't be deleted while it has a job."""
-        with translated():
-            rows = await self._pool.fetch(
-                TENANT_QUERIES.briefings, [job.id for job in jobs], [job.client_id for job in jobs]
-            )
+        rows = await self._pool.fetch(
+            TENANT_QUERIES.briefings, [job.id for job in jobs], [job.client_id for job in jobs]
+        )
         # In the order of the columns that the block names.
         return {
             job_id: Briefing(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from pgworker.db.sqlstate import translated
 from pgworker.errors import (
     BadConfiguration,
     CredentialRefused,
@@ -123,22 +122,21 @@ class PhaseRunner:
 
     async def register(self) -> None:
         """Tell the database the phases of all workflows, for its views and for `claim`."""
-        with translated():
-            async with self._pool.acquire() as connection, connection.transaction():
-                for workflow in self._workflows.values():
-                    for ordinal, phase in enumerate(workflow.phases, start=1):
-                        await connection.execute(
-                            TENANT_QUERIES.register_phase,
-                            workflow.name,
-                            phase.name,
-                            phase.client_status,
-                            ordinal,
-                        )
+        async with self._pool.acquire() as connection, connection.transaction():
+            for workflow in self._workflows.values():
+                for ordinal, phase in enumerate(workflow.phases, start=1):
                     await connection.execute(
-                        TENANT_QUERIES.forget_phases,
+                        TENANT_QUERIES.register_phase,
                         workflow.name,
-                        [phase.name for phase in workflow.phases],
+                        phase.name,
+                        phase.client_status,
+                        ordinal,
                     )
+                await connection.execute(
+                    TENANT_QUERIES.forget_phases,
+                    workflow.name,
+                    [phase.name for phase in workflow.phases],
+                )
 
     async def prepare(self, jobs: Sequence[Job]) -> None:
         """Read for jobs that were just claimed, with one statement, what their phases must know."""

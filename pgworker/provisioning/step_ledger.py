@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from pgworker.db.sqlstate import translated
 from pgworker.errors import JobError, OutcomeUnknown
 from pgworker.provisioning.ledger import TENANT_QUERIES
 from pgworker.tenants.connection import StatementError
@@ -51,16 +50,15 @@ class StepLedger:
         """As `Steps.taking`."""
         asked_at = time.monotonic()
         hold_for = None if takes_at_most is None else MUST_LEAVE_WITHIN + takes_at_most
-        with translated():
-            step_id: int = await self._pool.fetchval(
-                TENANT_QUERIES.begin_step,
-                *self._who,
-                step,
-                target,
-                hold_for,
-                self._done,
-                list(found),
-            )
+        step_id: int = await self._pool.fetchval(
+            TENANT_QUERIES.begin_step,
+            *self._who,
+            step,
+            target,
+            hold_for,
+            self._done,
+            list(found),
+        )
         self._done = []
         try:
             yield asked_at + MUST_LEAVE_WITHIN.total_seconds()
@@ -74,8 +72,7 @@ class StepLedger:
 
     async def found(self, step: Step, targets: Sequence[str]) -> None:
         """As `Steps.found`."""
-        with translated():
-            await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
+        await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
 
     def hand_over(self) -> list[int]:
         """As `Steps.hand_over`."""
@@ -88,5 +85,4 @@ class StepLedger:
             await self._end(done, "done")
 
     async def _end(self, step_ids: Sequence[int], state: str) -> None:
-        with translated():
-            await self._pool.execute(TENANT_QUERIES.end_step, *self._who, list(step_ids), state)
+        await self._pool.execute(TENANT_QUERIES.end_step, *self._who, list(step_ids), state)

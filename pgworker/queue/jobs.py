@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.models import Job
 
 if TYPE_CHECKING:
@@ -56,10 +55,9 @@ class Jobs:
 
     async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
         """Claim up to `limit` due jobs of these workflows."""
-        with translated():
-            rows = await self._pool.fetch(
-                JOB_QUERIES.claim, self._worker, limit, self._lease, list(workflows)
-            )
+        rows = await self._pool.fetch(
+            JOB_QUERIES.claim, self._worker, limit, self._lease, list(workflows)
+        )
         # In the order of the columns that the block names.
         return [Job._make(row) for row in rows]
 
@@ -71,18 +69,17 @@ class Jobs:
             timeout: for getting a connection, for the statement, and for giving it back each.
         """
         seconds = timeout.total_seconds()
-        with translated():
-            # The time-out of `acquire` holds for giving the connection back, too: asyncpg would
-            # wait long there for a server that doesn't answer.
-            async with self._pool.acquire(timeout=seconds) as connection:
-                rows = await connection.fetch(
-                    JOB_QUERIES.heartbeat,
-                    self._worker,
-                    self._lease,
-                    [job.id for job in jobs],
-                    [job.claim_token for job in jobs],
-                    timeout=seconds,
-                )
+        # The time-out of `acquire` holds for giving the connection back, too: asyncpg would
+        # wait long there for a server that doesn't answer.
+        async with self._pool.acquire(timeout=seconds) as connection:
+            rows = await connection.fetch(
+                JOB_QUERIES.heartbeat,
+                self._worker,
+                self._lease,
+                [job.id for job in jobs],
+                [job.claim_token for job in jobs],
+                timeout=seconds,
+            )
         return {row["lost"] for row in rows}
 
     async def advance(self, steps: Sequence[tuple[Job, Advance]]) -> set[int]:
@@ -127,17 +124,16 @@ class Jobs:
         Raises:
             LeaseLost: somebody else holds the job now.
         """
-        with translated():
-            status: str = await self._pool.fetchval(
-                JOB_QUERIES.fail,
-                job.id,
-                job.claim_token,
-                failure.kind,
-                storable(failure.error),
-                failure.retry,
-                backoff,
-                backoff_cap,
-            )
+        status: str = await self._pool.fetchval(
+            JOB_QUERIES.fail,
+            job.id,
+            job.claim_token,
+            failure.kind,
+            storable(failure.error),
+            failure.retry,
+            backoff,
+            backoff_cap,
+        )
         return status
 
     async def release(self, jobs: Sequence[Job]) -> set[int]:
@@ -146,22 +142,19 @@ class Jobs:
 
     async def seconds_until_due(self) -> float | None:
         """Return when something falls due by itself; not above zero when something is due."""
-        with translated():
-            seconds: float | None = await self._pool.fetchval(JOB_QUERIES.seconds_until_due)
+        seconds: float | None = await self._pool.fetchval(JOB_QUERIES.seconds_until_due)
         return seconds
 
     async def outstanding(self) -> Outstanding:
         """Return how much there is left to do, in all workflows, for all workers."""
-        with translated():
-            row = await self._pool.fetchrow(JOB_QUERIES.outstanding)
+        row = await self._pool.fetchrow(JOB_QUERIES.outstanding)
         assert row is not None
         return Outstanding(**dict(row))
 
     async def _batch(self, query: str, jobs: Sequence[Job], *arguments: object) -> set[int]:
-        with translated():
-            rows = await self._pool.fetch(
-                query, [job.id for job in jobs], [job.claim_token for job in jobs], *arguments
-            )
+        rows = await self._pool.fetch(
+            query, [job.id for job in jobs], [job.claim_token for job in jobs], *arguments
+        )
         return {row["refused"] for row in rows}
 
 

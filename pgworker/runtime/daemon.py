@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from pgworker.db.listen import Listener
 from pgworker.db.outage import Outage
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, MigrationRefused
 from pgworker.provisioning.phases.base import PhaseSettings
 from pgworker.provisioning.runner import PhaseRunner, find_workflows
@@ -157,21 +156,19 @@ class Daemon:
 
     async def _register(self) -> None:
         settings: Settings = self._platform.settings
-        with translated():
-            await self._platform.pool.execute(
-                WORKER_QUERIES.register,
-                self._id,
-                socket.gethostname(),
-                os.getpid(),
-                __version__,
-                settings.concurrency,
-                settings.lease,
-            )
+        await self._platform.pool.execute(
+            WORKER_QUERIES.register,
+            self._id,
+            socket.gethostname(),
+            os.getpid(),
+            __version__,
+            settings.concurrency,
+            settings.lease,
+        )
 
     async def _sign_off(self) -> None:
         try:
-            with translated():
-                await self._platform.pool.execute(WORKER_QUERIES.set_state, self._id, "stopped")
+            await self._platform.pool.execute(WORKER_QUERIES.set_state, self._id, "stopped")
         except DatabaseUnreachable as error:
             # Others see it by its silence.
             log.warning("sign_off_failed", error=str(error))

@@ -19,7 +19,6 @@ from pgworker.context import open_database, open_platform
 from pgworker.db.migrate import read_state
 from pgworker.db.pool import STATEMENT_TIMEOUT, connect, connected, place
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import (
     BadConfiguration,
     DatabaseUnreachable,
@@ -194,15 +193,11 @@ async def _check_listen(settings: Settings, dsn: str) -> Check:
     heard = asyncio.Event()
     asked_at = time.monotonic()
     try:
-        connection = await connect(dsn, application_name="pgworker doctor")
-        try:
-            with translated():
-                await connection.add_listener("pgworker_doctor", lambda *_: heard.set())
-                await connection.execute(DOCTOR_QUERIES.ping)
-                async with asyncio.timeout(PONG_TIMEOUT.total_seconds()):
-                    await heard.wait()
-        finally:
-            connection.terminate()
+        async with connected(dsn, application_name="pgworker doctor") as connection:
+            await connection.add_listener("pgworker_doctor", lambda *_: heard.set())
+            await connection.execute(DOCTOR_QUERIES.ping)
+            async with asyncio.timeout(PONG_TIMEOUT.total_seconds()):
+                await heard.wait()
     except (BadConfiguration, DatabaseUnreachable) as error:
         return Check(
             "notifications",
@@ -217,8 +212,7 @@ async def _check_listen(settings: Settings, dsn: str) -> Check:
 async def _check_keys(platform: Platform) -> Check:
     try:
         vault = platform.vault()
-        with translated():
-            samples = await platform.pool.fetch(DOCTOR_QUERIES.sealed_samples)
+        samples = await platform.pool.fetch(DOCTOR_QUERIES.sealed_samples)
         for row in samples:
             sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
             vault.open(row["client_id"], row["field"], sealed)
@@ -267,8 +261,7 @@ async def _check_tenants_server(platform: Platform, subject: str) -> Check:
     dsn = platform.dsn if url is None else url.get_secret_value()
     try:
         async with connected(dsn, application_name="pgworker doctor") as connection:
-            with translated():
-                row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
+            row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
     except BadConfiguration as error:
         if url is None:
             raise

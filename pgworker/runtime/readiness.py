@@ -13,7 +13,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pgworker.db.migrate import read_state
-from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -65,9 +64,8 @@ class Readiness:
     async def _of_the_database(self) -> list[Missing]:
         try:
             async with asyncio.timeout(PATIENCE.total_seconds()):
-                with translated():
-                    async with self._platform.pool.acquire() as connection:
-                        state = await read_state(connection)
+                async with self._platform.pool.acquire() as connection:
+                    state = await read_state(connection)
                 state.refuse_if_not_current()
                 refused = await self._platform.operations.open_breakers()
         except (DatabaseUnreachable, TimeoutError):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import NotRetryable, UnknownClient, UnknownWorkflow
 from pgworker.models import Client, client_status
 
@@ -308,12 +307,10 @@ class Operations:
         return bool(await self._value(OPERATION_QUERIES.clients_open_to_api_roles))
 
     async def _fetch(self, query: str, *arguments: object) -> list[Row]:
-        with translated():
-            return [dict(row) for row in await self._pool.fetch(query, *arguments)]
+        return [dict(row) for row in await self._pool.fetch(query, *arguments)]
 
     async def _value(self, query: str, *arguments: object) -> Any:
-        with translated():
-            return await self._pool.fetchval(query, *arguments)
+        return await self._pool.fetchval(query, *arguments)
 
 
 def nearest(name: str, names: list[str]) -> list[str]:

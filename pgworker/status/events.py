@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.outage import Outage
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import DatabaseUnreachable, TooManyStreams
 
 if TYPE_CHECKING:
@@ -250,8 +249,7 @@ class Watching:
     async def _keep_registered(self) -> None:
         while True:
             try:
-                with translated():
-                    await self._pool.execute(WATCHING_QUERIES.register, self._id)
+                await self._pool.execute(WATCHING_QUERIES.register, self._id)
                 self._registered.set()
                 self._outage.over("watch")
             except DatabaseUnreachable as error:
@@ -260,8 +258,7 @@ class Watching:
 
     async def _unregister(self) -> None:
         try:
-            with translated():
-                await self._pool.execute(WATCHING_QUERIES.unregister, self._id)
+            await self._pool.execute(WATCHING_QUERIES.unregister, self._id)
         except DatabaseUnreachable as error:
             # It runs out by itself.
             self._outage.failed("watch", error)
@@ -298,8 +295,7 @@ class Watching:
                 stream.deliver(by_client[stream.client_id])
 
     async def _events(self, watched: dict[UUID, int]) -> list[Row]:
-        with translated():
-            rows = await self._pool.fetch(
-                WATCHING_QUERIES.events, list(watched), list(watched.values())
-            )
+        rows = await self._pool.fetch(
+            WATCHING_QUERIES.events, list(watched), list(watched.values())
+        )
         return [dict(row) for row in rows]

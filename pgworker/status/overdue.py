@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -83,10 +82,9 @@ class Late:
 
 async def find_late(pool: Pool, settings: Settings) -> tuple[Late, ...]:
     """Return what is late, one for each kind that there is."""
-    with translated():
-        rows = await pool.fetch(
-            LATENESS_QUERIES.late, settings.project_timeout, DUE_TOO_LONG, settings.create_lookup
-        )
+    rows = await pool.fetch(
+        LATENESS_QUERIES.late, settings.project_timeout, DUE_TOO_LONG, settings.create_lookup
+    )
     found = (
         Late(
             LateKind(row["kind"]),

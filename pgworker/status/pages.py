@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from uuid import UUID
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import BadCursor
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ class Pages:
         return _page(rows, limit, lambda row: _cursor("j", row["id"]))
 
     async def _fetch(self, query: str, *arguments: object) -> list[Row]:
-        with translated():
-            return [dict(row) for row in await self._pool.fetch(query, *arguments)]
+        return [dict(row) for row in await self._pool.fetch(query, *arguments)]
 
 
 def _page(rows: list[Row], limit: int, cursor_of: Callable[[Row], str]) -> Page:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import UnknownClient
 from pgworker.models import LIVE_STATUSES, ClientStatus, ErrorKind, JobStatus
 
@@ -130,8 +129,7 @@ class Progresses:
         Raises:
             UnknownClient: there is none of that id.
         """
-        with translated():
-            row = await self._pool.fetchrow(PROGRESS_QUERIES.client, client_id)
+        row = await self._pool.fetchrow(PROGRESS_QUERIES.client, client_id)
         if row is None:
             raise UnknownClient(f"there is no client {client_id}")
         client: dict[str, Any] = dict(row)
@@ -197,8 +195,7 @@ class Progresses:
             began = time.monotonic()
             if began < self._latency_until:
                 return self._latency
-            with translated():
-                rows = await self._pool.fetch(PROGRESS_QUERIES.latency)
+            rows = await self._pool.fetch(PROGRESS_QUERIES.latency)
             self._latency = [dict(row) for row in rows]
             now = time.monotonic()
             rest = max(LATENCY_EVERY.total_seconds(), (now - began) / LATENCY_SHARE)

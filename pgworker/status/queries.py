@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -69,5 +68,4 @@ class Lookups:
         return await self._fetch(LOOKUP_QUERIES.steps, client_id, limit)
 
     async def _fetch(self, query: str, *arguments: object) -> list[Row]:
-        with translated():
-            return [dict(row) for row in await self._pool.fetch(query, *arguments)]
+        return [dict(row) for row in await self._pool.fetch(query, *arguments)]

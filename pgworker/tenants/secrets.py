@@ -14,7 +14,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import translated
 from pgworker.errors import BadConfiguration
 
 if TYPE_CHECKING:
@@ -137,22 +136,20 @@ class TenantSecrets:
             LeaseLost: somebody else holds the job now.
         """
         sealed = {name: self._vault.seal(client_id, name, text) for name, text in fields.items()}
-        with translated():
-            await (connection or self._pool).execute(
-                SECRET_QUERIES.put,
-                job and job.id,
-                job and job.claim_token,
-                client_id,
-                list(sealed),
-                [each.key_id for each in sealed.values()],
-                [each.nonce for each in sealed.values()],
-                [each.ciphertext for each in sealed.values()],
-            )
+        await (connection or self._pool).execute(
+            SECRET_QUERIES.put,
+            job and job.id,
+            job and job.claim_token,
+            client_id,
+            list(sealed),
+            [each.key_id for each in sealed.values()],
+            [each.nonce for each in sealed.values()],
+            [each.ciphertext for each in sealed.values()],
+        )
 
     async def of_client(self, client_id: UUID) -> dict[str, str]:
         """Return all fields of a client, in clear."""
-        with translated():
-            rows = await self._pool.fetch(SECRET_QUERIES.of_client, client_id)
+        rows = await self._pool.fetch(SECRET_QUERIES.of_client, client_id)
         return {
             row["field"]: self._vault.open(
                 client_id, row["field"], Sealed(row["key_id"], row["nonce"], row["ciphertext"])
@@ -168,35 +165,32 @@ class TenantSecrets:
         """
         count = 0
         while True:
-            with translated():
-                async with self._pool.acquire() as connection, connection.transaction():
-                    rows = await connection.fetch(SECRET_QUERIES.not_under_key, self._vault.key_id)
-                    for row in rows:
-                        client_id, name = row["client_id"], row["field"]
-                        sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
-                        value = self._vault.open(client_id, name, sealed)
-                        await self.put(client_id, {name: value}, connection=connection)
-                    if rows:
-                        await connection.execute(
-                            SECRET_QUERIES.audit,
-                            "keys_rotated",
-                            None,
-                            {"secrets": len(rows), "key_id": self._vault.key_id},
-                        )
+            async with self._pool.acquire() as connection, connection.transaction():
+                rows = await connection.fetch(SECRET_QUERIES.not_under_key, self._vault.key_id)
+                for row in rows:
+                    client_id, name = row["client_id"], row["field"]
+                    sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
+                    value = self._vault.open(client_id, name, sealed)
+                    await self.put(client_id, {name: value}, connection=connection)
+                if rows:
+                    await connection.execute(
+                        SECRET_QUERIES.audit,
+                        "keys_rotated",
+                        None,
+                        {"secrets": len(rows), "key_id": self._vault.key_id},
+                    )
             if not rows:
                 return count
             count += len(rows)
 
     async def by_key(self) -> dict[str, int]:
         """Return how many values each key encrypts."""
-        with translated():
-            rows = await self._pool.fetch(SECRET_QUERIES.by_key)
+        rows = await self._pool.fetch(SECRET_QUERIES.by_key)
         return {row["key_id"]: row["secrets"] for row in rows}
 
     async def reveal(self, client_id: UUID) -> dict[str, str]:
         """Return all fields in clear, for a person; recorded in the audit trail first."""
-        with translated():
-            await self._pool.execute(SECRET_QUERIES.audit, "secrets_shown", client_id, {})
+        await self._pool.execute(SECRET_QUERIES.audit, "secrets_shown", client_id, {})
         return await self.of_client(client_id)
 
 
