@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import asyncpg
 
-from pgworker.db.sqlstate import DATABASE_ERRORS
+from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, belongs_to
+from pgworker.db.translation import DATABASE_ERRORS
 
 if TYPE_CHECKING:
     import asyncio
@@ -170,8 +171,8 @@ def _is_not_what_was_asked_for(error: Exception) -> bool:
 
 def _refuses_our_login(error: Exception) -> bool:
     """Tell a wrong user, password or database from what may pass."""
-    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(
-        ("28", "3D")
+    return isinstance(error, asyncpg.PostgresError) and belongs_to(
+        error.sqlstate, (*LOGIN_REFUSED, *NO_SUCH_DATABASE)
     )
 
 

@@ -14,7 +14,7 @@ from pgworker.db.hosts import Hosts
 from pgworker.db.outage import Outage
 from pgworker.db.pool import connect, place
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import DATABASE_ERRORS, translate
+from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
 

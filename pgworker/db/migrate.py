@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load, sql_directory
-from pgworker.db.sqlstate import translated
+from pgworker.db.translation import translated
 from pgworker.errors import SchemaMismatch
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from pgworker.db.hosts import Hosts, NoHostTakesWrites, OwnConnection
-from pgworker.db.sqlstate import DATABASE_ERRORS, ends_the_session, translate, translated
+from pgworker.db.sqlstate import LOGIN_REFUSED, belongs_to
+from pgworker.db.translation import DATABASE_ERRORS, ends_the_session, translate, translated
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 from pgworker.telemetry import get_logger
 
@@ -96,7 +97,7 @@ class Pool:
     statement, and for giving the connection back. A connection that was opened before the
     newest sign of a dead server, a fail-over or a restart isn't handed out again.
 
-    Errors of asyncpg leave it as ours (`db.sqlstate`): callers never see another kind, so that
+    Errors of asyncpg leave it as ours (`db.translation`): callers never see another kind, so that
     an outage can't be mistaken for a bug of theirs.
     """
 
@@ -273,7 +274,7 @@ def _connect_error(dsn: str, error: Exception) -> Exception:
         return DatabaseUnreachable(f"PostgreSQL at {where} can't be used: {error}")
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return BadConfiguration(f"DATABASE_URL: the server at {where} has no such database")
-    if isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith("28"):
+    if isinstance(error, asyncpg.PostgresError) and belongs_to(error.sqlstate, LOGIN_REFUSED):
         user = urlsplit(dsn).username or "?"
         return BadConfiguration(
             f"DATABASE_URL: the server at {where} refuses the login of user {user}: "

@@ -1,55 +1,115 @@
-"""SQLSTATE to `PgworkerError`: the only place that knows both."""
+"""SQLSTATEs by what they mean to us (PostgreSQL 18, appendix A). The only list of them in Python.
+
+A group is a tuple of beginnings: two characters are a class, five are one code. What a group leads
+to is decided where the statement was sent: a lock that could not be had in time repeats a job's
+statement, and ends a check.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from typing import Final, TypeAlias
 
-import asyncpg
+Group: TypeAlias = tuple[str, ...]
 
-from pgworker.errors import (
-    BadConfiguration,
-    DatabaseUnreachable,
-    KeyReused,
-    LeaseLost,
-    NotRetryable,
-    PgworkerError,
-    SchemaMismatch,
-    UnknownClient,
-    UnknownWorkflow,
-    UnusableTable,
+# -- what happened -----------------------------------------------------------------------------
+
+CONNECTION_LOST: Final[Group] = ("08",)
+NOT_CONNECTED: Final[Group] = ("08001", "08004")
+TAKES_NO_WRITES: Final[Group] = ("25006",)
+LOGIN_REFUSED: Final[Group] = ("28",)
+NO_SUCH_DATABASE: Final[Group] = ("3D",)
+ROLLED_BACK_BY_CONFLICT: Final[Group] = ("40",)
+INSUFFICIENT_PRIVILEGE: Final[Group] = ("42501",)
+OUT_OF_RESOURCES: Final[Group] = ("53",)
+TOO_MANY_CONNECTIONS: Final[Group] = ("53300",)
+NOT_IN_THAT_STATE: Final[Group] = ("55",)
+LOCK_NOT_AVAILABLE: Final[Group] = ("55P03",)
+OPERATOR_INTERVENED: Final[Group] = ("57",)
+QUERY_CANCELED: Final[Group] = ("57014",)
+SESSION_ENDED: Final[Group] = ("57P",)
+STARTING_OR_STOPPING: Final[Group] = ("57P03",)
+SYSTEM_ERROR: Final[Group] = ("58",)
+IO_ERROR: Final[Group] = ("58030",)
+# Poolers say it when their server is away, or when they don't know the tenant yet. The rest of the
+# class is corrupted data, which never passes.
+INTERNAL_ERROR: Final[Group] = ("XX000",)
+
+CONSTRAINT_VIOLATED: Final[Group] = ("23",)
+UNIQUE_VIOLATION: Final[Group] = ("23505",)
+DUPLICATE_DATABASE: Final[Group] = ("42P04",)
+UNDEFINED_TABLE: Final[Group] = ("42P01",)
+UNDEFINED_SCHEMA: Final[Group] = ("3F000",)
+UNDEFINED_COLUMN: Final[Group] = ("42703",)
+UNDEFINED_FUNCTION: Final[Group] = ("42883",)
+# A prepared statement that isn't there, or is there already: another session has answered.
+PREPARED_STATEMENT_MIXED_UP: Final[Group] = ("26000", "42P05")
+
+# -- ours (sql/README.md) ----------------------------------------------------------------------
+
+LEASE_LOST: Final = "PW001"
+NOT_RETRYABLE: Final = "PW002"
+UNKNOWN_CLIENT: Final = "PW003"
+UNKNOWN_WORKFLOW: Final = "PW004"
+KEY_REUSED: Final = "PW006"
+UNUSABLE_TABLE: Final = "PW010"
+# Raised by the script of a smoke assertion, in the tenant's database.
+NOT_TRUE: Final = "PW900"
+
+# -- what follows from it ----------------------------------------------------------------------
+
+# The very same statement may work later.
+PASSING: Final[Group] = (
+    *CONNECTION_LOST,
+    *TAKES_NO_WRITES,
+    *ROLLED_BACK_BY_CONFLICT,
+    *OUT_OF_RESOURCES,
+    *LOCK_NOT_AVAILABLE,
+    *SESSION_ENDED,
+    *IO_ERROR,
+)
+# Logging in may work later.
+LOGIN_PASSING: Final[Group] = (
+    *CONNECTION_LOST,
+    *OUT_OF_RESOURCES,
+    *SESSION_ENDED,
+    *INTERNAL_ERROR,
+)
+# Creating or dropping a database or role may work later: somebody uses it, or makes it too.
+DATABASE_COMMAND_PASSING: Final[Group] = (
+    *PASSING,
+    *NOT_IN_THAT_STATE,
+    *OPERATOR_INTERVENED,
+    *UNIQUE_VIOLATION,
+    *DUPLICATE_DATABASE,
+    *INTERNAL_ERROR,
+)
+# Two sessions made the same database or role at once, and the other one was first.
+ALREADY_THERE: Final[Group] = (*DUPLICATE_DATABASE, *UNIQUE_VIOLATION)
+# A program in the middle could not reach the server: the statement did not run.
+NEVER_SENT: Final[Group] = (
+    *STARTING_OR_STOPPING,
+    *TOO_MANY_CONNECTIONS,
+    *LOGIN_REFUSED,
+    *NOT_CONNECTED,
+)
+# A connection to that server is of no more use: it is gone, or takes no writes now.
+USELESS_CONNECTION: Final[Group] = (
+    *CONNECTION_LOST,
+    *TAKES_NO_WRITES,
+    *SESSION_ENDED,
+    *INTERNAL_ERROR,
+)
+# pgworker's own schema is missing, or is another version's.
+SCHEMA_MISSING: Final[Group] = (
+    *UNDEFINED_TABLE,
+    *UNDEFINED_FUNCTION,
+    *UNDEFINED_SCHEMA,
+    *UNDEFINED_COLUMN,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Everything that asyncpg raises for what the other side did. InternalClientError is what it says
-# of a statement that meets a connection whose server has just said farewell.
-DATABASE_ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
-
-# The class PW is ours (sql/README.md); the others are PostgreSQL's, appendix A of its manual.
-_BY_SQLSTATE: dict[str, type[PgworkerError]] = {
-    "PW001": LeaseLost,
-    "PW002": NotRetryable,
-    "PW003": UnknownClient,
-    "PW004": UnknownWorkflow,
-    "PW006": KeyReused,
-    "PW010": UnusableTable,
-}
-# What asyncpg says of it is true and names no cause; who waits for what decides which of its
-# errors it is, so that one sentence tells them all.
-_BROKE = "the connection broke (shutdown, restart, pg_terminate_backend or the network)"
-_MISSING_SCHEMA = {"42P01", "42883", "3F000", "42703"}
-# A prepared statement that isn't there, or is there already.
-_OF_ANOTHER_SESSION = {"26000", "42P05"}
-# What passes, in words for a person: the longest beginning of the SQLSTATE that is here counts.
-_PASSING = {
-    "08": _BROKE,
+# What ends a statement of ours for now, in words for a person: the longest beginning counts.
+OUTAGES: Final[dict[str, str]] = {
+    "08": "the connection broke (shutdown, restart, pg_terminate_backend or the network)",
     "25006": "the server takes no writes (it is a standby in recovery, or read-only)",
     "40": "rolled back because of other transactions",
     "40001": "serialisation failure",
@@ -57,69 +117,23 @@ _PASSING = {
     "53": "the server is out of resources",
     "53100": "the server's disk is full",
     "53300": "the server takes no more connections",
-    "55P03": "a lock wasn't to be had in time",
+    "55P03": "a lock could not be had in time",
     "57014": "the statement was cancelled (statement_timeout, or an administrator)",
     "57P": "the server ended the session",
     "57P01": "the server ended the session (shutdown, restart or pg_terminate_backend)",
     "57P02": "the server ended all sessions: one of its processes crashed",
     "57P03": "the server is starting up, shutting down or in recovery",
     "58": "the server can't use its files",
-    # PostgreSQL's "internal error"; poolers say it when their server is away.
     "XX000": "the server, or a pooler, failed",
 }
-_ENDS_THE_SESSION = ("08", "25006", "57P", "XX000")
 
 
-def translate(error: Exception) -> PgworkerError | None:
-    """Return what an error of asyncpg means to us, or None when it means nothing special."""
-    if isinstance(error, asyncpg.PostgresError):
-        sqlstate = error.sqlstate or ""
-        message = str(error).partition("\n")[0]
-        if sqlstate in _BY_SQLSTATE:
-            return _BY_SQLSTATE[sqlstate](message)
-        if sqlstate in _MISSING_SCHEMA:
-            return SchemaMismatch(f"{message}: run pgworker db migrate")
-        if sqlstate in _OF_ANOTHER_SESSION:
-            return BadConfiguration(
-                "DATABASE_URL leads through a pooler in transaction mode: set PGWORKER_LISTEN_URL "
-                f"to a direct connection, or to off ({message})"
-            )
-        beginning = max(
-            (each for each in _PASSING if sqlstate.startswith(each)), key=len, default=""
-        )
-        if beginning:
-            return DatabaseUnreachable(f"{_PASSING[beginning]}: {message}")
-        if sqlstate.startswith("28"):
-            return BadConfiguration(f"DATABASE_URL: the server refuses the login: {message}")
-        if sqlstate == "42501":
-            return BadConfiguration(f"DATABASE_URL: its role may not do this: {message}")
-        if sqlstate.startswith("23"):
-            return PgworkerError(f"the database refuses the row: {message}")
-        return None
-    if isinstance(error, TimeoutError):
-        return DatabaseUnreachable("the database did not answer in time")
-    if not ends_the_session(error):
-        return None
-    if isinstance(error, OSError):
-        return DatabaseUnreachable(f"the database can't be reached: {error}")
-    return DatabaseUnreachable(f"{_BROKE}: {error}")
+def describe_outage(sqlstate: str) -> str | None:
+    """Return what a passing trouble of the server is; None when the code says no such thing."""
+    beginnings = [each for each in OUTAGES if sqlstate.startswith(each)]
+    return OUTAGES[max(beginnings, key=len)] if beginnings else None
 
 
-def ends_the_session(error: Exception) -> bool:
-    """Tell whether connections to that server are of no more use: gone, silent, or read-only."""
-    if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "").startswith(_ENDS_THE_SESSION)
-    # asyncpg's ValueErrors are about what we wanted to send.
-    return isinstance(error, DATABASE_ERRORS) and not isinstance(error, ValueError)
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise errors of asyncpg as ours; those that mean nothing special pass as they are."""
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        ours = translate(error)
-        if ours is None:
-            raise
-        raise ours from error
+def belongs_to(sqlstate: str | None, group: Group) -> bool:
+    """Return whether a code belongs to a group; None belongs to none."""
+    return sqlstate is not None and sqlstate.startswith(group)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pgworker.context import open_database, open_platform
 from pgworker.db.migrate import read_state
-from pgworker.db.pool import STATEMENT_TIMEOUT, connect, connected, place
+from pgworker.db.pool import STATEMENT_TIMEOUT, connected, place
 from pgworker.db.queries import load
 from pgworker.errors import (
     BadConfiguration,

@@ -10,6 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pgworker.db.sqlstate import (
+    UNDEFINED_SCHEMA,
+    UNDEFINED_TABLE,
+    UNIQUE_VIOLATION,
+    belongs_to,
+)
 from pgworker.errors import (
     JobError,
     MigrationFailed,
@@ -17,7 +23,7 @@ from pgworker.errors import (
     Permanent,
     Transient,
 )
-from pgworker.schema import scripts as scripts
+from pgworker.schema import scripts
 from pgworker.schema.grammar import concurrent_index
 from pgworker.schema.migrations import AppliedMigration, plan
 from pgworker.schema.scripts import Place
@@ -30,9 +36,6 @@ if TYPE_CHECKING:
     from pgworker.schema.migrations import CanonicalSet, Migration
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
-
-_UNDEFINED_SCHEMA_OR_TABLE = frozenset({"3F000", "42P01"})
-_UNIQUE_VIOLATION = "23505"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ async def read_history(connection: TenantConnection) -> tuple[AppliedMigration, 
     try:
         rows = await connection.fetch(scripts.READ_HISTORY)
     except StatementError as error:
-        if error.sqlstate in _UNDEFINED_SCHEMA_OR_TABLE:
+        if belongs_to(error.sqlstate, (*UNDEFINED_SCHEMA, *UNDEFINED_TABLE)):
             return ()  # nobody has applied a migration yet
         raise _translated(error, "the migration history can't be read") from error
     except OutcomeUnknown as error:
@@ -128,7 +131,8 @@ async def _apply(
             else:
                 await _apply_alone(connection, migration)
     except StatementError as error:
-        if error.sqlstate == _UNIQUE_VIOLATION and await _is_recorded(connection, migration):
+        is_duplicate = belongs_to(error.sqlstate, UNIQUE_VIOLATION)
+        if is_duplicate and await _is_recorded(connection, migration):
             return False
         if error.is_passing:
             raise _translated(error, migration.file) from error

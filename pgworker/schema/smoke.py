@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
+from pgworker.db.sqlstate import NOT_TRUE, QUERY_CANCELED, TAKES_NO_WRITES, belongs_to
 from pgworker.errors import JobError, OutcomeUnknown, SmokeCheckFailed, Transient
 from pgworker.schema.scripts import quote
 from pgworker.schema.splitter import split
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
 
     from pgworker.schema.migrations import CanonicalSet
     from pgworker.tenants.connection import TenantConnection
-
-# Raised by the script below when a row isn't true; in a class that no server uses.
-_NOT_TRUE: Final = "PW900"
-_QUERY_CANCELED: Final = "57014"
-# Our own transaction is read-only: an assertion that writes will never do.
-_READ_ONLY: Final = "25006"
 
 
 class SmokeQueries(NamedTuple):
@@ -148,7 +143,7 @@ begin
         if v_first is distinct from 'true' then
             raise exception 'row % is not true: %',
                 v_number, pg_catalog.left(pg_catalog.row_to_json(v_row)::text, 200)
-                using errcode = '{_NOT_TRUE}';
+                using errcode = '{NOT_TRUE}';
         end if;
     end loop;
 end
@@ -163,8 +158,9 @@ rollback;
 
 
 def _failure(check: str, error: StatementError) -> JobError:
-    state = error.sqlstate or ""
-    if state == _QUERY_CANCELED or (error.is_passing and state != _READ_ONLY):
-        return Transient(f"{check}: {error.message} [{state}]")
-    code = "" if state == _NOT_TRUE else f" [{state}]"
+    # Our own transaction is read-only: an assertion that writes never passes.
+    is_passing = error.is_passing and not belongs_to(error.sqlstate, TAKES_NO_WRITES)
+    if is_passing or belongs_to(error.sqlstate, QUERY_CANCELED):
+        return Transient(f"{check}: {error.message} [{error.sqlstate}]")
+    code = "" if error.sqlstate == NOT_TRUE else f" [{error.sqlstate}]"
     return SmokeCheckFailed(f"{check}: {error.message}{code}")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# By class or code (PostgreSQL 18, appendix A): connection lost, server takes no writes now (a
-# fail-over), rolled back by a conflict, out of resources (a full disk too), lock time-out, shutting
-# down or starting, I/O error.
-PASSING = ("08", "25006", "40", "53", "55P03", "57P0", "58030")
+from pgworker.db.sqlstate import PASSING, belongs_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class StatementError(Exception):
     @property
     def is_passing(self) -> bool:
         """Whether the very same statement may work later."""
-        return (self.sqlstate or "").startswith(PASSING)
+        return belongs_to(self.sqlstate, PASSING)
 
 
 class TenantConnection(Protocol):

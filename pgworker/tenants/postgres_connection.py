@@ -12,7 +12,8 @@ import asyncpg
 
 from pgworker.db.hosts import Hosts, NoHostTakesWrites, each_host
 from pgworker.db.pool import close
-from pgworker.db.sqlstate import DATABASE_ERRORS
+from pgworker.db.sqlstate import LOGIN_PASSING, belongs_to
+from pgworker.db.translation import DATABASE_ERRORS
 from pgworker.errors import JobError, OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.tenants.connection import StatementError
 
@@ -173,7 +174,7 @@ def _connection_refused(error: BaseException, dsn: str) -> JobError:
     if isinstance(error, asyncpg.PostgresError):
         message = f"{host} refuses the connection: {error.message} [{error.sqlstate}]"
         # Out of connections, starting up, cut off; or a pooler that doesn't know the tenant yet.
-        passing = str(error.sqlstate).startswith(("08", "53", "57P0", "XX"))
+        passing = belongs_to(error.sqlstate, LOGIN_PASSING)
         return Transient(message) if passing else Permanent(message)
     if isinstance(error, asyncpg.InterfaceError | ValueError) and not isinstance(error, OSError):
         return Permanent(

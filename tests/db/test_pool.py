@@ -13,7 +13,7 @@ import pytest
 
 from pgworker.db import pool as pool_module
 from pgworker.db.pool import connect, connected, open_pool, place
-from pgworker.db.sqlstate import DATABASE_ERRORS, translate
+from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from tests.support.tcp_proxy import proxy_to
 

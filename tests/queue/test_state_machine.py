@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pgworker.db.pool import set_codecs
+from pgworker.db.pool import open_pool
 from pgworker.errors import LeaseLost, NotRetryable
 from pgworker.models import ErrorKind, JobStatus
 from tests.support.jobs import PHASES, JobsInTest
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from uuid import UUID
 
+    from pgworker.db.pool import Pool
     from pgworker.models import Job
     from tests.support.server import RunServer
 
@@ -70,13 +71,12 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def test_no_sequence_of_calls_breaks_the_promises(
     server: RunServer, loop: asyncio.AbstractEventLoop
 ) -> None:
-    async def make() -> tuple[str, Any]:
+    opened = AsyncExitStack()
+
+    async def make() -> tuple[str, Pool]:
         await make_template(server)
         name = await create_database(server, template=server.template)
-        pool = await asyncpg.create_pool(
-            server.dsn_of(name), min_size=1, max_size=2, init=set_codecs
-        )
-        return name, pool
+        return name, await opened.enter_async_context(open_pool(server.dsn_of(name), max_size=2))
 
     name, pool = loop.run_until_complete(make())
     jobs = JobsInTest(pool)
@@ -98,7 +98,7 @@ def test_no_sequence_of_calls_breaks_the_promises(
             ),
         )
     finally:
-        loop.run_until_complete(pool.close())
+        loop.run_until_complete(opened.aclose())
         loop.run_until_complete(drop_database(server, name))
 
 

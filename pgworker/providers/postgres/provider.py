@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from pgworker.db.queries import load
+from pgworker.db.sqlstate import ALREADY_THERE, belongs_to
 from pgworker.errors import CredentialRefused, Permanent
 from pgworker.providers.base import (
     Credentials,
@@ -20,7 +21,6 @@ from pgworker.providers.base import (
 from pgworker.providers.postgres.scram import scram_verifier
 from pgworker.providers.postgres.server import PostgresServer, identifier, literal
 from pgworker.providers.postgres.templates import (
-    ALREADY_THERE,
     Templates,
     copy,
     take_over,
@@ -162,7 +162,7 @@ class PostgresProvider:
                 return True
             await admin.execute(QUERIES.create_database.format(database=identifier(name)))
         except StatementError as error:
-            if error.sqlstate not in ALREADY_THERE:
+            if not belongs_to(error.sqlstate, ALREADY_THERE):
                 raise
             # An earlier try's, or made in this very moment: whose is it? We touch ours only.
             found = await _look_up(admin, name)

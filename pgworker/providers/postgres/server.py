@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from pgworker.db.sqlstate import (
+    DATABASE_COMMAND_PASSING,
+    INSUFFICIENT_PRIVILEGE,
+    belongs_to,
+)
 from pgworker.errors import CredentialRefused, JobError, Permanent, Transient
 from pgworker.providers.postgres.sessions import Sessions
 from pgworker.tenants.connection import StatementError
@@ -20,11 +25,6 @@ if TYPE_CHECKING:
 
 # Options of a URL that tell who logs in, and where to (libpq, chapter 32.1.2).
 OF_OUR_LOGIN = frozenset({"user", "password", "passfile", "dbname", "service", "sslpassword"})
-
-# SQLSTATEs (PostgreSQL 18, appendix A).
-_INSUFFICIENT_PRIVILEGE: Final = "42501"
-# In use, cancelled; or two sessions that make or change the same thing at once.
-_PASSING_HERE: Final = ("55", "57", "23505", "42P04", "XX000")
 
 
 class PostgresServer:
@@ -110,13 +110,13 @@ class PostgresServer:
         )
 
     def _job_error(self, error: StatementError) -> JobError:
-        if error.sqlstate == _INSUFFICIENT_PRIVILEGE:
+        if belongs_to(error.sqlstate, INSUFFICIENT_PRIVILEGE):
             return CredentialRefused(
                 f"the role of PGWORKER_TENANTS_URL may not do this: {error.message} (it needs "
                 "createdb and createrole)",
                 credential=self.credential,
             )
-        if error.is_passing or (error.sqlstate or "").startswith(_PASSING_HERE):
+        if belongs_to(error.sqlstate, DATABASE_COMMAND_PASSING):
             return Transient(f"the tenants' server can't do it now: {error.message}")
         return Permanent(f"the tenants' server refuses: {error.message} [{error.sqlstate}]")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
+from pgworker.db.sqlstate import ALREADY_THERE, belongs_to
 from pgworker.errors import JobError, MigrationRefused, OutcomeUnknown, Permanent, Transient
 from pgworker.providers.postgres.portable import created_extensions, portable_part
 from pgworker.providers.postgres.scram import scram_verifier
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 # which they are made, or the history table, changes.
 LAYOUT: Final = 1
 
-# SQLSTATEs of a CREATE DATABASE that comes too late (PostgreSQL 18, appendix A): the database was
-# there, or somebody else's create of it has ended first.
-ALREADY_THERE: Final = frozenset({"42P04", "23505"})
 
 log = get_logger()
 
@@ -255,7 +253,7 @@ async def copy(admin: TenantConnection, template: str, name: str) -> bool:
             QUERIES.copy.format(database=identifier(name), template=identifier(template))
         )
     except StatementError as error:
-        if error.is_passing or error.sqlstate in ALREADY_THERE:
+        if error.is_passing or belongs_to(error.sqlstate, ALREADY_THERE):
             raise
         # The template was dropped just now, or somebody is in it.
         log.warning("template_not_copied", template=template, error=error.message)

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pgworker.errors import LeaseLost, Permanent
 from pgworker.providers.rate_limits import OwnLimits
-from pgworker.providers.supabase import endpoints as endpoints
+from pgworker.providers.supabase import endpoints
 from pgworker.providers.supabase.errors import (
     Answer,
     Call,

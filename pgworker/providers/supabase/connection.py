@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from pgworker.db.sqlstate import CONNECTION_LOST, NEVER_SENT, SESSION_ENDED, belongs_to
 from pgworker.errors import OutcomeUnknown, Transient
 from pgworker.providers.supabase.errors import Answer, raw_message
 from pgworker.tenants.connection import StatementError
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
 
 _ERROR = re.compile(r"(?:ERROR|FATAL|PANIC):\s+([0-9A-Z]{5}):\s*([^\r\n]*)")
 _LINE = re.compile(r"^LINE (\d+): (.*)\r?\n?( *\^)?", re.MULTILINE)
-
-# The server couldn't be spoken to, so that nothing ran: it is starting, full, or its password
-# has just been changed.
-_NOT_CONNECTED: Final = ("57P03", "53300", "28", "08001", "08004")
-# The connection broke under the statement.
-_CONNECTION_LOST: Final = ("57P01", "57P02", "57P05", "08")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +73,9 @@ def read_statement_error(answer: Answer, sql: str) -> StatementError | None:
         return None
     sqlstate, message = found.group(1), scrub(found.group(2).strip(), [sql.strip()])
     told = f"the tenant's server: {message} [{sqlstate}]"
-    if sqlstate.startswith(_NOT_CONNECTED):
+    if belongs_to(sqlstate, NEVER_SENT):
         raise Transient(told)
-    if sqlstate.startswith(_CONNECTION_LOST):
+    if belongs_to(sqlstate, (*CONNECTION_LOST, *SESSION_ENDED)):
         raise OutcomeUnknown(told)
     return StatementError(message, sqlstate=sqlstate, position=_position(text[found.end() :], sql))
 

@@ -1,0 +1,112 @@
+"""asyncpg's errors to ours: the only place that knows both."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from pgworker.db import sqlstate
+from pgworker.errors import (
+    BadConfiguration,
+    DatabaseUnreachable,
+    KeyReused,
+    LeaseLost,
+    NotRetryable,
+    PgworkerError,
+    SchemaMismatch,
+    UnknownClient,
+    UnknownWorkflow,
+    UnusableTable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Everything that asyncpg raises for what the other side did. InternalClientError is what it says
+# of a statement that meets a connection whose server has just said farewell.
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+
+_OURS: dict[str, type[PgworkerError]] = {
+    sqlstate.LEASE_LOST: LeaseLost,
+    sqlstate.NOT_RETRYABLE: NotRetryable,
+    sqlstate.UNKNOWN_CLIENT: UnknownClient,
+    sqlstate.UNKNOWN_WORKFLOW: UnknownWorkflow,
+    sqlstate.KEY_REUSED: KeyReused,
+    sqlstate.UNUSABLE_TABLE: UnusableTable,
+}
+# The first that matches, once it is none of ours and no outage.
+_OTHERS: tuple[tuple[sqlstate.Group, type[PgworkerError], str], ...] = (
+    (sqlstate.SCHEMA_MISSING, SchemaMismatch, "{message}: run pgworker db migrate"),
+    (
+        sqlstate.PREPARED_STATEMENT_MIXED_UP,
+        BadConfiguration,
+        (
+            "DATABASE_URL leads through a pooler in transaction mode: set PGWORKER_LISTEN_URL to a "
+            "direct connection, or to off ({message})"
+        ),
+    ),
+    (
+        sqlstate.LOGIN_REFUSED,
+        BadConfiguration,
+        "DATABASE_URL: the server refuses the login: {message}",
+    ),
+    (
+        sqlstate.INSUFFICIENT_PRIVILEGE,
+        BadConfiguration,
+        "DATABASE_URL: its role may not do this: {message}",
+    ),
+    (sqlstate.CONSTRAINT_VIOLATED, PgworkerError, "the database refuses the row: {message}"),
+)
+
+
+def translate(error: Exception) -> PgworkerError | None:
+    """Return what an error of asyncpg means to us, or None when it means nothing special."""
+    if isinstance(error, asyncpg.PostgresError):
+        return _translate_refusal(error.sqlstate or "", str(error).partition("\n")[0])
+    if isinstance(error, TimeoutError):
+        return DatabaseUnreachable("the database did not answer in time")
+    if not ends_the_session(error):
+        return None
+    if isinstance(error, OSError):
+        return DatabaseUnreachable(f"the database can't be reached: {error}")
+    # What asyncpg says here names no cause, and depends on who waits for what.
+    return DatabaseUnreachable(f"{sqlstate.OUTAGES['08']}: {error}")
+
+
+def _translate_refusal(code: str, message: str) -> PgworkerError | None:
+    if code in _OURS:
+        return _OURS[code](message)
+    outage = sqlstate.describe_outage(code)
+    if outage is not None:
+        return DatabaseUnreachable(f"{outage}: {message}")
+    for group, kind, text in _OTHERS:
+        if sqlstate.belongs_to(code, group):
+            return kind(text.format(message=message))
+    return None
+
+
+def ends_the_session(error: Exception) -> bool:
+    """Tell whether connections to that server are of no more use: gone, silent, or read-only."""
+    if isinstance(error, asyncpg.PostgresError):
+        return sqlstate.belongs_to(error.sqlstate, sqlstate.USELESS_CONNECTION)
+    # asyncpg's ValueErrors are about what we wanted to send.
+    return isinstance(error, DATABASE_ERRORS) and not isinstance(error, ValueError)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise errors of asyncpg as ours; those that mean nothing special pass as they are."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        raise ours from error
