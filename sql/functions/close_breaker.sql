@@ -33,7 +33,7 @@ begin
 
     insert into pgworker.event_log (event, actor, detail)
     values (
-        'breaker_closed', 'sql:' || session_user, jsonb_build_object('credential', p_credential)
+        'breaker_closed', pgworker.actor(), jsonb_build_object('credential', p_credential)
     );
 
     perform pg_notify('pgworker', 'breaker_closed');

@@ -21,7 +21,7 @@ begin
         if found then
             insert into pgworker.event_log (event, actor, error_kind, error, detail)
             values (
-                'breaker_opened', 'sql:' || session_user, 'auth', p_reason,
+                'breaker_opened', pgworker.actor(), 'auth', p_reason,
                 jsonb_build_object('credential', p_credential)
             );
 

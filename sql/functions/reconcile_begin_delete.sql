@@ -44,7 +44,7 @@ begin
 
     insert into pgworker.event_log (event, actor, client_id, detail)
     values (
-        'tenant_deletion_began', 'cli:' || session_user, v_client_id,
+        'tenant_deletion_began', pgworker.actor(), v_client_id,
         jsonb_build_object('provider', p_provider, 'ref', p_ref, 'name', p_name)
     );
 

@@ -31,7 +31,7 @@ begin
     insert into pgworker.event_log (event, actor, client_id, error, detail)
     values (
         case when p_error is null then 'tenant_deleted' else 'tenant_deletion_failed' end,
-        'cli:' || session_user,
+        pgworker.actor(),
         (
             select intent.client_id
             from pgworker.intents as intent

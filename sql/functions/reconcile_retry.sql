@@ -22,7 +22,7 @@ begin
 
     insert into pgworker.event_log (event, actor, client_id, job_id, detail)
     values (
-        'reconciled', 'cli:' || session_user, p_client_id, pgworker.retry(p_client_id),
+        'reconciled', pgworker.actor(), p_client_id, pgworker.retry(p_client_id),
         jsonb_build_object('remedy', 'retry', 'ref', p_ref)
     );
 

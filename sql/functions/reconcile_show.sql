@@ -33,7 +33,7 @@ begin
 
     insert into pgworker.event_log (event, actor, client_id, detail)
     values (
-        'reconciled', 'cli:' || session_user, p_client_id,
+        'reconciled', pgworker.actor(), p_client_id,
         jsonb_build_object('remedy', 'show', 'ref', p_ref)
     );
 

@@ -107,16 +107,15 @@ values ($1, true, $2)
 returning id;
 
 -- name: order_client
--- The client's id, and whether it is new.
-with person as materialized (
-    select set_config('pgworker.on_behalf_of', coalesce($8, ''), true)
-)
-
+-- The client's id, and whether it is new. Called in a select list, which is evaluated after its
+-- `from`: of two functions in one `from` either may come first.
 select
-    added.client_id,
-    added.is_new
-from person
-cross join lateral pgworker.add_client($1, $2, $3, $4, $5, $6, $7) as added;
+    (added.result).client_id as client_id,
+    (added.result).is_new as is_new
+from (
+    select pgworker.add_client($1, $2, $3, $4, $5, $6, $7) as result
+    from pgworker.act_for($8)
+) as added;
 
 -- name: tenants
 -- Clients that have a tenant, for work on the whole fleet.
@@ -135,44 +134,24 @@ set
 where id = $1;
 
 -- name: retry
-with person as materialized (
-    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
-)
-
 select pgworker.retry($1)
-from person;
+from pgworker.act_for($2);
 
 -- name: cancel
-with person as materialized (
-    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
-)
-
 select pgworker.cancel($1)
-from person;
+from pgworker.act_for($2);
 
 -- name: retry_group
-with person as materialized (
-    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
-)
-
 select pgworker.retry_group($1)
-from person;
+from pgworker.act_for($2);
 
 -- name: pause
-with person as materialized (
-    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
-)
-
 select pgworker.pause($1)
-from person;
+from pgworker.act_for($2);
 
 -- name: resume
-with person as materialized (
-    select set_config('pgworker.on_behalf_of', coalesce($2, ''), true)
-)
-
 select pgworker.resume($1)
-from person;
+from pgworker.act_for($2);
 
 -- name: history
 -- The newest events of a client, oldest first.

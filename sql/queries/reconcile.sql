@@ -56,16 +56,21 @@ cross join
 order by client.id;
 
 -- name: retry
-select pgworker.reconcile_retry($1, $2);
+select pgworker.reconcile_retry($1, $2)
+from pgworker.act_for(null, 'cli');
 
 -- name: settle
-select pgworker.reconcile_settle($1, $2);
+select pgworker.reconcile_settle($1, $2)
+from pgworker.act_for(null, 'cli');
 
 -- name: show
-select pgworker.reconcile_show($1, $2, $3);
+select pgworker.reconcile_show($1, $2, $3)
+from pgworker.act_for(null, 'cli');
 
 -- name: begin_delete
-select pgworker.reconcile_begin_delete($1, $2, $3);
+select pgworker.reconcile_begin_delete($1, $2, $3)
+from pgworker.act_for(null, 'cli');
 
 -- name: end_delete
-select pgworker.reconcile_end_delete($1, $2, $3, $4);
+select pgworker.reconcile_end_delete($1, $2, $3, $4)
+from pgworker.act_for(null, 'cli');

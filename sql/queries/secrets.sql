@@ -64,6 +64,11 @@ group by key_id
 order by key_id;
 
 -- name: audit
--- Somebody looked, or keys were rotated: who, when, what; never the values.
+-- A person saw the values, or rotated the keys: who, when, what; never the values.
 insert into pgworker.event_log (event, actor, client_id, detail)
-values ($1, 'cli:' || session_user, $2, $3);
+select
+    $1 as event,
+    pgworker.actor() as actor,
+    $2 as client_id,
+    $3 as detail
+from pgworker.act_for(null, 'cli');

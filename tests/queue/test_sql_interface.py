@@ -722,6 +722,35 @@ async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: Job
     assert (events[4]["from_phase"], events[4]["to_phase"]) == PHASES[:2]
 
 
+@pytest.mark.parametrize(
+    ("interface", "person", "actor"),
+    [
+        ("sql", None, "sql:{role}"),
+        ("sql", "alice", "sql:{role} for alice"),
+        ("cli", None, "cli:{role}"),
+        ("cli", "alice", "cli:{role} for alice"),
+        # It can't pass for a worker, whose events bear its id alone.
+        ("host:1", None, "sql:{role}"),
+    ],
+)
+async def test_an_actor_is_an_interface_a_role_and_a_person_for_one_transaction(
+    jobs: JobsInTest, interface: str, person: str | None, actor: str
+) -> None:
+    role = await jobs.pool.fetchval("select session_user")
+    async with jobs.pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("select pgworker.act_for($1, $2)", person, interface)
+            await connection.execute("select pgworker.open_breaker('c', 'refused', '30 s')")
+            await connection.execute("select pgworker.close_breaker('c')")
+            await connection.execute("select pgworker.pause()")
+        assert await connection.fetchval("select pgworker.actor()") == f"sql:{role}"
+
+    events = await jobs.pool.fetch("select event, actor from pgworker.events order by id")
+
+    assert [row["event"] for row in events] == ["breaker_opened", "breaker_closed", "paused"]
+    assert {row["actor"] for row in events} == {actor.format(role=role)}
+
+
 async def test_a_rolled_back_transition_leaves_no_event(jobs: JobsInTest) -> None:
     job = await jobs.claimed()
     before = await jobs.names_of_events(job.id)
