@@ -84,7 +84,7 @@ class Job(NamedTuple):
     Attributes:
         job_type: the phase it is in.
         claim_token: the fencing token; every write by its holder names it.
-        checkpoint: what the workflow learnt so far; never a secret.
+        checkpoint: what its phases have recorded so far; never a secret.
         trace_context: W3C `traceparent` of whoever enqueued it.
         in_phase: how long it had been in its phase when it was claimed, by the database's clock;
             counted from the last time that a person put it there.
@@ -168,17 +168,17 @@ class Done:
 
     Attributes:
         patch: columns of `clients` to set in the same transaction.
-        learnt: merged into the job's checkpoint in the same transaction; no secrets.
+        checkpoint: merged into the job's checkpoint in the same transaction; no secrets.
     """
 
     patch: ClientPatch = UNCHANGED
-    learnt: dict[str, Any] = field(default_factory=dict)
+    checkpoint: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
         patch = self.patch.as_json()
-        if patch or self.learnt:
-            refuse_what_jsonb_refuses([patch, self.learnt])
+        if patch or self.checkpoint:
+            refuse_what_jsonb_refuses([patch, self.checkpoint])
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class Snooze:
     Attributes:
         delay: how long; counted from the database's clock when it is stored.
         reason: what is waited for, as a person reads it (`why`, `client_status.blocked_because`).
-        learnt: merged into the job's checkpoint; no secrets.
+        checkpoint: merged into the job's checkpoint; no secrets.
         error_kind: set when an error is the cause of the wait (throttled, auth).
         error: its message.
         credential: the one that is refused (auth): the wait is over when its breaker closes.
@@ -196,14 +196,14 @@ class Snooze:
 
     delay: timedelta
     reason: str
-    learnt: dict[str, Any] = field(default_factory=dict)
+    checkpoint: dict[str, Any] = field(default_factory=dict)
     error_kind: ErrorKind | None = None
     error: str | None = None
     credential: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
-        refuse_what_jsonb_refuses([self.learnt])
+        refuse_what_jsonb_refuses([self.checkpoint])
 
 
 # What a phase returns.

@@ -254,7 +254,7 @@ def _following(job: Job, advance: Advance) -> Job:
         attempts=0,
         max_attempts=job.max_attempts,
         claim_token=job.claim_token,
-        checkpoint=job.checkpoint | advance.done.learnt,
+        checkpoint=job.checkpoint | advance.done.checkpoint,
         trace_context=job.trace_context,
         created_at=job.created_at,
     )

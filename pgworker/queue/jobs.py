@@ -89,7 +89,7 @@ class Jobs:
             [job for job, _ in steps],
             [advance.next_phase for _, advance in steps],
             [advance.done.patch.as_json() or None for _, advance in steps],
-            [advance.done.learnt or None for _, advance in steps],
+            [advance.done.checkpoint or None for _, advance in steps],
             self._lease,
         )
 
@@ -99,7 +99,7 @@ class Jobs:
             JOB_QUERIES.complete,
             [job for job, _ in steps],
             [complete.done.patch.as_json() or None for _, complete in steps],
-            [complete.done.learnt or None for _, complete in steps],
+            [complete.done.checkpoint or None for _, complete in steps],
             self._worker,
         )
 
@@ -110,7 +110,7 @@ class Jobs:
             [job for job, _ in steps],
             [snooze.delay for _, snooze in steps],
             [storable(snooze.reason) for _, snooze in steps],
-            [snooze.learnt or None for _, snooze in steps],
+            [snooze.checkpoint or None for _, snooze in steps],
             [snooze.error_kind for _, snooze in steps],
             [None if snooze.error is None else storable(snooze.error) for _, snooze in steps],
             [snooze.credential for _, snooze in steps],

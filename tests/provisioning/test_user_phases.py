@@ -33,7 +33,7 @@ class SeedData:
         RUNS.append((ctx.client.status, ctx.job.job_type))
         async with ctx.connect(await ctx.credentials()) as connection:
             await connection.execute({sql!r})
-        return Done(learnt={{"seeded": True}})
+        return Done(checkpoint={{"seeded": True}})
 
 
 class Namesake(SeedData):

@@ -89,7 +89,7 @@ async def test_a_claim_takes_the_job_for_one_lease(jobs: JobsInTest) -> None:
 
 async def test_advance_begins_the_next_phase_under_the_same_claim(jobs: JobsInTest) -> None:
     job = await jobs.claimed(attempts=3)
-    done = Done(ClientPatch(project_ref="ref", project_url="url"), learnt={"a": 1})
+    done = Done(ClientPatch(project_ref="ref", project_url="url"), checkpoint={"a": 1})
 
     assert await jobs.of("w").advance([(job, Advance("await_project", done))]) == set()
 
@@ -144,7 +144,7 @@ async def test_complete_makes_the_client_ready_and_forgets_its_error(jobs: JobsI
     await jobs.fail(job)
     await jobs.let_wait_end(job.id)
     job = await jobs.claim_one()
-    done = Done(ClientPatch(schema_version="20260101"), learnt={"b": 2})
+    done = Done(ClientPatch(schema_version="20260101"), checkpoint={"b": 2})
 
     assert await jobs.of("w").complete([(job, Complete(done))]) == set()
 

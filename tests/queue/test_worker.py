@@ -501,7 +501,7 @@ async def test_a_job_goes_from_phase_to_phase_under_one_claim(jobs: JobsInTest) 
     async def phase(job: Job) -> Transition:
         seen.append(job)
         position = PHASES.index(job.job_type)
-        done = Done(learnt={job.job_type: position})
+        done = Done(checkpoint={job.job_type: position})
         return Complete(done) if position == 3 else Advance(PHASES[position + 1], done)
 
     async with working(jobs.pool, phase, until_empty=True):
@@ -567,15 +567,15 @@ async def test_a_bug_in_a_phase_is_logged_with_its_traceback_and_retried(
     assert errors == ["unexpected ZeroDivisionError (see the worker's log)"]
 
 
-@pytest.mark.parametrize("learnt", [{"at": timedelta(1)}, {"a": "\0"}, {"a": float("nan")}])
+@pytest.mark.parametrize("checkpoint", [{"at": timedelta(1)}, {"a": "\0"}, {"a": float("nan")}])
 async def test_a_result_that_cannot_be_stored_is_that_phases_bug_and_nobody_elses(
-    jobs: JobsInTest, learnt: dict[str, object]
+    jobs: JobsInTest, checkpoint: dict[str, object]
 ) -> None:
     good, bad = await jobs.add("good"), await jobs.add("bad")
     await jobs.set(bad, max_attempts=1)
 
     async def phase(job: Job) -> Transition:
-        return Complete(Done(learnt=learnt if job.id == bad else {}))
+        return Complete(Done(checkpoint=checkpoint if job.id == bad else {}))
 
     async with working(jobs.pool, phase, until_empty=True):
         pass

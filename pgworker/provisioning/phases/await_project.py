@@ -71,7 +71,7 @@ class AwaitProject:
                 await self._set_password(ctx, password)
             # A pooler takes a new password with some delay, and bans who asks it too often.
             return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=0)
-        return Done(learnt={"last_answer": seen.answer, "was_visible": True})
+        return Done(checkpoint={"last_answer": seen.answer, "was_visible": True})
 
     async def _set_password(self, ctx: PhaseContext, password: str) -> None:
         async with ctx.steps.taking(Step.SET_PASSWORD, ctx.ref):
@@ -112,5 +112,5 @@ def _look_again(
     return Snooze(
         delay,
         reason=f"the project to come up ({answer})",
-        learnt={"last_answer": answer, "ready_looks": looks, "was_visible": was_visible},
+        checkpoint={"last_answer": answer, "ready_looks": looks, "was_visible": was_visible},
     )
