@@ -99,7 +99,9 @@ def ask(question: Callable[[Platform], Awaitable[T]]) -> T:
     settings = load_settings()
 
     async def answer() -> T:
-        async with open_platform(settings, pool_size=4, patience=STATEMENT_TIMEOUT) as platform:
+        async with open_platform(
+            settings, pool_size=4, statement_timeout=STATEMENT_TIMEOUT
+        ) as platform:
             return await question(platform)
 
     tell_embedded(settings)

@@ -102,7 +102,9 @@ def _watch(status: JobStatus | None, client: str | None) -> None:
     tell_embedded(settings)
 
     async def refresh() -> None:
-        async with open_platform(settings, pool_size=1, patience=STATEMENT_TIMEOUT) as platform:
+        async with open_platform(
+            settings, pool_size=1, statement_timeout=STATEMENT_TIMEOUT
+        ) as platform:
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
                     rows = await _jobs(platform, status, client, console.height - 4)

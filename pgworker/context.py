@@ -118,7 +118,7 @@ async def open_platform(
     *,
     migrate_first: bool = False,
     pool_size: int = 8,
-    patience: timedelta | None = None,
+    statement_timeout: timedelta | None = None,
 ) -> AsyncIterator[Platform]:
     """Open the platform's database, with pgworker's schema in the state this program needs.
 
@@ -128,7 +128,7 @@ async def open_platform(
         settings: of the process.
         migrate_first: bring a given database's schema up to date, too.
         pool_size: connections at most.
-        patience: with a statement; by default a worker's, well below its lease.
+        statement_timeout: by default that of a worker, which is well below its lease.
 
     Raises:
         BadConfiguration, DatabaseUnreachable: it can't be opened.
@@ -146,7 +146,7 @@ async def open_platform(
                 dsn,
                 max_size=pool_size,
                 through_pooler=settings.listen_url is not None,
-                patience=patience or _worker_patience(settings.lease),
+                timeout=statement_timeout or _worker_statement_timeout(settings.lease),
             )
         )
         providers = Providers(settings, platform_dsn=dsn, limits=SharedLimits(pool))
@@ -154,7 +154,7 @@ async def open_platform(
         yield Platform(settings, dsn, pool, providers, data_dir)
 
 
-def _worker_patience(lease: timedelta) -> timedelta:
+def _worker_statement_timeout(lease: timedelta) -> timedelta:
     """Return how long a worker waits for a statement: three such waits fit into half a lease."""
     return min(STATEMENT_TIMEOUT, max(lease / 6, timedelta(seconds=1)))
 

@@ -135,8 +135,8 @@ class UnknownWorkflow(PgworkerError):
     """There is no workflow of that name (SQLSTATE PW004)."""
 
 
-class KeyReused(PgworkerError):
-    """An Idempotency-Key came with another order before (SQLSTATE PW006)."""
+class IdempotencyConflict(PgworkerError):
+    """The Idempotency-Key was used for a different request before (SQLSTATE PW006)."""
 
 
 class BadCursor(PgworkerError):

@@ -152,13 +152,18 @@ class ClientPatch:
 UNCHANGED = ClientPatch()
 
 
-def refuse_what_jsonb_refuses(value: object) -> str:
-    """Raise here rather than when many results are stored with one statement; return the JSON."""
+def dump_jsonb(value: object) -> str:
+    """Return the value as JSON that jsonb can hold.
+
+    Raises:
+        ValueError, TypeError: it can't. Many results are stored with one statement, so a value
+            that the server refused there would fail the jobs of others too.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if "\\u0000" in text:
         msg = "PostgreSQL can't store the character U+0000"
         raise ValueError(msg)
-    text.encode()
+    text.encode()  # a lone surrogate has no UTF-8
     return text
 
 
@@ -178,7 +183,7 @@ class Done:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
         patch = self.patch.as_json()
         if patch or self.checkpoint:
-            refuse_what_jsonb_refuses([patch, self.checkpoint])
+            dump_jsonb([patch, self.checkpoint])
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ class Snooze:
 
     def __post_init__(self) -> None:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
-        refuse_what_jsonb_refuses([self.checkpoint])
+        dump_jsonb([self.checkpoint])
 
 
 # What a phase returns.

@@ -21,7 +21,7 @@ from pgworker.errors import (
     BadConfiguration,
     BadCursor,
     DatabaseUnreachable,
-    KeyReused,
+    IdempotencyConflict,
     NotRetryable,
     PgworkerError,
     SchemaMismatch,
@@ -43,7 +43,7 @@ SIGN_IN_PATH = "/admin/provisioning/sign-in"
 # What a platform's trouble means to whoever asks. Everything else that is raised on purpose is 500.
 _STATUS_OF: dict[type[PgworkerError], HTTPStatus] = {
     BadCursor: HTTPStatus.UNPROCESSABLE_ENTITY,
-    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotRetryable: HTTPStatus.CONFLICT,
     TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
     UnknownClient: HTTPStatus.NOT_FOUND,

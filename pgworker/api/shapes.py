@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from pgworker.models import ErrorKind, JobStatus, refuse_what_jsonb_refuses
+from pgworker.models import ErrorKind, JobStatus, dump_jsonb
 
 if TYPE_CHECKING:
     from pgworker.status.commands import Row
@@ -33,7 +33,7 @@ def _printable(text: str) -> str:
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
-    size = len(refuse_what_jsonb_refuses(settings))
+    size = len(dump_jsonb(settings))
     if size > LONGEST_SETTINGS:
         msg = f"must not be longer than {LONGEST_SETTINGS} characters of JSON"
         raise ValueError(msg)

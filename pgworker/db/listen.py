@@ -12,7 +12,7 @@ import asyncpg
 
 from pgworker.db.hosts import Hosts
 from pgworker.db.outage import Outage
-from pgworker.db.pool import connect, place
+from pgworker.db.pool import connect, describe_dsn
 from pgworker.db.queries import load
 from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
@@ -113,7 +113,7 @@ class Listener:
             self.is_connected = True
             log.info(
                 "listening",
-                database=place(self._hosts.dsn),
+                database=describe_dsn(self._hosts.dsn),
                 host=self._hosts.current,
                 server_restarted=restarted,
             )

@@ -93,18 +93,18 @@ async def close(connection: asyncpg.Connection) -> None:
 class Pool:
     """A few connections, for statements that must not hang.
 
-    Whatever is asked of it ends in bounded time: `patience` for getting a connection, for each
-    statement, and for giving the connection back. A connection that was opened before the
-    newest sign of a dead server, a fail-over or a restart isn't handed out again.
+    Everything ends in bounded time: `timeout` holds for getting a connection, for each statement
+    and for giving the connection back. A connection that was opened before the newest sign of a
+    dead server, a fail-over or a restart isn't lent again.
 
     Errors of asyncpg leave it as ours (`db.translation`): callers never see another kind, so that
     an outage can't be mistaken for a bug of theirs.
     """
 
-    def __init__(self, connections: asyncpg.Pool, *, patience: timedelta) -> None:
-        """Take the connections, made with `patience` as their `command_timeout`."""
+    def __init__(self, connections: asyncpg.Pool, *, timeout: timedelta) -> None:
+        """Take the connections, made with `timeout` as their `command_timeout`."""
         self._connections = connections
-        self._patience = patience.total_seconds()
+        self._timeout = timeout.total_seconds()
         self._trusted_since = 0.0
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
@@ -134,13 +134,13 @@ class Pool:
         """Lend a connection.
 
         Args:
-            timeout: seconds for getting it and for giving it back, each; by default our patience.
+            timeout: seconds for getting it and for giving it back, each; by default the pool's.
 
         Raises:
             DatabaseUnreachable: there is none to be had, or it broke in the block.
             PgworkerError: what else went wrong in the block, where it was an error of asyncpg.
         """
-        seconds = timeout or self._patience
+        seconds = timeout or self._timeout
         with translated():
             connection = await self._trusted(seconds)
             try:
@@ -173,7 +173,7 @@ async def open_pool(
     max_size: int = 8,
     application_name: str = "pgworker",
     through_pooler: bool = False,
-    patience: timedelta = STATEMENT_TIMEOUT,
+    timeout: timedelta = STATEMENT_TIMEOUT,
 ) -> AsyncIterator[Pool]:
     """Open a small pool; connections are made when they are needed.
 
@@ -183,8 +183,8 @@ async def open_pool(
         application_name: as `pg_stat_activity` shows it.
         through_pooler: a pooler in transaction mode stands in front: no prepared statement
             outlives a transaction there, so none is kept; nor does it take our settings.
-        patience: for a statement, for a connection, and for a transaction of ours that does
-            nothing: the locks of a worker that froze in the middle are free again after it.
+        timeout: for a statement, for a connection, and for an idle transaction of ours: the
+            locks of a worker that froze in the middle of one are free again after it.
 
     Raises:
         BadConfiguration, DatabaseUnreachable: as `connect`. Later, when it has been open, every
@@ -196,7 +196,7 @@ async def open_pool(
         pass
     settings = {"application_name": application_name}
     if not through_pooler:
-        settings["idle_in_transaction_session_timeout"] = f"{patience.total_seconds() * 1000:.0f}"
+        settings["idle_in_transaction_session_timeout"] = f"{timeout.total_seconds() * 1000:.0f}"
 
     async def connect_again(_: str | None, **options: Any) -> asyncpg.Connection:
         before = hosts.current
@@ -214,7 +214,7 @@ async def open_pool(
         connection_class=OwnConnection,
         min_size=0,
         max_size=max_size,
-        command_timeout=patience.total_seconds(),
+        command_timeout=timeout.total_seconds(),
         max_inactive_connection_lifetime=60,
         statement_cache_size=0 if through_pooler else 100,
         server_settings=settings,
@@ -222,7 +222,7 @@ async def open_pool(
     )
     await connections
     try:
-        yield Pool(connections, patience=patience)
+        yield Pool(connections, timeout=timeout)
     finally:
         # When it can't be closed in good order, asyncpg terminates what is left.
         with suppress(*DATABASE_ERRORS):
@@ -241,7 +241,7 @@ def _read_jsonb(text: str) -> Any:
     return {} if text == "{}" else json.loads(text)
 
 
-def place(dsn: str) -> str:
+def describe_dsn(dsn: str) -> str:
     """Return host, port and database of a DSN, for messages; never the password."""
     parts = urlsplit(dsn)
     host = parts.netloc.rpartition("@")[2]
@@ -269,7 +269,7 @@ def _unusable_url() -> BadConfiguration:
 
 
 def _connect_error(dsn: str, error: Exception) -> Exception:
-    where = place(dsn)
+    where = describe_dsn(dsn)
     if isinstance(error, NoHostTakesWrites):
         return DatabaseUnreachable(f"PostgreSQL at {where} can't be used: {error}")
     if isinstance(error, asyncpg.InvalidCatalogNameError):

@@ -50,7 +50,7 @@ LEASE_LOST: Final = "PW001"
 NOT_RETRYABLE: Final = "PW002"
 UNKNOWN_CLIENT: Final = "PW003"
 UNKNOWN_WORKFLOW: Final = "PW004"
-KEY_REUSED: Final = "PW006"
+IDEMPOTENCY_CONFLICT: Final = "PW006"
 UNUSABLE_TABLE: Final = "PW010"
 # Raised by the script of a smoke assertion, in the tenant's database.
 NOT_TRUE: Final = "PW900"

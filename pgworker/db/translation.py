@@ -11,7 +11,7 @@ from pgworker.db import sqlstate
 from pgworker.errors import (
     BadConfiguration,
     DatabaseUnreachable,
-    KeyReused,
+    IdempotencyConflict,
     LeaseLost,
     NotRetryable,
     PgworkerError,
@@ -38,7 +38,7 @@ _OURS: dict[str, type[PgworkerError]] = {
     sqlstate.NOT_RETRYABLE: NotRetryable,
     sqlstate.UNKNOWN_CLIENT: UnknownClient,
     sqlstate.UNKNOWN_WORKFLOW: UnknownWorkflow,
-    sqlstate.KEY_REUSED: KeyReused,
+    sqlstate.IDEMPOTENCY_CONFLICT: IdempotencyConflict,
     sqlstate.UNUSABLE_TABLE: UnusableTable,
 }
 # The first that matches, once it is none of ours and no outage.

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pgworker.context import open_database, open_platform
 from pgworker.db.migrate import read_state
-from pgworker.db.pool import STATEMENT_TIMEOUT, connected, place
+from pgworker.db.pool import STATEMENT_TIMEOUT, connected, describe_dsn
 from pgworker.db.queries import load
 from pgworker.errors import (
     BadConfiguration,
@@ -121,7 +121,9 @@ async def _examine_database(
     if schema.verdict is Verdict.FAIL:
         # Every further question needs the tables.
         return
-    async with open_platform(settings, pool_size=2, patience=STATEMENT_TIMEOUT) as platform:
+    async with open_platform(
+        settings, pool_size=2, statement_timeout=STATEMENT_TIMEOUT
+    ) as platform:
         yield await _check_keys(platform)
         yield await _check_provider(platform)
         async with aclosing(_check_queue(platform)) as found:
@@ -152,7 +154,7 @@ def _check_migrations(directory: Path) -> Iterator[Check]:
 
 def _check_version(connection: Connection, dsn: str, *, is_embedded: bool) -> Check:
     major = connection.get_server_version().major
-    where = "the embedded one" if is_embedded else place(dsn)
+    where = "the embedded one" if is_embedded else describe_dsn(dsn)
     detail = f"PostgreSQL {major} at {where}"
     if major < OLDEST_MAJOR:
         return Check("database", Verdict.FAIL, detail, f"upgrade it to {OLDEST_MAJOR} or later")
@@ -202,7 +204,7 @@ async def _check_listen(settings: Settings, dsn: str) -> Check:
         return Check(
             "notifications",
             Verdict.FAIL,
-            f"no notification arrives by way of {place(dsn)} ({error}): {poll}",
+            f"no notification arrives by way of {describe_dsn(dsn)} ({error}): {poll}",
             "set PGWORKER_LISTEN_URL to a direct connection (a transaction pooler passes none on)",
         )
     milliseconds = (time.monotonic() - asked_at) * 1000

@@ -177,7 +177,7 @@ class Operations:
         """Insert a client; one that was ordered before under the same key is given again.
 
         Raises:
-            KeyReused: the key came with another order before.
+            IdempotencyConflict: the key was used for a different request before.
         """
         (row,) = await self._fetch(
             OPERATION_QUERIES.order_client,

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from pgworker.db import pool as pool_module
-from pgworker.db.pool import connect, connected, open_pool, place
+from pgworker.db.pool import connect, connected, describe_dsn, open_pool
 from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from tests.support.tcp_proxy import proxy_to
@@ -95,7 +95,7 @@ async def test_a_url_that_cannot_be_read_is_bad_configuration(dsn: str) -> None:
     ],
 )
 def test_a_place_never_shows_a_password(dsn: str, shown: str) -> None:
-    assert place(dsn) == shown
+    assert describe_dsn(dsn) == shown
 
 
 async def test_a_pool_says_at_once_that_the_database_is_unreachable() -> None:
