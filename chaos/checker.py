@@ -346,7 +346,7 @@ def nothing_unforeseen(evidence: Evidence, _: Expected) -> Found:
     for name, text in evidence.logs.items():
         lines = OF_A_DROPPED_CONNECTION.sub("", text).splitlines()
         for number, line in enumerate(lines):
-            if '"phase_broke"' in line or TRACEBACK in line:
+            if '"phase_crashed"' in line or TRACEBACK in line:
                 yield f"the log of {name}", "\n".join(lines[number : number + 60])[:4000]
                 break
 

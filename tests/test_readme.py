@@ -66,7 +66,7 @@ async def running(command: str, env: dict[str, str]) -> AsyncIterator[None]:
     assert process.stderr is not None
     try:
         async with asyncio.timeout(60):
-            while b"listening" not in await process.stderr.readline():
+            while b"listen_connected" not in await process.stderr.readline():
                 pass
         drained = asyncio.create_task(process.stderr.read())
         yield

@@ -36,13 +36,13 @@ def the_line(lines: io.StringIO) -> dict[str, Any]:
 
 def test_a_line_of_json_names_event_level_and_time_in_utc(lines: io.StringIO) -> None:
     before = datetime.now(UTC)
-    telemetry.get_logger().info("phase_ended", seconds=0.5)
+    telemetry.get_logger().info("phase_succeeded", seconds=0.5)
 
     line = the_line(lines)
     at = line.pop("timestamp")
     assert at.endswith("Z")
     assert before <= datetime.fromisoformat(at) <= datetime.now(UTC)
-    assert line == {"event": "phase_ended", "level": "info", "seconds": 0.5}
+    assert line == {"event": "phase_succeeded", "level": "info", "seconds": 0.5}
 
 
 def test_a_line_names_the_job_of_the_present_task(lines: io.StringIO) -> None:
@@ -97,7 +97,7 @@ def test_a_traceback_is_told_without_local_variables(lines: io.StringIO) -> None
     try:
         raise ZeroDivisionError(len(password))
     except ZeroDivisionError:
-        telemetry.get_logger().exception("phase_broke")
+        telemetry.get_logger().exception("phase_crashed")
 
     assert the_line(lines)["exception"][0]["exc_type"] == "ZeroDivisionError"
     assert "s3cr3t" not in lines.getvalue()

@@ -112,7 +112,7 @@ class Listener:
             _refuse_if_it_takes_no_writes(connection)
             self.is_connected = True
             log.info(
-                "listening",
+                "listen_connected",
                 database=describe_dsn(self._hosts.dsn),
                 host=self._hosts.current,
                 server_restarted=restarted,

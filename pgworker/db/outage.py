@@ -32,7 +32,7 @@ class Outage:
         if not self._failing:
             self._began_at = time.monotonic()
             self._failures = 0
-            log.warning("database_failed", part=part, error=str(error))
+            log.warning("database_unreachable", part=part, error=str(error))
         self._failing.add(part)
         self._failures += 1
         self._newest = str(error)
@@ -44,7 +44,7 @@ class Outage:
         self._failing.remove(part)
         if not self._failing:
             log.info(
-                "database_back",
+                "database_recovered",
                 seconds=round(time.monotonic() - self._began_at, 3),
                 failures=self._failures,
                 newest_error=self._newest,

@@ -170,7 +170,7 @@ class Carriers:
             except LeaseLost:
                 raise
             except Exception as error:  # noqa: BLE001  # the one place: what arrives here is a bug
-                self._log.exception("phase_broke")
+                self._log.exception("phase_crashed")
                 transition = after_bug(error)
             if span.is_recording():
                 span.set_attribute("pgworker.transition", type(transition).__name__.lower())
@@ -185,7 +185,7 @@ class Carriers:
         match transition:
             case Advance() | Complete():
                 telemetry.phase_seconds.record(seconds, labels)
-                self._log.info("phase_ended", seconds=rounded)
+                self._log.info("phase_succeeded", seconds=rounded)
             case Failure(kind=kind, error=error):
                 telemetry.attempts_failed.add(1, {**labels, "error_kind": str(kind)})
                 self._log.warning(
@@ -193,7 +193,7 @@ class Carriers:
                 )
             case snooze:
                 self._log.info(
-                    "phase_waits",
+                    "phase_snoozed",
                     seconds=rounded,
                     waiting_for=snooze.reason,
                     delay_seconds=round(snooze.delay.total_seconds(), 3),

@@ -245,7 +245,7 @@ class Worker:
         if not len(self._leases):
             return
         grace = self._settings.grace.total_seconds()
-        log.info("draining", jobs=len(self._leases), grace_seconds=grace)
+        log.info("drain_started", jobs=len(self._leases), grace_seconds=grace)
         hurry = asyncio.ensure_future(self._signals.hurry.wait())
         finished = asyncio.ensure_future(self._leases.none_left())
         await asyncio.wait({hurry, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)

@@ -89,7 +89,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         ) as worker,
     ):
         (listening,) = await worker.until("http_listening")
-        await worker.until("listening")
+        await worker.until("listen_connected")
         connection = await asyncpg.connect(server.dsn)
         yield Site(f"{listening['url']}/admin/provisioning", connection, migrations)
         await connection.close()

@@ -508,7 +508,7 @@ async def test_a_breaker_that_stayed_open_is_found(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "log",
     [
-        '{"event": "phase_broke", "job_id": 1}',
+        '{"event": "phase_crashed", "job_id": 1}',
         "Traceback (most recent call last):\n  File x\nKeyError: 4\n",
         "  + Exception Group Traceback (most recent call last):\n  |   File x\n",
     ],

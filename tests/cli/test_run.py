@@ -134,7 +134,7 @@ async def test_a_second_signal_leaves_at_once_and_gives_the_job_back_unburnt(
     )
     worker.send_signal(first)
     # Two of one kind that a busy process finds together are one signal.
-    (*_, draining) = await asyncio.to_thread(logged_up_to, "draining", worker)
+    (*_, draining) = await asyncio.to_thread(logged_up_to, "drain_started", worker)
     worker.send_signal(signal.SIGTERM)
     (*_, released) = await asyncio.to_thread(logged_up_to, "jobs_released", worker)
     await asyncio.to_thread(logged_up_to, "worker_stopped", worker)

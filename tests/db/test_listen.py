@@ -103,7 +103,7 @@ async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_
         with capture_logs() as logs:
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 while not any(  # noqa: ASYNC110  # the log is a list
-                    log["event"] == "database_failed" for log in logs
+                    log["event"] == "database_unreachable" for log in logs
                 ):
                     await asyncio.sleep(0)
         proxy.forward()
@@ -130,7 +130,7 @@ async def test_a_half_open_connection_is_noticed_by_the_ping(
             await wakes.next()
 
     # More than one where the server is silent that long because the machine is busy.
-    errors = {log["error"] for log in logs if log["event"] == "database_failed"}
+    errors = {log["error"] for log in logs if log["event"] == "database_unreachable"}
     assert errors == {"the server was silent for 0.5 s"}
 
 
@@ -154,7 +154,11 @@ async def test_a_server_that_takes_no_writes_is_one_outage_however_often_it_is_c
             listener.cancel()
             await asyncio.wait([listener])
 
-    assert [log["event"] for log in logs] == ["database_failed", "listening", "database_back"]
+    assert [log["event"] for log in logs] == [
+        "database_unreachable",
+        "listen_connected",
+        "database_recovered",
+    ]
     assert "takes no writes" in logs[0]["error"]
 
 
@@ -182,5 +186,9 @@ async def test_its_log_never_holds_the_password(empty_database: str) -> None:
             await wakes.next()
 
     password = through.partition("://")[2].partition("@")[0].partition(":")[2]
-    assert {log["event"] for log in logs} == {"listening", "database_failed", "database_back"}
+    assert {log["event"] for log in logs} == {
+        "listen_connected",
+        "database_unreachable",
+        "database_recovered",
+    }
     assert not password or password not in str(logs)

@@ -92,9 +92,9 @@ def assert_told_once(worker: WorkerProcess, *sentences: str) -> None:
         sentences: what it may have said, in part: which statement meets the trouble first is
             nobody's to choose, and each is told what is true of its own session.
     """
-    (failed,) = worker.events("database_failed")
+    (failed,) = worker.events("database_unreachable")
     assert any(words in failed["error"] for words in sentences), worker.said
-    (back,) = worker.events("database_back")
+    (back,) = worker.events("database_recovered")
     assert back["seconds"] >= 0
     assert len(worker.events("worker_started")) == 1
     assert "Traceback" not in worker.said

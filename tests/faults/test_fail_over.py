@@ -26,9 +26,9 @@ async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Pat
             async with a_worker(tmp_path, DATABASE_URL=f"{both}/postgres") as worker:
                 await primary.until(SOME_ARE_READY)
                 await primary.stop(signal.SIGQUIT)
-                await worker.until("database_failed")
+                await worker.until("database_unreachable")
                 await standby.promote()
-                await worker.until("database_back")
+                await worker.until("database_recovered")
                 await add_clients(standby, 4, name="late")
 
                 await until_all_are_ready(standby, worker)
@@ -36,7 +36,8 @@ async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Pat
                 await assert_nothing_was_made_twice_or_lost(standby, tenants=None)
                 assert len(worker.events("worker_started")) == 1
                 assert standby.address in {
-                    line["host"] for line in worker.events("database_host_changed", "listening")
+                    line["host"]
+                    for line in worker.events("database_host_changed", "listen_connected")
                 }
                 assert "Traceback" not in worker.said
                 assert await worker.leave() == 0

@@ -96,6 +96,6 @@ async def test_a_full_disk_of_the_tenants_is_waited_out_and_told_of(tmp_path: Pa
                 assert {line["error_kind"] for line in worker.events("phase_failed")} == {
                     "transient"
                 }
-                assert worker.events("database_failed") == []
+                assert worker.events("database_unreachable") == []
                 assert "Traceback" not in worker.said
             await tenants.crash()

@@ -33,11 +33,11 @@ async def test_a_worker_leaves_an_old_primary_that_lives_on_read_only(tmp_path: 
                 # What a fail-over tool does to a primary that it can still reach. Its sessions
                 # stay, and so does the address that comes first in the URL.
                 await primary.run("alter system set default_transaction_read_only = on", RELOAD)
-                await worker.until("database_failed")
+                await worker.until("database_unreachable")
                 # Nobody waits there for a standby that has gone its own way.
                 await primary.run("alter system set synchronous_standby_names = ''", RELOAD)
                 await standby.promote()
-                await worker.until("database_back")
+                await worker.until("database_recovered")
                 left_at = await primary.value(WRITTEN)
                 await add_clients(standby, 4, name="late")
 

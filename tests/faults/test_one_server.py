@@ -46,18 +46,21 @@ async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
     await add_clients(server, 6)
     async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
-        await worker.until("listening")
+        await worker.until("listen_connected")
         await server.stop(how)
-        await worker.until("database_failed")
+        await worker.until("database_unreachable")
         await server.start()
-        await worker.until("database_back")
+        await worker.until("database_recovered")
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
 
         await assert_nothing_was_made_twice_or_lost(server, tenants=None)
         assert_told_once(worker, *LOST_SESSION)
-        assert [line["server_restarted"] for line in worker.events("listening")] == [False, True]
+        assert [line["server_restarted"] for line in worker.events("listen_connected")] == [
+            False,
+            True,
+        ]
         assert await worker.leave() == 0
 
 
@@ -67,21 +70,21 @@ async def test_a_worker_all_of_whose_sessions_are_terminated_at_once_goes_on(
     await add_clients(server, 6)
     async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
-        await worker.until("listening")
+        await worker.until("listen_connected")
         # It sleeps meanwhile, or the first to notice could be back before the last session is gone:
         # two outages, then, and truly so.
         worker.send(signal.SIGSTOP)
         await server.run(f"select pg_terminate_backend(pid) {OURS}")
         await server.until(f"select not exists (select {OURS})")
         worker.send(signal.SIGCONT)
-        await worker.until("database_back")
+        await worker.until("database_recovered")
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
 
         await assert_nothing_was_made_twice_or_lost(server, tenants=None)
         assert_told_once(worker, *LOST_SESSION)
-        assert not any(line["server_restarted"] for line in worker.events("listening"))
+        assert not any(line["server_restarted"] for line in worker.events("listen_connected"))
 
 
 async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
@@ -91,10 +94,10 @@ async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
     async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
         await server.until(SOME_ARE_READY)
         await server.run("alter system set default_transaction_read_only = on", RELOAD)
-        (failed,) = await worker.until("database_failed")
+        (failed,) = await worker.until("database_unreachable")
         # `alter system` works in a read-only transaction; a session may turn it off for itself.
         await server.run("alter system reset default_transaction_read_only", RELOAD)
-        await worker.until("database_back")
+        await worker.until("database_recovered")
         await server.until("select not current_setting('default_transaction_read_only')::boolean")
         await add_clients(server, 4, name="late")
 
@@ -123,7 +126,7 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
                 "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'"
                 " and application_name = 'pgworker'",
             )
-            await worker.until("database_failed")
+            await worker.until("database_unreachable")
             await server.until(
                 "select count(*) > 0 from pg_stat_activity where usename = 'platform'"
             )
@@ -133,7 +136,7 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
             " and application_name = 'pgworker'",
         )
         await blocker.close()
-        await worker.until("database_back")
+        await worker.until("database_recovered")
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
@@ -164,7 +167,7 @@ async def claim_that_waits(server: Server) -> AsyncIterator[asyncpg.Connection]:
 
 async def test_a_deadlock_costs_a_second_try_and_no_attempt(server: Server, tmp_path: Path) -> None:
     async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await worker.until("listening")
+        await worker.until("listen_connected")
         async with claim_that_waits(server) as other:
             # The circle is closed from here, before the claim looks for one.
             await other.execute("select from client_provisioning_jobs for update")
@@ -184,7 +187,7 @@ async def test_a_serialisation_failure_costs_a_second_try_and_no_attempt(
         "alter database postgres set default_transaction_isolation = 'repeatable read'"
     )
     async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await worker.until("listening")
+        await worker.until("listen_connected")
         async with claim_that_waits(server) as other:
             await other.execute("commit")
 
@@ -201,14 +204,14 @@ async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
     await server.run("create role platform login superuser password 'p'")
     mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
     async with a_worker(tmp_path, DATABASE_URL=mine, **PATIENT) as worker:
-        await worker.until("listening")
+        await worker.until("listen_connected")
         await server.run(
             "alter role platform password 'q'",
             "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'",
         )
-        await worker.until("database_failed")
+        await worker.until("database_unreachable")
         await server.run("alter role platform password 'p'")
-        await worker.until("database_back")
+        await worker.until("database_recovered")
         await add_clients(server, 2)
 
         await until_all_are_ready(server, worker)
@@ -225,7 +228,7 @@ async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
         a_worker(tmp_path, DATABASE_URL=through, PGWORKER_TENANTS_URL=server.dsn) as worker,
     ):
         await server.until(SOME_ARE_READY)
-        await worker.until("listening")
+        await worker.until("listen_connected")
         # A firewall has forgotten them: no byte arrives any more, and nobody is told.
         assert network.half_open() > 1
         await add_clients(server, 4, name="late")
@@ -234,9 +237,9 @@ async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
 
         await assert_nothing_was_made_twice_or_lost(server, tenants=None)
         # Whoever waited on a dead connection tells of it, and that the next one answers.
-        failures = len(worker.events("database_failed"))
+        failures = len(worker.events("database_unreachable"))
         assert failures > 0
-        await worker.until("database_back", count=failures)
+        await worker.until("database_recovered", count=failures)
         assert len(worker.events("worker_started")) == 1
         assert "Traceback" not in worker.said
         # Who can't renew its leases lets go of its jobs, and takes them up again.

@@ -103,6 +103,6 @@ async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_everybody
             await until_all_are_ready(server, worker)
 
             await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-            assert worker.events("database_failed") == []
-            assert len(worker.events("listening")) == (listening == "direct")
+            assert worker.events("database_unreachable") == []
+            assert len(worker.events("listen_connected")) == (listening == "direct")
             assert await worker.leave() == 0

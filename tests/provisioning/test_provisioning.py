@@ -430,7 +430,7 @@ async def test_a_project_that_will_not_come_up_fails_with_the_providers_words(
         client_id = await house.add()
         async with house.working():
             if status == "GOING_DOWN":
-                await house.log.seen("phase_waits", phase="await_project")
+                await house.log.seen("phase_snoozed", phase="await_project")
                 await house.let_time_pass(seconds=130)
             await house.log.seen("job_failed")
 
@@ -457,7 +457,7 @@ async def test_a_project_that_is_stuck_is_given_up_after_the_time_limit(supabase
         house.the.faults.order(operation="create_project", fault=Becomes("COMING_UP"))
         client_id = await house.add()
         async with house.working():
-            await house.log.seen("phase_waits", times=3, phase="await_project")
+            await house.log.seen("phase_snoozed", times=3, phase="await_project")
             await house.let_time_pass(seconds=1300)
             await house.log.seen("job_failed")
 

@@ -65,7 +65,7 @@ def seeding(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> O
 
 
 def phases_in(log: Any) -> list[str]:
-    return [entry["phase"] for entry in log.of("phase_ended")]
+    return [entry["phase"] for entry in log.of("phase_succeeded")]
 
 
 async def test_a_phase_of_the_users_runs_in_its_place_and_the_views_know_it(

@@ -429,7 +429,7 @@ async def test_a_result_is_stored_once_the_database_is_back(
             proxy.reset()
             phase.may_end.set()
             async with asyncio.timeout(PATIENCE.total_seconds()):
-                while not any(log["event"] == "database_failed" for log in logs):
+                while not any(log["event"] == "database_unreachable" for log in logs):
                     await asyncio.wait([asyncio.create_task(jobs.status_of(job_id))])
             proxy.forward()
         assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
@@ -561,7 +561,7 @@ async def test_a_bug_in_a_phase_is_logged_with_its_traceback_and_retried(
 
     assert runs == [0, 1]
     assert await jobs.status_of(job_id) is JobStatus.SUCCEEDED
-    (broke,) = [log for log in logs if log["event"] == "phase_broke"]
+    (broke,) = [log for log in logs if log["event"] == "phase_crashed"]
     assert broke["exc_info"]
     errors = [event["error"] for event in await jobs.events_of(job_id) if event["error"]]
     assert errors == ["unexpected ZeroDivisionError (see the worker's log)"]
@@ -657,7 +657,7 @@ async def test_every_line_about_a_job_names_it(jobs: JobsInTest) -> None:
             pass
 
     told = {log["event"]: log for log in logs if "job_id" in log}
-    assert told.keys() == {"phase_started", "phase_ended", "job_succeeded"}
+    assert told.keys() == {"phase_started", "phase_succeeded", "job_succeeded"}
     for log in told.values():
         assert (log["job_id"], log["phase"]) == (job_id, PHASES[0])
         assert log["client_id"]

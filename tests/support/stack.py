@@ -296,7 +296,7 @@ async def a_house(
                 house = House(platform, log, spans, simulator, checker)
                 yield house
                 house.assert_no_violations(of_answers=not strange_answers)
-                assert log.of("phase_broke") == []
+                assert log.of("phase_crashed") == []
                 await house.assert_nothing_secret_was_said()
 
 

@@ -33,7 +33,7 @@ async def test_fifty_tenants_of_twenty_slots_fit_into_thirty_connections(
             assert left.failed == 0
             assert await house.count("select count(*) from clients where project_ref is null") == 0
             assert house.log.of("phase_failed") == []
-            assert [each for each in house.log.of("phase_waits") if each.get("error")] == []
+            assert [each for each in house.log.of("phase_snoozed") if each.get("error")] == []
             # Those that began when the template was there were copied.
             first_file = min(file.name for file in CANONICAL.glob("*.sql"))
             names = [entry["event"] for entry in house.log.entries]
