@@ -10,6 +10,7 @@ from uuid import UUID
 import typer
 
 from pgworker.models import LIVE_STATUSES, ClientStatus
+from pgworker.status.commands import ClientRequest
 from pgworker.status.durations import duration, relative
 from pgworker.status.explain import Explanation, explain
 
@@ -40,7 +41,7 @@ from .tables import (
 
 if TYPE_CHECKING:
     from pgworker.context import Platform
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and show clients.")
 
@@ -63,9 +64,10 @@ def add(
     wishes = {key: value for key, value in (("region", region), ("plan", plan)) if value}
 
     async def do(platform: Platform) -> Row | None:
-        client_id = await platform.operations.add_client(name, wishes)
-        print(client_id, flush=True)
-        return await _wait(platform, client_id) if wait else None
+        request = ClientRequest(name, additional_settings=wishes)
+        created = await platform.commands.create_client(request)
+        print(created.client_id, flush=True)
+        return await _wait(platform, created.client_id) if wait else None
 
     row = ask(do)
     if row is not None and row["status"] != ClientStatus.READY:
@@ -77,7 +79,7 @@ async def _wait(platform: Platform, client_id: UUID) -> Row:
     """Tell each change on stderr until the client has got somewhere."""
     told = None
     while True:
-        (row,) = await platform.operations.clients(client_id=client_id)
+        row = await platform.status.get_client_status(client_id)
         news = str(row["status"])
         if row["blocked_because"] and news not in ENDED:
             news += f" ({row['blocked_because']})"
@@ -92,7 +94,7 @@ async def _wait(platform: Platform, client_id: UUID) -> Row:
 @app.command("list")
 def list_clients(json: Json = False) -> None:
     """List clients, newest first."""
-    rows = ask(lambda platform: platform.operations.clients(limit=None if json else SHOWN + 1))
+    rows = ask(lambda platform: platform.status.list_clients(limit=None if json else SHOWN + 1))
     if json:
         print_json(rows)
         return
@@ -173,10 +175,10 @@ def why(client: ClientArgument, json: Json = False) -> None:
 
 
 async def _explain(platform: Platform, client: str, events: int | None = None) -> Explanation:
-    client_id = await platform.operations.find(client)
+    client_id = await platform.status.find_client(client)
     if events is None:
-        return await explain(platform.operations, client_id)
-    return await explain(platform.operations, client_id, events=events)
+        return await explain(platform.status, client_id)
+    return await explain(platform.status, client_id, events=events)
 
 
 def _state(found: Explanation) -> list[tuple[str, object]]:

@@ -13,7 +13,7 @@ from pgworker.context import open_platform
 from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.settings import load_settings
-from pgworker.status.commands import EVERYTHING, Row
+from pgworker.status.commands import EVERYTHING
 from pgworker.status.durations import relative
 
 from .console import (
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pgworker.context import Platform
+    from pgworker.status.queries import Row
 
 # More rows than this are no reading matter.
 SHOWN = 200
@@ -89,9 +90,8 @@ def list_jobs(
 async def _jobs(
     platform: Platform, status: JobStatus | None, client: str | None, limit: int | None
 ) -> list[Row]:
-    operations = platform.operations
-    client_id = None if client is None else await operations.find(client)
-    return await operations.jobs(status=status, client_id=client_id, limit=limit)
+    client_id = None if client is None else await platform.status.find_client(client)
+    return await platform.status.list_jobs(status=status, client_id=client_id, limit=limit)
 
 
 def _watch(status: JobStatus | None, client: str | None) -> None:
@@ -171,15 +171,14 @@ def retry(
 
 
 async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None) -> dict[UUID, str]:
-    operations = platform.operations
     if clients:
-        names = {await operations.find(each): each for each in clients}
+        names = {await platform.status.find_client(each): each for each in clients}
     else:
-        rows = await operations.failed_clients(kind)
+        rows = await platform.status.list_failed_clients(kind)
         names = {row["client_id"]: row["client_name"] for row in rows}
         if not names:
             remark("nothing has failed" if kind is None else f"nothing {kind} has failed")
-    report = await operations.retry_each(list(names))
+    report = await platform.commands.retry_each(list(names))
     for client_id in report.retried:
         print(f"{plain(names[client_id])}: in line again")
     for client_id, reason in report.refused.items():
@@ -192,7 +191,7 @@ def cancel(client: ClientArgument) -> None:
     """Stop a client's unfinished or failed job. What exists at the provider stays there."""
 
     async def do(platform: Platform) -> int:
-        return await platform.operations.cancel(await platform.operations.find(client))
+        return await platform.commands.cancel(await platform.status.find_client(client))
 
     if not ask(do):
         remark(f"{client} has no job to cancel")
@@ -202,7 +201,7 @@ def cancel(client: ClientArgument) -> None:
 
 def pause(scope: Scope = EVERYTHING) -> None:
     """Start no further phases; what runs goes on."""
-    is_news = ask(lambda platform: platform.operations.pause(scope))
+    is_news = ask(lambda platform: platform.commands.pause(scope))
     print(f"{scope}: paused" if is_news else f"{scope}: was paused already")
 
 
@@ -210,8 +209,8 @@ def resume(scope: Scope = EVERYTHING) -> None:
     """Take a pause back."""
 
     async def do(platform: Platform) -> tuple[bool, list[Row]]:
-        is_news = await platform.operations.resume(scope)
-        return is_news, await platform.operations.pauses()
+        is_news = await platform.commands.resume(scope)
+        return is_news, await platform.status.list_pauses()
 
     is_news, rest = ask(do)
     print(f"{scope}: goes on" if is_news else f"{scope}: was not paused")

@@ -17,7 +17,7 @@ from .tables import add_columns, cell, counted, is_very_wide, long_cell, new_tab
 if TYPE_CHECKING:
     from pgworker.context import Platform
     from pgworker.schema.migrations import CanonicalSet
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 app = typer.Typer(no_args_is_help=True, help="The canonical schema of tenants.")
 
@@ -58,7 +58,7 @@ def _print_findings(canonical: CanonicalSet, findings: tuple[Finding, ...]) -> N
 def status(json: Json = False) -> None:
     """Compare each client's schema, as recorded, with the canonical one."""
     canonical = canonical_set(load_settings().migrations_dir)
-    rows = schema_status(ask(lambda platform: platform.operations.clients()), canonical)
+    rows = schema_status(ask(lambda platform: platform.status.list_clients()), canonical)
     if json:
         print_json(rows)
         return
@@ -106,13 +106,15 @@ def sync(
 async def _sync(
     platform: Platform, client: str | None, canonical: CanonicalSet, *, include_all: bool
 ) -> int:
-    operations = platform.operations
+    status = platform.status
     if client is not None:
-        names = {await operations.find(client): client}
+        names = {await status.find_client(client): client}
     else:
-        rows: list[Row] = await operations.clients()
+        rows: list[Row] = await status.list_clients()
         known = {row["client_id"]: str(row["client_name"]) for row in rows}
-        names = {each: known.get(each, str(each)) for each in await operations.tenants()}
+        names = {
+            each: known.get(each, str(each)) for each in await status.list_clients_with_tenant()
+        }
         if not names:
             remark("no client has a tenant yet")
     failed = 0

@@ -51,8 +51,8 @@ def show(
 
 
 async def _reveal(platform: Platform, client: str) -> dict[str, str]:
-    client_id = await platform.operations.find(client)
-    shown = await platform.operations.client(client_id)
+    client_id = await platform.status.find_client(client)
+    shown = await platform.status.get_client(client_id)
     values = await platform.secrets().reveal(client_id)
     if not values:
         raise PgworkerError(f"{client} has no secrets yet: pgworker why {client_id} tells why")

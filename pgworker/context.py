@@ -21,7 +21,8 @@ from pgworker.db.pool import STATEMENT_TIMEOUT, connected, open_pool
 from pgworker.providers.registry import Providers
 from pgworker.providers.shared_rate_limits import SharedLimits
 from pgworker.settings import Settings, parse_encryption_keys
-from pgworker.status.commands import Operations
+from pgworker.status.commands import Commands
+from pgworker.status.queries import StatusReader
 from pgworker.telemetry import get_logger
 from pgworker.tenants.secrets import TenantSecrets, Vault
 
@@ -51,9 +52,14 @@ class Platform:
     data_dir: Path | None
 
     @property
-    def operations(self) -> Operations:
-        """What people ask of the queue."""
-        return Operations(self.pool)
+    def commands(self) -> Commands:
+        """What a person changes."""
+        return Commands(self.pool)
+
+    @property
+    def status(self) -> StatusReader:
+        """What a person sees."""
+        return StatusReader(self.pool)
 
     @property
     def listen_dsn(self) -> str | None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pgworker.settings import Settings
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 LOOK_EVERY = timedelta(milliseconds=100)
 # Far beyond what it takes; a demo that hangs helps nobody.
@@ -155,9 +155,9 @@ async def _work(platform: Platform, show: Callable[[tuple[DemoClient, ...]], Non
 
 
 async def _look(platform: Platform) -> tuple[DemoClient, ...]:
-    rows = await platform.operations.clients()
+    rows = await platform.status.list_clients()
     spans: dict[object, dict[str, float]] = {}
-    for span in await platform.operations.phase_seconds([row["client_id"] for row in rows]):
+    for span in await platform.status.list_phase_seconds([row["client_id"] for row in rows]):
         spans.setdefault(span["client_id"], {})[span["phase"]] = span["seconds"]
     ordered = sorted(rows, key=lambda row: str(row["client_name"]))
     return tuple(DemoClient(row, spans.get(row["client_id"], {})) for row in ordered)

@@ -65,11 +65,11 @@ async def fail_for_good(jobs: JobsInTest, job: Job) -> None:
 
 
 async def retry(jobs: JobsInTest, job: Job) -> None:
-    await jobs.operations.retry(job.client_id)
+    await jobs.commands.retry(job.client_id)
 
 
 async def cancel(jobs: JobsInTest, job: Job) -> None:
-    await jobs.operations.cancel(job.client_id)
+    await jobs.commands.cancel(job.client_id)
 
 
 async def reset(jobs: JobsInTest, job: Job) -> None:
@@ -129,7 +129,7 @@ async def arrows_of(jobs: JobsInTest, status: JobStatus) -> set[Arrow]:
         ):
             last = (await jobs.events_of(job_id["id"]))[-1]
             assert last["to_status"] == await jobs.status_of(job_id["id"])
-        await jobs.operations.cancel(job.client_id)
+        await jobs.commands.cancel(job.client_id)
     return found
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from pgworker.context import Platform
     from pgworker.runtime.daemon import Daemon
-    from pgworker.status.commands import Operations
+    from pgworker.status.commands import Commands
+    from pgworker.status.queries import StatusReader
 
 SESSION_AGE = timedelta(hours=12)
 
@@ -40,7 +41,8 @@ class Service:
     daemon: Daemon | None
     sessions: Sessions
     attempts: SignInAttempts
-    operations: Operations
+    commands: Commands
+    status: StatusReader
     pages: Pages
     progresses: Progresses
     watching: Watching
@@ -59,7 +61,8 @@ class Service:
             daemon=daemon,
             sessions=Sessions(platform.session_keys(), tokens, SESSION_AGE),
             attempts=SignInAttempts(),
-            operations=platform.operations,
+            commands=platform.commands,
+            status=platform.status,
             pages=Pages(platform.pool),
             progresses=Progresses(platform.pool),
             watching=Watching(platform.pool, _listener(platform.listen_dsn)),

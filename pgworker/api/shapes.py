@@ -12,10 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pgworker.models import ErrorKind, JobStatus, dump_jsonb
 
 if TYPE_CHECKING:
-    from pgworker.status.commands import Row
     from pgworker.status.overview_old import Overview as Found
     from pgworker.status.pages import Page
     from pgworker.status.progress import Progress
+    from pgworker.status.queries import Row
 
 LONGEST_NAME = 200
 LONGEST_SETTINGS = 16 * 1024

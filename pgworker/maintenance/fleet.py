@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pgworker.context import Platform
     from pgworker.schema.migrations import CanonicalSet
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 # Each one is a connection, or a share of the Management API's rate limit.
 SYNCS_AT_ONCE = 4
@@ -136,7 +136,7 @@ async def sync_client(
     except JobError as error:
         error.args = (scrub(str(error), credentials.fields.values()),)
         raise
-    await platform.operations.set_schema_version(client_id, report.head)
+    await platform.commands.set_schema_version(client_id, report.head)
     return report
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pgworker.context import Platform
     from pgworker.db.pool import Connection
     from pgworker.settings import Settings
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 # The versions that pgworker's SQL is tested with.
 OLDEST_MAJOR, NEWEST_MAJOR = 14, 18
@@ -290,8 +290,8 @@ async def _check_tenants_server(platform: Platform, subject: str) -> Check:
 
 
 async def _check_queue(platform: Platform) -> AsyncGenerator[Check]:
-    operations = platform.operations
-    health = await operations.health()
+    status = platform.status
+    health = await status.get_health()
     yield _judge_workers(health["workers_alive"], health["due_now"])
     worrying = [_judge_late(late) for late in await find_late(platform.pool, platform.settings)]
     if health["paused"]:
@@ -303,7 +303,7 @@ async def _check_queue(platform: Platform) -> AsyncGenerator[Check]:
     if not worrying:
         live = health["queued"] + health["running"] + health["waiting"]
         yield Check("queue", Verdict.OK, f"unfinished jobs: {live}; none late, none failed")
-    breakers = await operations.open_breakers()
+    breakers = await status.list_open_breakers()
     for breaker in breakers:
         yield Check(
             "credentials",
@@ -314,8 +314,8 @@ async def _check_queue(platform: Platform) -> AsyncGenerator[Check]:
         )
     if not breakers:
         yield Check("credentials", Verdict.OK, "the provider refuses none")
-    yield _judge_limits(await operations.used_up_limits())
-    if await operations.clients_are_open():
+    yield _judge_limits(await status.list_exhausted_limits())
+    if await status.clients_are_open():
         yield Check(
             "table clients",
             Verdict.WARN,

@@ -67,7 +67,7 @@ class Readiness:
                 async with self._platform.pool.acquire() as connection:
                     state = await read_state(connection)
                 state.refuse_if_not_current()
-                refused = await self._platform.operations.open_breakers()
+                refused = await self._platform.status.list_open_breakers()
         except (DatabaseUnreachable, TimeoutError):
             return [Missing(Dependency.DATABASE, "the database does not answer")]
         except SchemaMismatch as error:

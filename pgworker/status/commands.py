@@ -1,71 +1,48 @@
-"""What people ask of the queue: look, retry, cancel, pause. For command line, API and console."""
+"""What a person changes: create, retry and cancel clients, pause and resume the queue."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from pgworker.db.queries import load
-from pgworker.errors import NotRetryable, UnknownClient, UnknownWorkflow
-from pgworker.models import Client, client_status
+from pgworker.errors import NotRetryable, UnknownWorkflow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from pgworker.db.pool import Pool
 
 
-class OperationQueries(NamedTuple):
-    """The statements of `sql/queries/operations.sql`."""
+class CommandQueries(NamedTuple):
+    """The statements of `sql/queries/commands.sql`."""
 
-    jobs: str
-    failed_clients: str
-    clients: str
-    client: str
-    clients_named: str
-    some_names: str
-    add_client: str
-    order_client: str
-    tenants: str
+    create_client: str
     set_schema_version: str
     retry: str
     retry_group: str
     cancel: str
+    workflows: str
     pause: str
     resume: str
-    history: str
-    checkpoint: str
-    health: str
-    workers: str
-    open_breakers: str
-    used_up_limits: str
-    clients_open_to_api_roles: str
-    phase_seconds: str
-    failed_groups: str
-    what_helps: str
-    workflows: str
-    pauses: str
 
 
-OPERATION_QUERIES = load(OperationQueries, "queries/operations.sql")
+COMMAND_QUERIES = load(CommandQueries, "queries/commands.sql")
 
-Row = dict[str, Any]
+# The scope of a pause that holds every workflow.
 EVERYTHING = "all"
-# Below it a name isn't offered for one that nobody has.
-ALIKE = 0.65
 
 
 @dataclass(frozen=True, slots=True)
 class RetryReport:
-    """What became of clients that were to be retried.
+    """The result of retrying several clients.
 
     Attributes:
-        retried: ids whose job is back in line.
-        refused: ids that were left alone, each with the reason.
+        retried: ids of the clients whose job is queued again.
+        refused: ids of the clients that were left alone, each with the reason.
     """
 
     retried: tuple[UUID, ...]
@@ -73,13 +50,15 @@ class RetryReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A client that somebody wants.
+class ClientRequest:
+    """A client to create.
 
     Attributes:
-        additional_settings: as the column of `clients`; `region`, `plan` and `provider` are wishes.
-        traceparent: W3C trace context of whoever orders it.
-        key: names the order; the same order of the same person isn't carried out twice.
+        additional_settings: as the column of `clients`; `region`, `plan` and `provider` are
+            requests to the provider.
+        traceparent: W3C trace context of the requester.
+        key: idempotency key. The same request with the same key, made for the same person, creates
+            one client.
     """
 
     name: str
@@ -89,137 +68,67 @@ class Order:
     key: str | None = None
 
     def fingerprint(self) -> bytes:
-        """Return what tells two orders apart."""
-        ordered = [self.name, self.auto_provision, self.additional_settings]
-        return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).digest()
+        """Return a hash of what must be equal when a key is used again."""
+        content = [self.name, self.auto_provision, self.additional_settings]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """The client that an order is for, and whether it was made just now."""
+class CreatedClient(NamedTuple):
+    """The client of a request; not new when an earlier request with the same key created it."""
 
     client_id: UUID
     is_new: bool
 
 
-class Operations:
-    """Reads the status views and calls the functions that are for people.
+class Commands:
+    """Calls the SQL functions that are for people.
 
-    Rows are dictionaries by column name, as the views of schema `pgworker` document them.
-    Every method may raise `DatabaseUnreachable`, or `SchemaMismatch` when there is no schema yet.
+    `by` names the person for whom a command runs: the audit trail has it beside the database's
+    role. Every method may raise `DatabaseUnreachable`, or `SchemaMismatch` when there is no schema.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def find(self, id_or_name: str) -> UUID:
-        """Return the id of the client that is meant.
+    async def create_client(
+        self, request: ClientRequest, *, by: str | None = None
+    ) -> CreatedClient:
+        """Insert a client, with its job when `auto_provision` is set.
 
         Raises:
-            UnknownClient: none or several go by that; the message names the nearest.
+            IdempotencyConflict: the key came with another request before.
         """
-        try:
-            client_id = UUID(id_or_name)
-        except ValueError:
-            return await self._find_by_name(id_or_name)
-        if not await self._fetch(OPERATION_QUERIES.client, client_id):
-            raise UnknownClient(f"there is no client {client_id} (pgworker clients list shows all)")
-        return client_id
-
-    async def _find_by_name(self, name: str) -> UUID:
-        rows = await self._fetch(OPERATION_QUERIES.clients_named, name)
-        if len(rows) == 1:
-            client_id: UUID = rows[0]["id"]
-            return client_id
-        if rows:
-            raise UnknownClient(
-                f"{len(rows)} or more clients are named {name!r}: give an id, such as "
-                f"{rows[0]['id']}"
-            )
-        names = [row["name"] for row in await self._fetch(OPERATION_QUERIES.some_names, name)]
-        near = nearest(name, names)
-        advice = f"; nearest: {', '.join(near)}" if near else ""
-        raise UnknownClient(f"no client has the id or name {name!r}{advice}")
-
-    async def client(self, client_id: UUID) -> Client:
-        """Return a client.
-
-        Raises:
-            UnknownClient: there is none of that id.
-        """
-        rows = await self._fetch(OPERATION_QUERIES.client, client_id)
-        if not rows:
-            raise UnknownClient(f"there is no client {client_id}")
-        return Client(**(rows[0] | {"status": client_status(rows[0]["status"])}))
-
-    async def clients(
-        self, *, status: str | None = None, client_id: UUID | None = None, limit: int | None = None
-    ) -> list[Row]:
-        """Return rows of `client_status`, newest client first; `limit` of None: all."""
-        return await self._fetch(OPERATION_QUERIES.clients, status, client_id, limit)
-
-    async def jobs(
-        self, *, status: str | None = None, client_id: UUID | None = None, limit: int | None = None
-    ) -> list[Row]:
-        """Return rows of `job_status`, newest job first; `limit` of None: all."""
-        return await self._fetch(OPERATION_QUERIES.jobs, status, client_id, limit)
-
-    async def failed_clients(self, kind: str | None = None) -> list[Row]:
-        """Return `client_id` and `client_name` of those with a failed job (of that kind)."""
-        return await self._fetch(OPERATION_QUERIES.failed_clients, kind)
-
-    async def add_client(self, name: str, settings: dict[str, Any]) -> UUID:
-        """Insert a client with `auto_provision`, which enqueues its job."""
-        client_id: UUID = await self._value(OPERATION_QUERIES.add_client, name, settings)
-        return client_id
-
-    async def order_client(self, order: Order, *, by: str | None = None) -> Ordered:
-        """Insert a client; one that was ordered before under the same key is given again.
-
-        Raises:
-            IdempotencyConflict: the key was used for a different request before.
-        """
-        (row,) = await self._fetch(
-            OPERATION_QUERIES.order_client,
-            order.name,
-            order.auto_provision,
-            order.additional_settings,
-            order.traceparent,
-            *((by or "", order.key, order.fingerprint()) if order.key else (None, None, None)),
+        key = (by or "", request.key, request.fingerprint()) if request.key else (None, None, None)
+        row = await self._pool.fetchrow(
+            COMMAND_QUERIES.create_client,
+            request.name,
+            request.auto_provision,
+            request.additional_settings,
+            request.traceparent,
+            *key,
             by,
         )
-        return Ordered(row["client_id"], is_new=row["is_new"])
-
-    async def tenants(self) -> list[UUID]:
-        """Return the ids of all clients that have a tenant."""
-        return [row["id"] for row in await self._fetch(OPERATION_QUERIES.tenants)]
+        assert row is not None
+        return CreatedClient._make(row)
 
     async def set_schema_version(self, client_id: UUID, version: str | None) -> None:
         """Record the newest migration that a tenant has."""
-        await self._value(OPERATION_QUERIES.set_schema_version, client_id, version)
+        await self._pool.execute(COMMAND_QUERIES.set_schema_version, client_id, version)
 
     async def retry(self, client_id: UUID, *, by: str | None = None) -> int:
-        """Put the client's failed job back in line, at its phase; return the job's id.
-
-        Args:
-            client_id: of the client.
-            by: for whom it is done, as the audit trail tells beside the database's role.
+        """Queue the client's failed or cancelled job again, at its phase; return the job's id.
 
         Raises:
             NotRetryable: it has none.
             UnknownClient: there is no such client.
         """
-        job_id: int = await self._value(OPERATION_QUERIES.retry, client_id, by)
+        job_id: int = await self._pool.fetchval(COMMAND_QUERIES.retry, client_id, by)
         return job_id
 
     async def retry_group(self, group_id: str, *, by: str | None = None) -> int:
         """Retry all jobs that failed with the same error (`failed_groups`); return how many."""
-        count: int = await self._value(OPERATION_QUERIES.retry_group, group_id, by)
+        count: int = await self._pool.fetchval(COMMAND_QUERIES.retry_group, group_id, by)
         return count
-
-    async def failed_groups(self, *, limit: int | None = None) -> list[Row]:
-        """Return failed jobs by what is the same error, the most numerous group first."""
-        return await self._fetch(OPERATION_QUERIES.failed_groups, limit)
 
     async def retry_each(self, client_ids: Sequence[UUID]) -> RetryReport:
         """Retry several clients; one without a failed job is left alone and reported."""
@@ -235,97 +144,30 @@ class Operations:
         return RetryReport(tuple(retried), refused)
 
     async def cancel(self, client_id: UUID, *, by: str | None = None) -> int:
-        """Cancel the client's unfinished jobs; return how many. What exists outside stays.
+        """Cancel the client's unfinished or failed jobs; return how many.
+
+        What exists at the provider stays there.
 
         Raises:
             UnknownClient: there is no such client.
         """
-        count: int = await self._value(OPERATION_QUERIES.cancel, client_id, by)
+        count: int = await self._pool.fetchval(COMMAND_QUERIES.cancel, client_id, by)
         return count
 
     async def pause(self, scope: str, *, by: str | None = None) -> bool:
-        """Stop claiming jobs of a workflow, or `all`; return whether that is news.
+        """Stop claiming jobs of a workflow, or of all; return whether that changed anything.
 
         Raises:
             UnknownWorkflow: there is no such workflow.
         """
-        known = [row["workflow"] for row in await self._fetch(OPERATION_QUERIES.workflows)]
+        rows = await self._pool.fetch(COMMAND_QUERIES.workflows)
+        known = [row["workflow"] for row in rows]
         if scope not in {EVERYTHING, *known}:
             raise UnknownWorkflow(
                 f"there is no workflow {scope!r}: choose {EVERYTHING} or {', '.join(known)}"
             )
-        return bool(await self._value(OPERATION_QUERIES.pause, scope, by))
+        return bool(await self._pool.fetchval(COMMAND_QUERIES.pause, scope, by))
 
     async def resume(self, scope: str, *, by: str | None = None) -> bool:
-        """Take a pause back; return whether there was one."""
-        return bool(await self._value(OPERATION_QUERIES.resume, scope, by))
-
-    async def pauses(self) -> list[Row]:
-        """Return what is paused, since when and by whom."""
-        return await self._fetch(OPERATION_QUERIES.pauses)
-
-    async def what_helps(self, client_id: UUID) -> str | None:
-        """Return what would help the client's failed job; None when none has failed."""
-        advice: str | None = await self._value(OPERATION_QUERIES.what_helps, client_id)
-        return advice
-
-    async def phase_seconds(self, client_ids: Sequence[UUID]) -> list[Row]:
-        """Return `client_id`, `phase` and `seconds`, for phases begun, of the newest jobs.
-
-        A phase that isn't over counts until now.
-        """
-        return await self._fetch(OPERATION_QUERIES.phase_seconds, list(client_ids))
-
-    async def history(self, client_id: UUID, *, limit: int = 20) -> list[Row]:
-        """Return the client's newest events, oldest first."""
-        return await self._fetch(OPERATION_QUERIES.history, client_id, limit)
-
-    async def last_answer(self, client_id: UUID) -> str | None:
-        """Return the provider's last answer about the client's tenant, without secrets."""
-        checkpoint = await self._value(OPERATION_QUERIES.checkpoint, client_id)
-        return (checkpoint or {}).get("last_answer")
-
-    async def health(self) -> Row:
-        """Return the row of `queue_health`."""
-        (row,) = await self._fetch(OPERATION_QUERIES.health)
-        return row
-
-    async def workers(self) -> list[Row]:
-        """Return `worker_status`."""
-        return await self._fetch(OPERATION_QUERIES.workers)
-
-    async def open_breakers(self) -> list[Row]:
-        """Return the credentials that the provider refuses, and that somebody still tries."""
-        return await self._fetch(OPERATION_QUERIES.open_breakers)
-
-    async def used_up_limits(self) -> list[Row]:
-        """Return the buckets of the provider's rate limit that are empty now."""
-        return await self._fetch(OPERATION_QUERIES.used_up_limits)
-
-    async def clients_are_open(self) -> bool:
-        """Return whether the roles of a Supabase Data API may read `clients`."""
-        return bool(await self._value(OPERATION_QUERIES.clients_open_to_api_roles))
-
-    async def _fetch(self, query: str, *arguments: object) -> list[Row]:
-        return [dict(row) for row in await self._pool.fetch(query, *arguments)]
-
-    async def _value(self, query: str, *arguments: object) -> Any:
-        return await self._pool.fetchval(query, *arguments)
-
-
-def nearest(name: str, names: list[str]) -> list[str]:
-    """Return up to three names that `name`, or a word of them, may be a slip of the pen for."""
-    likeness = {each: _likeness(name.casefold(), each.casefold()) for each in names}
-    near = [each for each, alike in likeness.items() if alike >= ALIKE]
-    return sorted(near, key=lambda each: -likeness[each])[:3]
-
-
-def _likeness(typed: str, name: str) -> float:
-    """Return how alike two texts are, from 0 to 1; a word of the name stands for almost all."""
-    matcher = difflib.SequenceMatcher(b=typed)
-    best = 0.0
-    for weight, candidate in ((1.0, name), *((0.9, word) for word in name.split())):
-        matcher.set_seq1(candidate)
-        if matcher.quick_ratio() * weight > best:
-            best = max(best, matcher.ratio() * weight)
-    return best
+        """End a pause; return whether there was one."""
+        return bool(await self._pool.fetchval(COMMAND_QUERIES.resume, scope, by))

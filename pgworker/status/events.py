@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pgworker.db.listen import Listening
     from pgworker.db.pool import Pool
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 MAX_STREAMS = 500
 # Of events that nobody took. Who is that slow begins again, behind the last one it has.

@@ -10,7 +10,7 @@ from pgworker.models import LIVE_STATUSES, ClientStatus, JobStatus
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from pgworker.status.commands import Operations, Row
+    from pgworker.status.queries import Row, StatusReader
 
 EVENTS_SHOWN = 8
 
@@ -37,18 +37,18 @@ class Explanation:
 
 
 async def explain(
-    operations: Operations, client_id: UUID, *, events: int = EVENTS_SHOWN
+    status: StatusReader, client_id: UUID, *, events: int = EVENTS_SHOWN
 ) -> Explanation:
     """Gather everything that is known of a client's way."""
-    (client,) = await operations.clients(client_id=client_id)
-    spans = await operations.phase_seconds([client_id])
-    help_of_failure = await operations.what_helps(client_id)
+    client = await status.get_client_status(client_id)
+    spans = await status.list_phase_seconds([client_id])
+    help_of_failure = await status.get_advice(client_id)
     return Explanation(
         client=client,
         phases={span["phase"]: span["seconds"] for span in spans},
-        last_answer=await operations.last_answer(client_id),
-        breakers=await operations.open_breakers(),
-        events=await operations.history(client_id, limit=events),
+        last_answer=await status.get_last_answer(client_id),
+        breakers=await status.list_open_breakers(),
+        events=await status.list_events(client_id, limit=events),
         advice=advise(client, help_of_failure),
     )
 

@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pgworker.status.commands import EVERYTHING, Operations
+from pgworker.status.commands import EVERYTHING
 from pgworker.status.durations import duration
 from pgworker.status.overdue import DUE_TOO_LONG, LATE, LateKind, find_late
-from pgworker.status.queries import Lookups
+from pgworker.status.queries import StatusReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgworker.db.pool import Pool
     from pgworker.settings import Settings
-    from pgworker.status.commands import Row
     from pgworker.status.overdue import Late
     from pgworker.status.progress import Progresses
+    from pgworker.status.queries import Row
 
 GROUPS_SHOWN = 20
 STUCK_SHOWN = 15
@@ -76,7 +76,7 @@ class Survey:
         statuses: number of clients by their status.
         groups: rows of `failed_groups`, the largest first.
         stuck: rows of `client_status` whose job is queued or waiting, the longest due first.
-        pauses, breakers, limits, workers: rows, as `Operations` gives them.
+        pauses, breakers, limits, workers: rows, as `StatusReader` gives them.
     """
 
     health: Row
@@ -130,23 +130,23 @@ async def survey(pool: Pool, settings: Settings, progresses: Progresses) -> Surv
     Raises:
         DatabaseUnreachable: the database can't be asked.
     """
-    operations, lookups = Operations(pool), Lookups(pool)
-    health = await operations.health()
+    status = StatusReader(pool)
+    health = await status.get_health()
     late = await find_late(pool, settings)
-    pauses = await operations.pauses()
-    breakers = await operations.open_breakers()
-    limits = await operations.used_up_limits()
+    pauses = await status.list_pauses()
+    breakers = await status.list_open_breakers()
+    limits = await status.list_exhausted_limits()
     return Survey(
         health=health,
         notices=notices(health, late, pauses, breakers, limits),
-        statuses=await lookups.statuses(),
-        groups=await operations.failed_groups(limit=GROUPS_SHOWN),
-        stuck=await lookups.stuck(limit=STUCK_SHOWN),
+        statuses=await status.count_clients(),
+        groups=await status.list_failed_groups(limit=GROUPS_SHOWN),
+        stuck=await status.list_stuck(limit=STUCK_SHOWN),
         latency=latencies(await progresses.latency()),
         pauses=pauses,
         breakers=breakers,
         limits=limits,
-        workers=await operations.workers(),
+        workers=await status.list_workers(),
     )
 
 

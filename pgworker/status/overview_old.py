@@ -9,9 +9,9 @@ from pgworker.models import ClientStatus
 from pgworker.status.pages import Filter
 
 if TYPE_CHECKING:
-    from pgworker.status.commands import Operations, Row
     from pgworker.status.pages import Pages
     from pgworker.status.progress import Progresses
+    from pgworker.status.queries import Row, StatusReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,18 @@ class Overview:
 
 
 async def overview_of(
-    operations: Operations, pages: Pages, progresses: Progresses, *, limit: int
+    status: StatusReader, pages: Pages, progresses: Progresses, *, limit: int
 ) -> Overview:
     """Gather it; `limit` is for the failed, the queued and the groups, each."""
     failed = await pages.clients(Filter(status=ClientStatus.FAILED), limit=limit)
     queued = await pages.clients(Filter(status=ClientStatus.QUEUED), limit=limit)
     return Overview(
-        health=await operations.health(),
-        pauses=await operations.pauses(),
-        breakers=await operations.open_breakers(),
-        workers=await operations.workers(),
+        health=await status.get_health(),
+        pauses=await status.list_pauses(),
+        breakers=await status.list_open_breakers(),
+        workers=await status.list_workers(),
         latency=await progresses.latency(),
-        failed_groups=await operations.failed_groups(limit=limit),
+        failed_groups=await status.list_failed_groups(limit=limit),
         failed=failed.rows,
         queued=queued.rows,
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgworker.db.pool import Pool
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 T = TypeVar("T")
 

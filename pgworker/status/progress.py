@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgworker.db.pool import Pool
-    from pgworker.status.commands import Row
     from pgworker.status.events import Watching
+    from pgworker.status.queries import Row
 
 # The statistics read a day's events: as seldom as they are of use, and a small part of the time.
 LATENCY_EVERY = timedelta(seconds=60)

@@ -1,71 +1,242 @@
-"""What the console shows beside its lists: who is stuck, who failed by one error, what was done."""
+"""What people see: clients, jobs, failures, workers and the queue, as the status views have it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import difflib
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 from pgworker.db.queries import load
+from pgworker.errors import UnknownClient
+from pgworker.models import Client, client_status
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from collections.abc import Iterable, Sequence
 
     from pgworker.db.pool import Pool
-    from pgworker.status.commands import Row
 
 
-class LookupQueries(NamedTuple):
-    """The statements of `sql/queries/lookups.sql`."""
+class StatusQueries(NamedTuple):
+    """The statements of `sql/queries/status.sql`."""
 
-    statuses: str
+    client: str
+    clients: str
+    clients_named: str
+    likely_names: str
+    clients_by_status: str
     stuck: str
-    phases: str
-    failed_group: str
+    clients_with_tenant: str
+    jobs: str
+    failed_clients: str
+    failed_groups: str
     clients_of_group: str
+    advice: str
     remedy: str
+    history: str
     steps: str
+    checkpoint: str
+    phases: str
+    phase_seconds: str
+    health: str
+    workers: str
+    pauses: str
+    open_breakers: str
+    exhausted_limits: str
+    clients_open_to_api_roles: str
 
 
-LOOKUP_QUERIES = load(LookupQueries, "queries/lookups.sql")
+STATUS_QUERIES = load(StatusQueries, "queries/status.sql")
+
+Row = dict[str, Any]
+# `difflib`'s ratio, from 0 to 1. Below it a name is too different to be offered for another.
+SIMILARITY = 0.65
+NAMES_OFFERED = 3
 
 
-class Lookups:
-    """Reads what is shown. Every method may raise `DatabaseUnreachable`."""
+class StatusReader:
+    """Reads the status views and tables of schema `pgworker`; changes nothing.
+
+    Every method may raise `DatabaseUnreachable`, or `SchemaMismatch` when there is no schema yet.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def statuses(self) -> dict[str, int]:
-        """Return how many clients show each status."""
-        rows = await self._fetch(LOOKUP_QUERIES.statuses)
+    # -- clients --------------------------------------------------------------------------
+
+    async def find_client(self, id_or_name: str) -> UUID:
+        """Return the id of the client of that id or unique name.
+
+        Raises:
+            UnknownClient: none or several match; the message offers similar names.
+        """
+        try:
+            client_id = UUID(id_or_name)
+        except ValueError:
+            return await self._find_by_name(id_or_name)
+        if not await self._fetch(STATUS_QUERIES.client, client_id):
+            raise UnknownClient(f"there is no client {client_id} (pgworker clients list shows all)")
+        return client_id
+
+    async def _find_by_name(self, name: str) -> UUID:
+        rows = await self._fetch(STATUS_QUERIES.clients_named, name)
+        if len(rows) == 1:
+            client_id: UUID = rows[0]["id"]
+            return client_id
+        if rows:
+            raise UnknownClient(
+                f"{len(rows)} or more clients are named {name!r}: give an id, such as "
+                f"{rows[0]['id']}"
+            )
+        rows = await self._fetch(STATUS_QUERIES.likely_names, name)
+        similar = find_similar(name, [row["name"] for row in rows])
+        offer = f"; similar: {', '.join(similar)}" if similar else ""
+        raise UnknownClient(f"no client has the id or name {name!r}{offer}")
+
+    async def get_client(self, client_id: UUID) -> Client:
+        """Return a client.
+
+        Raises:
+            UnknownClient: there is none of that id.
+        """
+        rows = await self._fetch(STATUS_QUERIES.client, client_id)
+        if not rows:
+            raise UnknownClient(f"there is no client {client_id}")
+        return Client(**(rows[0] | {"status": client_status(rows[0]["status"])}))
+
+    async def get_client_status(self, client_id: UUID) -> Row:
+        """Return the client's row of `client_status`.
+
+        Raises:
+            UnknownClient: there is none of that id.
+        """
+        rows = await self._fetch(STATUS_QUERIES.clients, client_id, None)
+        if not rows:
+            raise UnknownClient(f"there is no client {client_id}")
+        return rows[0]
+
+    async def list_clients(self, *, limit: int | None = None) -> list[Row]:
+        """Return rows of `client_status`, newest client first; `limit` of None: all."""
+        return await self._fetch(STATUS_QUERIES.clients, None, limit)
+
+    async def count_clients(self) -> dict[str, int]:
+        """Return the number of clients in each `provisioning_status`."""
+        rows = await self._fetch(STATUS_QUERIES.clients_by_status)
         return {row["status"]: row["clients"] for row in rows}
 
-    async def stuck(self, *, limit: int) -> list[Row]:
+    async def list_stuck(self, *, limit: int) -> list[Row]:
         """Return rows of `client_status` whose job is queued or waiting, the longest due first."""
-        return await self._fetch(LOOKUP_QUERIES.stuck, limit)
+        return await self._fetch(STATUS_QUERIES.stuck, limit)
 
-    async def phases(self, workflow: str | None = None) -> list[str]:
-        """Return the phases of a workflow in their order; None: of all workflows."""
-        rows = await self._fetch(LOOKUP_QUERIES.phases, workflow)
-        return list(dict.fromkeys(row["phase"] for row in rows))
+    async def list_clients_with_tenant(self) -> list[UUID]:
+        """Return the ids of all clients that have a tenant."""
+        return [row["id"] for row in await self._fetch(STATUS_QUERIES.clients_with_tenant)]
 
-    async def failed_group(self, group_id: str) -> Row | None:
-        """Return a row of `failed_groups`; None when nobody is failed by that error any more."""
-        rows = await self._fetch(LOOKUP_QUERIES.failed_group, group_id)
+    async def list_steps(self, client_id: UUID, *, limit: int = 50) -> list[Row]:
+        """Return what was done for the client at the provider (rows of `steps`), newest first."""
+        return await self._fetch(STATUS_QUERIES.steps, client_id, limit)
+
+    async def list_events(self, client_id: UUID, *, limit: int = 20) -> list[Row]:
+        """Return the client's newest events, oldest first."""
+        return await self._fetch(STATUS_QUERIES.history, client_id, limit)
+
+    async def get_last_answer(self, client_id: UUID) -> str | None:
+        """Return the provider's last answer about the client's tenant, without secrets."""
+        checkpoint = await self._pool.fetchval(STATUS_QUERIES.checkpoint, client_id)
+        return (checkpoint or {}).get("last_answer")
+
+    # -- jobs and failures ----------------------------------------------------------------
+
+    async def list_jobs(
+        self, *, status: str | None = None, client_id: UUID | None = None, limit: int | None = None
+    ) -> list[Row]:
+        """Return rows of `job_status`, newest job first; `limit` of None: all."""
+        return await self._fetch(STATUS_QUERIES.jobs, status, client_id, limit)
+
+    async def list_failed_clients(self, kind: str | None = None) -> list[Row]:
+        """Return `client_id` and `client_name` of those with a failed job (of that kind)."""
+        return await self._fetch(STATUS_QUERIES.failed_clients, kind)
+
+    async def list_failed_groups(self, *, limit: int | None = None) -> list[Row]:
+        """Return failed jobs by what is the same error, the most numerous group first."""
+        return await self._fetch(STATUS_QUERIES.failed_groups, None, limit)
+
+    async def get_failed_group(self, group_id: str) -> Row | None:
+        """Return a row of `failed_groups`; None when no job is failed with that error any more."""
+        rows = await self._fetch(STATUS_QUERIES.failed_groups, group_id, 1)
         return rows[0] if rows else None
 
-    async def clients_of_group(self, group_id: str, *, limit: int | None = None) -> list[Row]:
+    async def list_clients_of_group(self, group_id: str, *, limit: int | None = None) -> list[Row]:
         """Return `client_id`, `client_name` and `failed_at` of a group, newest failure first."""
-        return await self._fetch(LOOKUP_QUERIES.clients_of_group, group_id, limit)
+        return await self._fetch(STATUS_QUERIES.clients_of_group, group_id, limit)
 
-    async def remedy(self, error_kind: str | None) -> str:
-        """Return what would help a job that failed by that kind of error, in words only."""
-        (row,) = await self._fetch(LOOKUP_QUERIES.remedy, error_kind)
-        advice: str = row["what_helps"]
+    async def get_advice(self, client_id: UUID) -> str | None:
+        """Return what to do about the client's failed job, with the command to type.
+
+        None when none has failed.
+        """
+        advice: str | None = await self._pool.fetchval(STATUS_QUERIES.advice, client_id)
         return advice
 
-    async def steps(self, client_id: UUID, *, limit: int = 50) -> list[Row]:
-        """Return what was done outside for the client (rows of `steps`), newest first."""
-        return await self._fetch(LOOKUP_QUERIES.steps, client_id, limit)
+    async def get_remedy(self, error_kind: str | None) -> str:
+        """Return what to do about a kind of error, without a command to type."""
+        remedy: str = await self._pool.fetchval(STATUS_QUERIES.remedy, error_kind)
+        return remedy
+
+    async def list_phases(self, workflow: str | None = None) -> list[str]:
+        """Return the phases of a workflow in their order; None: of all workflows."""
+        rows = await self._fetch(STATUS_QUERIES.phases, workflow)
+        return list(dict.fromkeys(row["phase"] for row in rows))
+
+    async def list_phase_seconds(self, client_ids: Sequence[UUID]) -> list[Row]:
+        """Return `client_id`, `phase` and `seconds` of the phases that the newest jobs have begun.
+
+        A phase that hasn't ended counts until now.
+        """
+        return await self._fetch(STATUS_QUERIES.phase_seconds, list(client_ids))
+
+    # -- the queue ------------------------------------------------------------------------
+
+    async def get_health(self) -> Row:
+        """Return the row of `queue_health`."""
+        (row,) = await self._fetch(STATUS_QUERIES.health)
+        return row
+
+    async def list_workers(self) -> list[Row]:
+        """Return `worker_status`."""
+        return await self._fetch(STATUS_QUERIES.workers)
+
+    async def list_pauses(self) -> list[Row]:
+        """Return what is paused, since when and by whom."""
+        return await self._fetch(STATUS_QUERIES.pauses)
+
+    async def list_open_breakers(self) -> list[Row]:
+        """Return the credentials that the provider refuses and that are still in use."""
+        return await self._fetch(STATUS_QUERIES.open_breakers)
+
+    async def list_exhausted_limits(self) -> list[Row]:
+        """Return the buckets of the provider's rate limit that are empty now."""
+        return await self._fetch(STATUS_QUERIES.exhausted_limits)
+
+    async def clients_are_open(self) -> bool:
+        """Return whether the roles of a Supabase Data API may read `clients`."""
+        return bool(await self._pool.fetchval(STATUS_QUERIES.clients_open_to_api_roles))
 
     async def _fetch(self, query: str, *arguments: object) -> list[Row]:
         return [dict(row) for row in await self._pool.fetch(query, *arguments)]
+
+
+def find_similar(typed: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names for which `typed` may be a typing error, the most similar first.
+
+    A name is also found by one of its words: `Akme` finds `Acme Bakery`.
+    """
+    names_by_part: dict[str, list[str]] = {}
+    for name in names:
+        for part in {name.casefold(), *name.casefold().split()}:
+            names_by_part.setdefault(part, []).append(name)
+    parts = difflib.get_close_matches(
+        typed.casefold(), names_by_part, n=NAMES_OFFERED, cutoff=SIMILARITY
+    )
+    similar = dict.fromkeys(name for part in parts for name in names_by_part[part])
+    return list(similar)[:NAMES_OFFERED]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 
 class Tone(StrEnum):

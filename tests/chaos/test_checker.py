@@ -21,6 +21,7 @@ from pgworker.context import open_platform
 from pgworker.runtime.daemon import Daemon
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
+from pgworker.status.commands import ClientRequest
 from pgworker.tenants.secrets import Vault
 from tests.support.stack import environment_of
 
@@ -115,7 +116,7 @@ async def _provision(server: Server, settings: dict[str, Any], platform: str) ->
     )
     async with open_platform(chosen) as opened, asyncio.timeout(60):
         for name in ("Acme", "Initech"):
-            await opened.operations.add_client(name, {})
+            await opened.commands.create_client(ClientRequest(name))
         left = await Daemon(opened, until_empty=True).run()
         assert (left.live, left.failed) == (0, 0)
         rows = await opened.pool.fetch("select id from clients order by name")

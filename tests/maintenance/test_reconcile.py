@@ -249,7 +249,7 @@ async def test_a_client_that_was_cancelled_meanwhile_is_not_started_again(supaba
     async with supabase() as house:
         client_id = await a_client_whose_create_was_lost(house)
         (finding,) = await look(house)
-        await house.platform.operations.cancel(client_id)
+        await house.platform.commands.cancel(client_id)
 
         mended = await Reconciler(house.platform).fix(finding)
 
@@ -268,7 +268,7 @@ async def test_a_create_that_made_nothing_is_settled_once_its_time_is_over(supab
         client_id = await house.add()
         async with house.working(until_empty=False):
             await house.parked(1)
-        await house.platform.operations.cancel(client_id)
+        await house.platform.commands.cancel(client_id)
         assert await look(house) == [], "it may still show up"
         await house.let_time_pass(seconds=121)
 
@@ -290,7 +290,7 @@ async def test_a_create_that_is_sent_after_the_look_is_not_settled(supabase: Ope
         client_id = await house.add()
         async with house.working(until_empty=False):
             await house.parked(1)
-        await house.platform.operations.cancel(client_id)
+        await house.platform.commands.cancel(client_id)
         await house.let_time_pass(seconds=121)
         (finding,) = await look(house)
         await house.platform.pool.execute("update pgworker.steps set intended_at = now()")
@@ -389,7 +389,7 @@ async def test_what_was_given_up_is_deleted_when_it_is_named_and_the_trail_tells
 ) -> None:
     async with supabase() as house:
         client_id = await a_client_whose_create_was_lost(house)
-        await house.platform.operations.cancel(client_id)
+        await house.platform.commands.cancel(client_id)
         (finding,) = await look(house)
 
         deleted = await Reconciler(house.platform).delete(finding)
@@ -518,7 +518,7 @@ async def test_half_of_a_tenant_that_was_given_up_is_deleted_when_it_is_named(
 ) -> None:
     async with postgres() as house:
         client_id, name = await a_half_made_tenant(house, steps=2)
-        await house.platform.operations.cancel(client_id)
+        await house.platform.commands.cancel(client_id)
         (finding,) = await look(house)
 
         await Reconciler(house.platform).delete(finding)
@@ -611,4 +611,4 @@ async def test_a_role_without_rights_on_the_catalogue_of_others_still_sees_every
             await house.platform.pool.execute(f"drop role {login}")
         (row,) = (row for row in rows if row["name"] == name)
         assert (row["owner"], row["is_closed"], row["is_invalid"]) == (name, False, False)
-        await house.platform.operations.cancel(client_id)
+        await house.platform.commands.cancel(client_id)

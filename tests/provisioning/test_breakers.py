@@ -152,7 +152,7 @@ async def test_of_two_that_are_refused_in_the_same_moment_one_opens_the_breaker(
 
     assert [entry["event"] for entry in logged] == ["breaker_opened"]
     assert await log_of(jobs) == ["breaker_opened"]
-    (breaker,) = await jobs.operations.open_breakers()
+    (breaker,) = await jobs.status.list_open_breakers()
     assert breaker["reason"] == "401: so it is"
 
 
@@ -173,7 +173,7 @@ async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_anew
             await Breakers(ahead).close(CREDENTIAL)
 
     assert await log_of(jobs) == ["breaker_opened", "breaker_closed", "breaker_opened"]
-    assert len(await jobs.operations.open_breakers()) == 1
+    assert len(await jobs.status.list_open_breakers()) == 1
 
 
 # -- proof ------------------------------------------------------------------------------------
@@ -398,10 +398,10 @@ async def blocked(jobs: JobsInTest) -> None:
 
 async def test_a_breaker_that_nobody_asks_for_any_more_is_not_shown(jobs: JobsInTest) -> None:
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
-    assert len(await jobs.operations.open_breakers()) == 1
-    assert (await jobs.operations.health())["breakers_open"] == 1
+    assert len(await jobs.status.list_open_breakers()) == 1
+    assert (await jobs.status.get_health())["breakers_open"] == 1
 
     # The token was replaced, and the workers restarted: nothing tries the old one.
     await jobs.pool.execute("update pgworker.breakers set probe_at = now() - interval '11 min'")
-    assert await jobs.operations.open_breakers() == []
-    assert (await jobs.operations.health())["breakers_open"] == 0
+    assert await jobs.status.list_open_breakers() == []
+    assert (await jobs.status.get_health())["breakers_open"] == 0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgworker.models import ErrorKind, Failure, JobStatus
-from pgworker.status.queries import Lookups
 from tests.support.jobs import BACKOFF, BACKOFF_CAP
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ async def test_the_same_error_is_one_group_however_many_clients_have_it(jobs: Jo
         await failed(jobs, f"client {number}", f"column {number} is missing")
     await failed(jobs, "another", "row level security is off")
 
-    large, small = await jobs.operations.failed_groups()
+    large, small = await jobs.status.list_failed_groups()
 
     assert (large["jobs"], small["jobs"]) == (3, 1)
     assert large["signature"] == "column … is missing"
@@ -92,37 +91,37 @@ async def test_the_same_words_of_another_kind_or_in_another_phase_are_another_gr
     await failed(jobs, "b", "it failed", kind=ErrorKind.QUOTA)
     await jobs.set(await failed(jobs, "c", "it failed"), job_type="schema_sync")
 
-    assert len(await jobs.operations.failed_groups()) == 3
+    assert len(await jobs.status.list_failed_groups()) == 3
 
 
 async def test_a_job_that_failed_without_a_message_is_in_a_group_too(jobs: JobsInTest) -> None:
     await jobs.set(await failed(jobs, "a", "x"), last_error=None, error_kind=None)
 
-    (group,) = await jobs.operations.failed_groups()
+    (group,) = await jobs.status.list_failed_groups()
 
     assert (group["jobs"], group["signature"]) == (1, None)
-    assert await jobs.operations.retry_group(group["group_id"]) == 1
+    assert await jobs.commands.retry_group(group["group_id"]) == 1
 
 
 async def test_one_call_retries_a_group_and_nothing_else(jobs: JobsInTest) -> None:
     group = [await failed(jobs, f"client {n}", f"column {n} is missing") for n in range(3)]
     other = await failed(jobs, "another", "row level security is off")
-    group_id = (await jobs.operations.failed_groups())[0]["group_id"]
+    group_id = (await jobs.status.list_failed_groups())[0]["group_id"]
 
-    assert await jobs.operations.retry_group(group_id) == 3
+    assert await jobs.commands.retry_group(group_id) == 3
 
     assert {await jobs.status_of(job) for job in group} == {JobStatus.QUEUED}
     assert await jobs.status_of(other) == JobStatus.FAILED
-    assert await jobs.operations.retry_group(group_id) == 0
+    assert await jobs.commands.retry_group(group_id) == 0
 
 
 async def test_clients_of_a_group_are_found_by_its_id(jobs: JobsInTest) -> None:
     await failed(jobs, "a", "column 1 is missing")
     await failed(jobs, "b", "row level security is off")
-    groups = await jobs.operations.failed_groups()
+    groups = await jobs.status.list_failed_groups()
 
     found = [
-        [row["client_name"] for row in await Lookups(jobs.pool).clients_of_group(group["group_id"])]
+        [row["client_name"] for row in await jobs.status.list_clients_of_group(group["group_id"])]
         for group in groups
     ]
 

@@ -158,7 +158,7 @@ async def test_a_client_has_one_live_job_at_most(jobs: JobsInTest) -> None:
             await jobs.pool.execute(
                 "insert into client_provisioning_jobs (client_id) values ($1)", client_id
             )
-        await jobs.operations.cancel(client_id)
+        await jobs.commands.cancel(client_id)
 
 
 async def test_a_new_job_supersedes_the_failed_one(jobs: JobsInTest) -> None:
@@ -290,7 +290,7 @@ async def test_retry_resumes_a_failed_job_at_its_phase(jobs: JobsInTest) -> None
     await jobs.advance(job, "schema_sync")
     await jobs.fail(job, retry=False)
 
-    assert await jobs.operations.retry(job.client_id) == job.id
+    assert await jobs.commands.retry(job.client_id) == job.id
 
     row = await jobs.row(job.id)
     assert (row["status"], row["job_type"], row["attempts"]) == ("queued", "schema_sync", 0)
@@ -300,7 +300,7 @@ async def test_retry_of_a_cancelled_client_makes_a_new_job(jobs: JobsInTest) -> 
     job_id = await jobs.to_status(JobStatus.CANCELLED)
     client_id = (await jobs.row(job_id))["client_id"]
 
-    assert await jobs.operations.retry(client_id) > job_id
+    assert await jobs.commands.retry(client_id) > job_id
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ async def test_retry_refuses_a_client_without_a_failed_job(
     job_id = await jobs.to_status(status)
 
     with pytest.raises(NotRetryable, match=status):
-        await jobs.operations.retry((await jobs.row(job_id))["client_id"])
+        await jobs.commands.retry((await jobs.row(job_id))["client_id"])
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ async def test_cancel_ends_what_is_not_over(jobs: JobsInTest, status: JobStatus)
     job_id = await jobs.to_status(status)
     before = await jobs.row(job_id)
 
-    assert await jobs.operations.cancel(before["client_id"]) == 1
+    assert await jobs.commands.cancel(before["client_id"]) == 1
 
     after = await jobs.row(job_id)
     assert after["status"] == "cancelled"
@@ -333,7 +333,7 @@ async def test_cancel_ends_what_is_not_over(jobs: JobsInTest, status: JobStatus)
 async def test_cancel_leaves_what_is_over_alone(jobs: JobsInTest) -> None:
     job_id = await jobs.to_status(JobStatus.SUCCEEDED)
 
-    assert await jobs.operations.cancel((await jobs.row(job_id))["client_id"]) == 0
+    assert await jobs.commands.cancel((await jobs.row(job_id))["client_id"]) == 0
     assert (await jobs.client_of(job_id))["provisioning_status"] == "ready"
 
 
@@ -341,12 +341,12 @@ async def test_cancel_leaves_what_is_over_alone(jobs: JobsInTest) -> None:
 async def test_nothing_is_claimed_while_paused(jobs: JobsInTest, database: str, scope: str) -> None:
     await jobs.add()
 
-    assert await jobs.operations.pause(scope)
-    assert not await jobs.operations.pause(scope)
+    assert await jobs.commands.pause(scope)
+    assert not await jobs.commands.pause(scope)
     assert await jobs.claim() == []
     async with heard(database) as payloads:
-        assert await jobs.operations.resume(scope)
-    assert not await jobs.operations.resume(scope)
+        assert await jobs.commands.resume(scope)
+    assert not await jobs.commands.resume(scope)
 
     assert payloads == ["resumed"]
     assert len(await jobs.claim()) == 1
@@ -394,7 +394,7 @@ async def test_an_unknown_client_is_named(jobs: JobsInTest) -> None:
     nobody = uuid4()
 
     with pytest.raises(UnknownClient, match=str(nobody)):
-        await jobs.operations.retry(nobody)
+        await jobs.commands.retry(nobody)
 
 
 # -- security ---------------------------------------------------------------------------------
@@ -498,7 +498,7 @@ async def test_client_status_tells_the_whole_story(jobs: JobsInTest) -> None:
     job = await jobs.claimed(worker="host:1")
     await jobs.fail(job)
 
-    (row,) = await jobs.operations.clients()
+    (row,) = await jobs.status.list_clients()
 
     assert row["status"] == "creating_project"
     assert row["phase"] == "create_project"
@@ -525,9 +525,9 @@ async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -
     assert await blocked(client_id) == ("no_worker", "no worker is alive: start pgworker run")
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
     assert await blocked(client_id) == ("no_free_worker", "waiting for a free worker")
-    await jobs.operations.pause("all")
+    await jobs.commands.pause("all")
     assert await blocked(client_id) == ("paused", "paused by a person: pgworker resume")
-    await jobs.operations.resume("all")
+    await jobs.commands.resume("all")
     job = await jobs.claim_one(worker="w")
     assert await blocked(client_id) == (None, None)
     await jobs.let_lease_expire(job_id)
@@ -543,13 +543,13 @@ async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -
         "failed",
         "it failed and needs a person: fix the cause, then retry",
     )
-    await jobs.operations.cancel(client_id)
+    await jobs.commands.cancel(client_id)
     assert await blocked(client_id) == (None, None)
 
 
 async def test_client_status_names_a_pause_before_a_missing_worker(jobs: JobsInTest) -> None:
     await jobs.add()
-    await jobs.operations.pause("provision")
+    await jobs.commands.pause("provision")
 
     assert await jobs.pool.fetchval("select blocked_code from pgworker.client_status") == "paused"
 
@@ -593,10 +593,10 @@ async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
         await jobs.to_status(status)
     queued = await jobs.add()
     await jobs.set(queued, run_at=await jobs.pool.fetchval("select now() - interval '90 s'"))
-    await jobs.operations.pause("provision")
+    await jobs.commands.pause("provision")
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
 
-    health = await jobs.operations.health()
+    health = await jobs.status.get_health()
 
     assert health == health | {
         "queued": 2,
@@ -638,7 +638,7 @@ async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
     await jobs.pool.execute("update pgworker.workers set last_seen_at = $1", now - hour)
 
-    health = await jobs.operations.health()
+    health = await jobs.status.get_health()
 
     hours = {name: health[name] // 3600 for name in ages if name != "oldest_due_age"}
     assert hours == {
@@ -671,7 +671,7 @@ async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
     )
     await jobs.claimed(worker="alive")
 
-    rows = {row["id"]: row for row in await jobs.operations.workers()}
+    rows = {row["id"]: row for row in await jobs.status.list_workers()}
 
     assert (rows["alive"]["alive"], rows["alive"]["jobs"]) == (True, 1)
     assert not rows["silent"]["alive"]
@@ -680,7 +680,7 @@ async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
 async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
     ids = {await jobs.to_status(status) for status in ("succeeded", "failed", "queued")}
 
-    rows = await jobs.operations.jobs()
+    rows = await jobs.status.list_jobs()
 
     assert {row["id"] for row in rows} == ids
     assert {row["phase_number"] for row in rows} == {1}
@@ -697,9 +697,9 @@ async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: Job
     job = await jobs.claim_one(worker="host:2")
     await jobs.advance(job)
     await jobs.fail(job, retry=False)
-    await jobs.operations.retry(job.client_id)
+    await jobs.commands.retry(job.client_id)
     await jobs.release(await jobs.claim_one(worker="host:3"))
-    await jobs.operations.cancel(job.client_id)
+    await jobs.commands.cancel(job.client_id)
 
     events = await jobs.events_of(job.id)
 
@@ -780,7 +780,7 @@ async def test_what_the_worker_really_got_is_merged_into_the_settings(jobs: Jobs
         job.claim_token,
     )
 
-    client = await jobs.operations.client(client_id)
+    client = await jobs.status.get_client(client_id)
 
     assert client.settings == {"region": "x", "theme": "dark", "provisioning": {"a": 1, "b": 2}}
 
@@ -792,7 +792,7 @@ async def test_the_wait_for_a_start_time_shows_in_the_views(jobs: JobsInTest) ->
     )
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
 
-    (row,) = await jobs.operations.clients()
+    (row,) = await jobs.status.list_clients()
 
     assert row["blocked_because"] == "its start time"
     assert row["status"] == "queued"

@@ -155,7 +155,7 @@ class QueueMachine(RuleBasedStateMachine):
         failed = [i for i, job in own.items() if job.status == "failed"]
         last = own[max(own)].status if own else None
         try:
-            job_id = self.run(self.jobs.operations.retry(self.clients[client]))
+            job_id = self.run(self.jobs.commands.retry(self.clients[client]))
         except NotRetryable:
             assert not failed
             assert last != "cancelled"
@@ -169,7 +169,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(client=st.integers(0, 1))
     def cancel(self, client: int) -> None:
-        count = self.run(self.jobs.operations.cancel(self.clients[client]))
+        count = self.run(self.jobs.commands.cancel(self.clients[client]))
         ended = [
             job
             for job in self.model.values()

@@ -286,7 +286,7 @@ async def test_a_write_with_a_stale_token_changes_nothing(
         case "reset":
             await jobs.reset(stale.id)
         case "cancelled":
-            await jobs.operations.cancel(stale.client_id)
+            await jobs.commands.cancel(stale.client_id)
         case "completed":
             await jobs.complete(stale)
     job, client = await jobs.row(stale.id), await jobs.client_of(stale.id)
@@ -419,7 +419,7 @@ async def test_two_who_retry_at_once_queue_it_once(jobs: JobsInTest) -> None:
     client_id = (await jobs.row(job_id))["client_id"]
 
     outcomes = await asyncio.gather(
-        jobs.operations.retry(client_id), jobs.operations.retry(client_id), return_exceptions=True
+        jobs.commands.retry(client_id), jobs.commands.retry(client_id), return_exceptions=True
     )
 
     assert job_id in outcomes

@@ -233,7 +233,7 @@ async def test_a_worker_that_looks_a_moment_too_early_looks_again_at_once(
 
 async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: JobsInTest) -> None:
     await jobs.add_many(3)
-    await jobs.operations.pause("all")
+    await jobs.commands.pause("all")
     claims = 0
 
     class CountingJobs(Jobs):
@@ -248,7 +248,7 @@ async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: Job
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while claims < 4:
                 await jobs.pool.fetchval("select 1")
-        await jobs.operations.resume("all")
+        await jobs.commands.resume("all")
         await phase.next_job()
 
     # Two in a row, then one a second: a machine may be slow, but it doesn't spin.
@@ -335,7 +335,7 @@ async def test_a_lost_lease_cancels_the_phase_and_nothing_is_written(jobs: JobsI
     phase = PhaseInTest()
     async with working(jobs.pool, phase, lease=SHORT_LEASE):
         await phase.next_job()
-        await jobs.operations.cancel((await jobs.row(job_id))["client_id"])
+        await jobs.commands.cancel((await jobs.row(job_id))["client_id"])
         before = await jobs.row(job_id)
         await within(phase.cancelled.wait())
 

@@ -9,7 +9,7 @@ import pytest
 from pgworker.status.explain import actions, advise, sentence
 
 if TYPE_CHECKING:
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
     from tests.support.jobs import JobsInTest
 
 
@@ -92,12 +92,12 @@ def test_what_costs_money_or_cannot_be_taken_back_asks_first(
 async def test_what_is_offered_is_what_the_queue_takes(jobs: JobsInTest, status: str) -> None:
     job_id = await jobs.to_status(status)
     client_id = (await jobs.row(job_id))["client_id"]
-    (row,) = await jobs.operations.clients(client_id=client_id)
+    row = await jobs.status.get_client_status(client_id)
     for action in actions(row):
         if action.name == "retry":
-            await jobs.operations.retry(client_id)
+            await jobs.commands.retry(client_id)
         else:
-            assert await jobs.operations.cancel(client_id) == 1
+            assert await jobs.commands.cancel(client_id) == 1
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ async def test_advice_knows_the_codes_of_the_view(jobs: JobsInTest) -> None:
     client_id = (await jobs.row(job_id))["client_id"]
 
     async def advice() -> str:
-        (row,) = await jobs.operations.clients(client_id=client_id)
+        row = await jobs.status.get_client_status(client_id)
         return advise(row, None)[0]
 
     assert await advice() == "start a worker: pgworker run"
-    await jobs.operations.pause("all")
+    await jobs.commands.pause("all")
     assert await advice() == "end the pause: pgworker resume"

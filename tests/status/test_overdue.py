@@ -86,7 +86,7 @@ async def test_each_phase_has_its_own_time(jobs: JobsInTest) -> None:
 async def test_a_job_that_a_person_put_in_line_again_begins_anew(jobs: JobsInTest) -> None:
     job_id = await jobs.to_status(JobStatus.FAILED)
     await let_events_age(jobs, TOO_LONG)
-    await jobs.operations.retry((await jobs.client_of(job_id))["id"])
+    await jobs.commands.retry((await jobs.client_of(job_id))["id"])
     await jobs.claim_one()
     assert await late(jobs) == ()
 
@@ -117,7 +117,7 @@ async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
         await still.pool.execute(since, timedelta(seconds=61))
         await the_only(still, LateKind.DUE, timedelta(seconds=61))
 
-    await jobs.operations.pause("provision")
+    await jobs.commands.pause("provision")
     assert await late(jobs) == ()
 
 
@@ -176,7 +176,7 @@ async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
         client_id,
     )
     assert await late(jobs) == (), "its job looks for it"
-    await jobs.operations.cancel(client_id)
+    await jobs.commands.cancel(client_id)
     async with standing_still(jobs) as still:
         await still.pool.execute("update pgworker.steps set intended_at = now() - interval '120 s'")
         assert await late(still) == (), "it may still show up"

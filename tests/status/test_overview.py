@@ -10,15 +10,14 @@ import pytest
 from pgworker.status.overdue import Late, LateKind
 from pgworker.status.overview import Urgency, latencies, notices, survey, verdict
 from pgworker.status.progress import Progresses
-from pgworker.status.queries import Lookups
 from tests.support.console_story import tell_a_day
 from tests.support.stack import a_house
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pgworker.status.commands import Row
     from pgworker.status.overview import Notice
+    from pgworker.status.queries import Row
     from tests.support.jobs import JobsInTest
 
 AGE = timedelta(minutes=3)
@@ -143,11 +142,11 @@ async def test_the_longest_due_client_is_the_first_one_that_is_stuck(jobs: JobsI
     second = await jobs.add("second")
     await jobs.set(first, run_at=ago(timedelta(minutes=1)))
     await jobs.set(second, run_at=ago(timedelta(minutes=2)))
-    assert [row["client_name"] for row in await Lookups(jobs.pool).stuck(limit=5)] == [
+    assert [row["client_name"] for row in await jobs.status.list_stuck(limit=5)] == [
         "second",
         "first",
     ]
-    assert len(await Lookups(jobs.pool).stuck(limit=1)) == 1
+    assert len(await jobs.status.list_stuck(limit=1)) == 1
 
 
 async def test_a_day_is_surveyed(

@@ -10,7 +10,7 @@ import pytest
 from pgworker.status.timeline import Tone, tell
 
 if TYPE_CHECKING:
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
     from tests.support.jobs import JobsInTest
 
 BEGIN = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
@@ -113,7 +113,7 @@ async def test_it_is_told_from_what_the_queue_has_written(jobs: JobsInTest) -> N
     again = await jobs.claim_one()
     await jobs.fail(again, retry=True)
 
-    told = tell(await jobs.operations.history(job.client_id, limit=100))
+    told = tell(await jobs.status.list_events(job.client_id, limit=100))
 
     assert [entry.title for entry in told] == [
         "Put in line",

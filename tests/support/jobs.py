@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pgworker.db.pool import open_pool
 from pgworker.models import Advance, Complete, Done, ErrorKind, Failure, Job, JobStatus, Snooze
 from pgworker.queue.jobs import Jobs
-from pgworker.status.commands import Operations
+from pgworker.status.commands import Commands
+from pgworker.status.queries import StatusReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +32,8 @@ class JobsInTest:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.operations = Operations(pool)
+        self.commands = Commands(pool)
+        self.status = StatusReader(pool)
 
     def of(self, worker: str) -> Jobs:
         """Return the queue as this worker sees it."""
@@ -127,7 +129,7 @@ class JobsInTest:
             case JobStatus.SUCCEEDED:
                 await self.complete(job)
             case JobStatus.CANCELLED:
-                await self.operations.cancel(job.client_id)
+                await self.commands.cancel(job.client_id)
         return job_id
 
     # -- time -----------------------------------------------------------------------------

@@ -150,7 +150,7 @@ class House:
         return value
 
     async def retry(self, client_id: UUID) -> None:
-        await self.platform.operations.retry(client_id)
+        await self.platform.commands.retry(client_id)
 
     async def let_time_pass(self, *, seconds: float) -> None:
         """Move what is timed into the past, as if the seconds had gone by, and wake the worker."""

@@ -16,7 +16,6 @@ from pgworker.api.service import TheService
 from pgworker.errors import NotRetryable
 from pgworker.status.commands import EVERYTHING
 from pgworker.status.explain import actions
-from pgworker.status.queries import Lookups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +44,7 @@ async def retry(
     request: Request, service: TheService, principal: MayOperate, client_id: UUID
 ) -> Response:
     """Put a client's failed job back in line."""
-    await service.operations.retry(client_id, by=principal.name)
+    await service.commands.retry(client_id, by=principal.name)
     return go_back(request, "console_client", "retried", client_id=client_id)
 
 
@@ -64,7 +63,7 @@ async def cancel(
     """Stop the work on a client."""
     done = (
         "cancelled"
-        if await service.operations.cancel(client_id, by=principal.name)
+        if await service.commands.cancel(client_id, by=principal.name)
         else "not-cancelled"
     )
     return go_back(request, "console_client", done, client_id=client_id)
@@ -73,8 +72,7 @@ async def cancel(
 async def _ask_about(
     request: Request, service: Service, principal: Principal, client_id: UUID, name: str
 ) -> Response:
-    await service.operations.find(str(client_id))
-    (row,) = await service.operations.clients(client_id=client_id)
+    row = await service.status.get_client_status(client_id)
     action = next((each for each in actions(row) if each.name == name), None)
     if action is None:
         raise NotRetryable(f"{row['client_name']} is {row['status']}: there is nothing to {name}")
@@ -100,11 +98,10 @@ async def ask_retry_group(
     request: Request, service: TheService, principal: MayOperate, key: str
 ) -> Response:
     """Ask whether all clients that failed by one error shall be retried."""
-    lookups = Lookups(service.platform.pool)
-    group = await lookups.failed_group(key)
+    group = await service.status.get_failed_group(key)
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
-    rows = await lookups.clients_of_group(key, limit=NAMES_SHOWN)
+    rows = await service.status.list_clients_of_group(key, limit=NAMES_SHOWN)
     number = "1 client" if group["jobs"] == 1 else f"{group['jobs']:,} clients"
     consequence = (
         f"Each goes on at {group['phase']} with everything that was done; nothing is made twice."
@@ -131,7 +128,7 @@ async def retry_group(
     request: Request, service: TheService, principal: MayOperate, key: str
 ) -> Response:
     """Put all of them back in line."""
-    number = await service.operations.retry_group(key, by=principal.name)
+    number = await service.commands.retry_group(key, by=principal.name)
     done = "group-retried" if number else "group-gone"
     return go_back(request, "overview", done, number=number)
 
@@ -142,14 +139,14 @@ async def retry_group(
 @router.post("/admin/provisioning/everything/pause", name="console_pause")
 async def pause(request: Request, service: TheService, principal: MayAdminister) -> Response:
     """Let no further phase start. It can be taken back at once, so that nothing asks before."""
-    await service.operations.pause(EVERYTHING, by=principal.name)
+    await service.commands.pause(EVERYTHING, by=principal.name)
     return go_back(request, "overview", "paused")
 
 
 @router.post("/admin/provisioning/everything/resume", name="console_resume")
 async def resume(request: Request, service: TheService, principal: MayAdminister) -> Response:
     """Take the pause back."""
-    await service.operations.resume(EVERYTHING, by=principal.name)
+    await service.commands.resume(EVERYTHING, by=principal.name)
     return go_back(request, "overview", "resumed")
 
 

@@ -14,14 +14,13 @@ from pgworker.api.console.telling import said_of
 from pgworker.api.service import TheService
 from pgworker.models import JobStatus
 from pgworker.status.explain import actions, explain, sentence
-from pgworker.status.queries import Lookups
 from pgworker.status.timeline import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgworker.status.commands import Row
     from pgworker.status.explain import Explanation
+    from pgworker.status.queries import Row
 
 EVENTS_SHOWN = 500
 
@@ -48,11 +47,10 @@ async def client(
     request: Request, service: TheService, principal: MayRead, client_id: UUID
 ) -> Response:
     """Show a client."""
-    operations, lookups = service.operations, Lookups(service.platform.pool)
-    # `find` refuses an id that nobody has.
-    found = await explain(operations, await operations.find(str(client_id)), events=EVENTS_SHOWN)
+    status = service.status
+    found = await explain(status, client_id, events=EVENTS_SHOWN)
     row = found.client
-    phases = await lookups.phases(row["workflow"]) if row["workflow"] else []
+    phases = await status.list_phases(row["workflow"]) if row["workflow"] else []
     has_failed = row["job_status"] == JobStatus.FAILED
     return page(
         request,
@@ -61,12 +59,12 @@ async def client(
         client=row,
         sentence=sentence(row),
         actions=actions(row),
-        help=await lookups.remedy(row["error_kind"]) if has_failed else None,
+        help=await status.get_remedy(row["error_kind"]) if has_failed else None,
         steps=list(_phases(found, phases)),
         entries=tuple(reversed(tell(found.events))),
         is_cut=len(found.events) == EVENTS_SHOWN,
         facts=list(_facts(found)),
-        ledger=await lookups.steps(client_id),
+        ledger=await status.list_steps(client_id),
         said=said_of(request),
     )
 

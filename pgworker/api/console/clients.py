@@ -15,7 +15,6 @@ from pgworker.api.problems import Refused
 from pgworker.api.service import TheService
 from pgworker.models import ClientStatus, ErrorKind
 from pgworker.status.pages import Filter
-from pgworker.status.queries import Lookups
 
 PAGE_SIZE = 50
 FAILURES_SHOWN = 500
@@ -70,7 +69,7 @@ async def clients(
         is_filtered=bool(asked.chosen),
         statuses=list(ClientStatus),
         kinds=list(ErrorKind),
-        phases=await Lookups(service.platform.pool).phases(),
+        phases=await service.status.list_phases(),
         rows=found.rows,
         here=_address(request, asked.chosen | {"after": asked.after}),
         first_page=_address(request, asked.chosen) if asked.after else None,
@@ -83,8 +82,7 @@ async def clients(
 @router.get("/admin/provisioning/errors/{key}", name="console_failures")
 async def failures(request: Request, service: TheService, principal: MayRead, key: str) -> Response:
     """List the clients that failed by one error."""
-    lookups = Lookups(service.platform.pool)
-    group = await lookups.failed_group(key)
+    group = await service.status.get_failed_group(key)
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
     return page(
@@ -92,7 +90,7 @@ async def failures(request: Request, service: TheService, principal: MayRead, ke
         "failures.html",
         principal=principal,
         group=group,
-        rows=await lookups.clients_of_group(key, limit=FAILURES_SHOWN),
+        rows=await service.status.list_clients_of_group(key, limit=FAILURES_SHOWN),
     )
 
 

@@ -34,9 +34,7 @@ async def overview(
     if wants_html(request):
         response = await console.overview(request, service, principal)
     else:
-        found = await overview_of(
-            service.operations, service.pages, service.progresses, limit=limit
-        )
+        found = await overview_of(service.status, service.pages, service.progresses, limit=limit)
         response = answer(request, Overview.of(found))
     response.headers["Vary"] = "Accept"
     return response
@@ -60,7 +58,7 @@ async def retry_group(
     group_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="of `failed_groups`")],
 ) -> GroupRetried:
     """Retry all clients that failed with the same error."""
-    count = await service.operations.retry_group(group_id, by=principal.name)
+    count = await service.commands.retry_group(group_id, by=principal.name)
     if not count:
         raise Refused(HTTPStatus.CONFLICT, f"no failed job is left of the group {group_id}")
     return GroupRetried(retried=count)
@@ -69,12 +67,12 @@ async def retry_group(
 @router.post("/pause", responses=answers(400, 404, 413, 422))
 async def pause(scope: Scope, service: TheService, principal: MayAdminister) -> PauseState:
     """Start no further phases of a workflow, or of any; what runs goes on."""
-    is_news = await service.operations.pause(scope.scope, by=principal.name)
+    is_news = await service.commands.pause(scope.scope, by=principal.name)
     return PauseState(scope=scope.scope, is_paused=True, is_news=is_news)
 
 
 @router.post("/resume", responses=answers(400, 413, 422))
 async def resume(scope: Scope, service: TheService, principal: MayAdminister) -> PauseState:
     """Take a pause back."""
-    is_news = await service.operations.resume(scope.scope, by=principal.name)
+    is_news = await service.commands.resume(scope.scope, by=principal.name)
     return PauseState(scope=scope.scope, is_paused=False, is_news=is_news)

@@ -28,7 +28,7 @@ from pgworker.api.shapes import (
 )
 from pgworker.api.streams import STREAM, client_messages, stream
 from pgworker.models import ClientStatus, ErrorKind, JobStatus
-from pgworker.status.commands import Order
+from pgworker.status.commands import ClientRequest
 from pgworker.status.pages import Filter
 
 router = APIRouter(route_class=ProblemRoute, tags=["clients"])
@@ -94,8 +94,8 @@ async def order_client(
     ] = None,
 ) -> ClientOrdered:
     """Add a client and have it provisioned."""
-    ordered = await service.operations.order_client(
-        Order(
+    created = await service.commands.create_client(
+        ClientRequest(
             name=order.name,
             auto_provision=order.auto_provision,
             additional_settings=order.additional_settings,
@@ -104,12 +104,12 @@ async def order_client(
         ),
         by=principal.name,
     )
-    url = request.url_for("show_client", client_id=str(ordered.client_id)).path
+    url = request.url_for("show_client", client_id=str(created.client_id)).path
     response.headers["Location"] = url
-    if not ordered.is_new:
+    if not created.is_new:
         response.headers["Idempotency-Replayed"] = "true"
     return ClientOrdered(
-        id=ordered.client_id,
+        id=created.client_id,
         name=order.name,
         auto_provision=order.auto_provision,
         url=url,
@@ -235,13 +235,13 @@ async def follow_client(
 @router.post("/clients/{client_id}/provisioning/retry", responses=answers(404, 409, 422))
 async def retry_client(service: TheService, client_id: UUID, principal: MayOperate) -> Retried:
     """Put the client's failed or cancelled job back in line, at the phase where it ended."""
-    return Retried(job_id=await service.operations.retry(client_id, by=principal.name))
+    return Retried(job_id=await service.commands.retry(client_id, by=principal.name))
 
 
 @router.post("/clients/{client_id}/provisioning/cancel", responses=answers(404, 409, 422))
 async def cancel_client(service: TheService, client_id: UUID, principal: MayOperate) -> Cancelled:
     """Stop the client's unfinished or failed job; what exists at the provider stays."""
-    count = await service.operations.cancel(client_id, by=principal.name)
+    count = await service.commands.cancel(client_id, by=principal.name)
     if not count:
         raise Refused(HTTPStatus.CONFLICT, f"client {client_id} has no unfinished or failed job")
     return Cancelled(cancelled=count)

@@ -16,7 +16,7 @@ from pgworker.api.service import TheService
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgworker.status.commands import Row
+    from pgworker.status.queries import Row
 
 router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 
@@ -43,7 +43,7 @@ class QueueHealth(Collector):
 async def metrics(service: TheService) -> Response:
     """Tell how the queue is (`pgworker_queue_…`), and what this process has done."""
     registry = CollectorRegistry()
-    registry.register(QueueHealth(await service.operations.health()))
+    registry.register(QueueHealth(await service.status.get_health()))
     return Response(
         generate_latest(registry) + generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST
     )
