@@ -1,8 +1,8 @@
 """`make chaos MINUTES=n SEED=s`: one campaign, from its plan to its report.
 
-First every step boundary is killed, frozen at and robbed of its answer in turn; then come rounds
-of random faults for so many minutes; then fail-overs, and recovery at production's settings. The
-exit code is 1 when anything did not hold.
+First comes the sweep: at every step boundary in turn a worker is killed, is frozen, loses an answer
+or loses its job. Then come rounds of random faults for so many minutes, and then fail-overs and
+recovery at production's settings. The exit code is 1 when an invariant doesn't hold.
 """
 
 from __future__ import annotations
@@ -18,51 +18,51 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from chaos.artifacts import keep
-from chaos.campaign import expected, run_round
+from chaos.artifacts import write_artifacts
+from chaos.campaign import expect, run_round
 from chaos.checker import check
-from chaos.failpoints import Act
+from chaos.failpoints import Action
 from chaos.plan import plan_round
 from chaos.recovery import measure_fail_over, measure_rescues
 from chaos.report import Report, spread
-from chaos.scenarios import SCENES
-from chaos.sweep import sweep
-from chaos.testbed import Stage, a_stage
+from chaos.scenarios import SCENARIOS
+from chaos.sweep import run_sweep
+from chaos.testbed import Testbed, run_testbed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 REPORTS = Path("build/chaos")
-MOST_ROUNDS = 10_000
+MAX_ROUNDS = 10_000
 FAIL_OVERS = 3
-ALL_ACTS = ",".join(get_args(Act))
+ALL_ACTIONS = ",".join(get_args(Action))
 
 
 def main() -> int:
     """Run a campaign; return the exit code."""
-    options = options_of()
-    # As Ctrl-C, which a shell lets jobs in the background ignore: no server may outlive us.
+    options = parse_options()
+    # A shell lets background jobs ignore Ctrl-C. Both signals must stop our servers.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    # Whoever reads it through a pipe wants to see how far it is.
+    # So that a reader of a pipe sees the progress.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a TextIOWrapper
-    # Clients die in the middle of their requests: what the simulator's server says of it is noise.
+    # Workers are killed during their requests: what the simulator's server logs then is noise.
     logging.getLogger("uvicorn.error").disabled = True
     seed = options.seed if options.seed is not None else random.randrange(100_000)
-    command = what_repeats(options, seed)
+    command = build_command(options, seed)
     report = Report(command, seed)
     print(f"chaos: seed {seed} ({command} repeats its plan)")
     with tempfile.TemporaryDirectory(prefix="pgworker-chaos-") as folder:
         try:
-            asyncio.run(_campaign(options, report, Path(folder)))
+            asyncio.run(_run_campaign(options, report, Path(folder)))
         except KeyboardInterrupt:
-            print(f"chaos: interrupted; what it found so far is in {REPORTS}")
+            print(f"chaos: interrupted; the report so far is in {REPORTS}")
             return 1
-    report.is_over = True
+    report.is_complete = True
     paths = report.write(REPORTS)
-    for act, boundary in sorted(report.missed):
-        print(f"chaos: never happened: {act} {boundary}")
-    verdict = "everything held" if report.is_clean else "something did not hold"
+    for action, boundary in sorted(report.missed):
+        print(f"chaos: never happened: {action} {boundary}")
+    verdict = "passed" if report.is_clean else "failed"
     print(
         f"chaos: {verdict}: {report.faults.total()} faults, {len(report.violations)} violations, "
         f"{report.seconds:.0f} s; {' '.join(map(str, paths))}"
@@ -70,11 +70,11 @@ def main() -> int:
     return 0 if report.is_clean else 1
 
 
-def what_repeats(options: argparse.Namespace, seed: int) -> str:
+def build_command(options: argparse.Namespace, seed: int) -> str:
     """Return the command that repeats this campaign's plan."""
     arguments = [
         *([] if options.round is None else [f"--round={options.round}"]),
-        *([] if options.acts == ALL_ACTS else [f"--acts={options.acts}"]),
+        *([] if options.acts == ALL_ACTIONS else [f"--acts={options.acts}"]),
         *(["--no-recovery"] if options.no_recovery else []),
         *(["--every-passage"] if options.every_passage else []),
     ]
@@ -82,94 +82,103 @@ def what_repeats(options: argparse.Namespace, seed: int) -> str:
     return f'{command} CHAOS_ARGS="{" ".join(arguments)}"' if arguments else command
 
 
-def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="of random faults")
-    parser.add_argument("--seed", type=int, help="of the plan; random unless given")
-    parser.add_argument("--round", type=int, help="this round of the seed and nothing else")
+    parser.add_argument("--minutes", type=float, default=10, help="duration of the random faults")
+    parser.add_argument("--seed", type=int, help="seed of the plan (default: a random one)")
+    parser.add_argument("--round", type=int, help="run only this round of the seed")
     parser.add_argument(
         "--acts",
-        default=ALL_ACTS,
-        help="what happens at each boundary in turn; empty: no sweep",
+        default=ALL_ACTIONS,
+        help="what to do at each boundary in turn; empty: no sweep",
     )
-    parser.add_argument("--no-recovery", action="store_true", help="measure no fail-over")
+    parser.add_argument("--no-recovery", action="store_true", help="don't measure recovery")
     parser.add_argument(
-        "--every-passage", action="store_true", help="sweep each passage of a boundary, not one"
+        "--every-passage",
+        action="store_true",
+        help="sweep each passage of a boundary, not only the first",
     )
     return parser.parse_args(arguments)
 
 
-async def _campaign(options: argparse.Namespace, report: Report, folder: Path) -> None:
-    async with a_stage(folder) as stage:
+async def _run_campaign(options: argparse.Namespace, report: Report, folder: Path) -> None:
+    async with run_testbed(folder) as testbed:
         if options.round is not None:
-            await _round(report, stage, options.round)
+            await _run_round(report, testbed, options.round)
             return
-        acts = [act for act in get_args(Act) if act in options.acts.split(",")]
-        if acts:
-            await _sweep(report, stage, acts, every_passage=options.every_passage)
+        chosen = options.acts.split(",")
+        actions = [action for action in get_args(Action) if action in chosen]
+        if actions:
+            await _run_sweeps(report, testbed, actions, every_passage=options.every_passage)
         ends_at = time.monotonic() + options.minutes * 60
-        for number in range(MOST_ROUNDS):
+        for number in range(MAX_ROUNDS):
             if time.monotonic() >= ends_at:
                 break
-            await _round(report, stage, number)
+            await _run_round(report, testbed, number)
         if not options.no_recovery:
-            await _recovery(report, stage, folder)
+            await _measure_recovery(report, testbed, folder)
 
 
-async def _recovery(report: Report, stage: Stage, folder: Path) -> None:
+async def _measure_recovery(report: Report, testbed: Testbed, folder: Path) -> None:
     rng = random.Random(f"{report.seed}/recovery")
-    rescues = await measure_rescues(stage.platform, folder / "rescues", rng)
+    rescues = await measure_rescues(testbed.platform, folder / "rescues", rng)
     report.faults["worker killed at a random moment"] += len(rescues)
-    report.measure("killed worker: until its job is claimed by another (lease 30 s)", rescues)
+    report.add_measurements(
+        "killed worker: until its job is claimed by another (lease 30 s)", rescues
+    )
     for number in range(FAIL_OVERS):
         (folder / f"fail-over-{number}").mkdir()
-        report.take_fail_over(
-            await measure_fail_over(stage.tenants, folder / f"fail-over-{number}")
+        report.add_fail_over(
+            await measure_fail_over(testbed.tenants, folder / f"fail-over-{number}")
         )
-    for what, seconds in report.measured.items():
-        print(f"chaos: {what}: {spread(seconds) if seconds else 'none'}")
+    for name, seconds in report.measured.items():
+        print(f"chaos: {name}: {spread(seconds) if seconds else 'none'}")
 
 
-async def _sweep(report: Report, stage: Stage, acts: list[Act], *, every_passage: bool) -> None:
+async def _run_sweeps(
+    report: Report, testbed: Testbed, actions: list[Action], *, every_passage: bool
+) -> None:
     done: set[tuple[str, str]] = set()
-    for scene in SCENES:
+    for scenario in SCENARIOS:
         began = time.monotonic()
-        swept, evidence = await sweep(
-            scene, stage, acts=acts, every_passage=every_passage, done=done
+        sweep, snapshot = await run_sweep(
+            scenario, testbed, actions=actions, every_passage=every_passage, done=done
         )
-        found = report.take_sweep(swept, check(evidence, expected()))
-        if found:
-            keep(_exhibits(report, scene.name.replace(" ", "-")), evidence, stage, found)
-        _tell(
+        failures = report.add_sweep(sweep, check(snapshot, expect()))
+        if failures:
+            folder = _choose_folder(report, scenario.name.replace(" ", "-"))
+            write_artifacts(folder, snapshot, testbed, failures)
+        _publish(
             report,
-            f"{scene.name}: {len(swept.boundaries)} boundaries, {swept.fired.total()} faults, "
-            f"{len(found)} violations and problems, {time.monotonic() - began:.0f} s",
-            found,
+            f"{scenario.name}: {len(sweep.boundaries)} boundaries, {sweep.fired.total()} faults, "
+            f"{len(failures)} violations and problems, {time.monotonic() - began:.0f} s",
+            failures,
         )
 
 
-async def _round(report: Report, stage: Stage, number: int) -> None:
+async def _run_round(report: Report, testbed: Testbed, number: int) -> None:
     began = time.monotonic()
-    exhibits = _exhibits(report, f"round-{number}")
-    outcome = await run_round(plan_round(report.seed, number), stage, exhibits=exhibits)
-    found = report.take_round(outcome)
-    _tell(
+    folder = _choose_folder(report, f"round-{number}")
+    outcome = await run_round(plan_round(report.seed, number), testbed, artifacts=folder)
+    failures = report.add_round(outcome)
+    _publish(
         report,
         f"round {number} ({outcome.round.kind}): {outcome.faults.total()} faults, "
         f"{len(outcome.violations)} violations, {len(outcome.problems)} problems, "
         f"{time.monotonic() - began:.0f} s; {report.faults.total()} faults so far",
-        found,
+        failures,
     )
 
 
-def _exhibits(report: Report, name: str) -> Path:
+def _choose_folder(report: Report, name: str) -> Path:
+    """Return the folder for the artifacts of this part of the campaign."""
     return REPORTS / f"chaos-{report.seed}-{name}"
 
 
-def _tell(report: Report, summary: str, found: list[str]) -> None:
-    """Say what is known at once, and write it down: the run may be interrupted."""
-    for line in (summary, *found):
+def _publish(report: Report, summary: str, failures: list[str]) -> None:
+    """Print the results so far and write the report, as the campaign may be interrupted."""
+    for line in (summary, *failures):
         print(f"chaos: {line}")
     report.write(REPORTS)
 

@@ -1,7 +1,8 @@
-"""The names of a worker's step boundaries, made from what it does and kept nowhere as a list.
+"""Names a worker's step boundaries after what it does; no list of them is kept anywhere.
 
-A statement of ours is named by its block in `sql/queries/`, so that a new one becomes a boundary by
-itself; a tenant's by what it is for, a request by method and path.
+A statement of ours is named after its block in `sql/queries/`, so that a new statement becomes a
+boundary without an edit here. A tenant's statement is named after its purpose, a request after its
+method and path.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PLACEHOLDER = re.compile(r"\\\{\w+\\\}")
-# A row of a tenant's migration history, as `tenants.migration_scripts` writes it.
+# A row of a tenant's migration history, as `pgworker.schema.scripts` writes it.
 HISTORY_ROW = re.compile(r"schema_migrations \(version, name, statements\) values \(\$\w+\$(\d+)\$")
 COMMENT = re.compile(r"--.*$", re.MULTILINE)
 WORD = re.compile(r"[a-z_]+")
@@ -28,62 +29,63 @@ SQL_PATH = "/database/query"
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """What statements are called.
+class BoundaryNames:
+    """The names of our statements.
 
     Attributes:
-        whole: by their text.
-        shapes: of those with a placeholder.
+        by_text: of statements without placeholders.
+        by_pattern: of statements with placeholders.
     """
 
-    whole: dict[str, str]
-    shapes: Sequence[tuple[re.Pattern[str], str]]
+    by_text: dict[str, str]
+    by_pattern: Sequence[tuple[re.Pattern[str], str]]
 
     @classmethod
-    def of_our_files(cls) -> Names:
-        whole: dict[str, str] = {}
-        shapes: list[tuple[re.Pattern[str], str]] = []
+    def load(cls) -> BoundaryNames:
+        """Read the names from the files in `sql/queries/`."""
+        by_text: dict[str, str] = {}
+        by_pattern: list[tuple[re.Pattern[str], str]] = []
         for file in sorted((sql_directory() / "queries").glob("*.sql")):
             for block, text in parse(file.read_text(encoding="utf-8")).items():
-                shape = PLACEHOLDER.sub("[^;]+?", re.escape(text))
+                pattern = PLACEHOLDER.sub("[^;]+?", re.escape(text))
                 name = f"{file.stem}.{block}"
-                if shape == re.escape(text):
-                    whole[text] = name
+                if pattern == re.escape(text):
+                    by_text[text] = name
                 else:
-                    shapes.append((re.compile(shape), name))
-        return cls(whole, shapes)
+                    by_pattern.append((re.compile(pattern), name))
+        return cls(by_text, by_pattern)
 
-    def of_statement(self, sql: str) -> str:
+    def name_statement(self, sql: str) -> str:
         """Return the name of a statement on the platform, or of a script on a tenant."""
         text = sql.strip()
-        if (name := CONTROL.get(text) or self.whole.get(text)) is not None:
+        if (name := CONTROL.get(text) or self.by_text.get(text)) is not None:
             return name
-        for shape, name in self.shapes:
-            if shape.fullmatch(text):
+        for pattern, name in self.by_pattern:
+            if pattern.fullmatch(text):
                 return name
         if (row := HISTORY_ROW.search(text)) is not None:
-            return f"{_what_for(text)} {row[1]}"
+            return f"{_classify_script(text)} {row[1]}"
         # The longest block that is part of the script, if any.
-        parts = [(len(part), name) for part, name in self.whole.items() if part in text]
+        parts = [(len(part), name) for part, name in self.by_text.items() if part in text]
         if parts:
             return max(parts)[1]
         return " ".join(WORD.findall(COMMENT.sub("", text).lower())[:3])
 
-    def of_request(self, method: str, path: str, body: bytes) -> str:
-        """Return the name of a request; one that carries SQL is named by the SQL as well."""
+    def name_request(self, method: str, path: str, body: bytes) -> str:
+        """Return the name of a request; one that carries SQL is named after the SQL as well."""
         name = f"{method} {REF.sub('{ref}', path)}"
         if path.endswith(SQL_PATH):
-            return f"{name}: {self.of_statement(json.loads(body)['query'])}"
+            return f"{name}: {self.name_statement(json.loads(body)['query'])}"
         return name
 
 
-def _what_for(script: str) -> str:
-    """Tell what a script with a row of the history does with its file."""
+def _classify_script(script: str) -> str:
+    """Return what a script that writes a row of the history does with its file."""
     if not script.startswith("begin;"):
         return "record"
     return "apply" if script.endswith("commit;") else "try"
 
 
-def of_commit(statements: Sequence[str]) -> str:
+def name_commit(statements: Sequence[str]) -> str:
     """Return the name of the commit of a transaction with these statements."""
     return f"commit {'+'.join(dict.fromkeys(statements))}"

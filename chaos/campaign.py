@@ -1,4 +1,4 @@
-"""One round of random faults after the other, each on a platform of its own, judged at its end."""
+"""Runs rounds of random faults, each on a platform of its own, and checks the invariants after."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from chaos.artifacts import keep
-from chaos.checker import Expected, Violation, check
-from chaos.fault_injector import Monkeys
+from chaos.artifacts import write_artifacts
+from chaos.checker import Expectation, Violation, check
+from chaos.fault_injector import FaultInjector
 from chaos.plan import SLOTS
-from chaos.supervisor import Crew
-from chaos.testbed import MIGRATIONS, World, a_world
+from chaos.supervisor import Supervisor
+from chaos.testbed import MIGRATIONS, Sandbox, open_sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Coroutine, Sequence
     from pathlib import Path
 
+    from chaos.fault_injector import Outage
     from chaos.plan import Round
-    from chaos.snapshot import Evidence
-    from chaos.testbed import Stage
-    from chaos.workers import GatedWorker
+    from chaos.snapshot import Snapshot
+    from chaos.testbed import Testbed
+    from chaos.workers import ChaosWorker
 
-# Nothing has happened for so long: it is stuck. A slow machine is only late.
-STILL_SECONDS = 60
-MOST_SPELLS = 10
-LOOK_EVERY = 0.1
-UNSETTLED = """
+# A round without a new event for so long is stuck. A slow machine still writes events.
+STALL_SECONDS = 60
+SETTLE_SECONDS = 600
+POLL_SECONDS = 0.1
+LIVE_JOBS = """
 select count(*)
 from client_provisioning_jobs
 where status in ('queued', 'running', 'waiting')
@@ -48,22 +49,22 @@ from pgworker.failed_jobs
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a round.
+    """The result of a round.
 
     Attributes:
-        pace: how many times as long everything lasted (`timelapse`).
+        slowdown: factor of all durations (`time_scaling`).
         faults: that happened, by kind.
         killed_at: boundaries at which workers were killed.
         passed: boundaries that were passed.
-        retries: by a person, by the first words of the job's error.
+        retries: of failed jobs, by the first words of the error.
         rescue_seconds: from a worker's end until each of its jobs was claimed by another.
-        outage_seconds: from a server's fall until the first transition after it.
-        back_seconds: likewise, from when it took connections again.
-        problems: what the round itself found wrong.
+        outage_seconds: from a server's crash until the first transition after it.
+        back_seconds: from when the server took connections again until that transition.
+        problems: other failures than violated invariants.
     """
 
     round: Round
-    pace: float = 1.0
+    slowdown: float = 1.0
     faults: Counter[str] = field(default_factory=Counter)
     killed_at: Counter[str] = field(default_factory=Counter)
     passed: Counter[str] = field(default_factory=Counter)
@@ -77,13 +78,13 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
 
-    def found(self) -> list[str]:
-        """Return everything that did not hold, in words."""
+    def list_failures(self) -> list[str]:
+        """Return the violations and problems in words."""
         return [*map(str, self.violations), *self.problems]
 
 
-def expected(**known: bool) -> Expected:
-    """Return what a campaign's migrations leave behind, with what else is `known` of its end."""
+def expect(**known: bool) -> Expectation:
+    """Return what a campaign's migrations must leave behind, with what else is known of its end."""
     files = sorted(MIGRATIONS.glob("*.sql"))
     versions = [file.name.partition("_")[0] for file in files]
     runs = [
@@ -91,51 +92,53 @@ def expected(**known: bool) -> Expected:
         for version, file in zip(versions, files, strict=True)
         if "insert into public.runs" in file.read_text()
     ]
-    return Expected(versions=versions, runs=runs, **known)
+    return Expectation(versions=versions, runs=runs, **known)
 
 
-async def run_round(planned: Round, stage: Stage, *, exhibits: Path | None = None) -> Outcome:
-    """Play a round to its end, let it settle, and judge it.
+async def run_round(planned: Round, testbed: Testbed, *, artifacts: Path | None = None) -> Outcome:
+    """Run a round to its end, let it settle, and check the invariants.
 
     Args:
-        planned: what happens in it.
-        stage: to do it on.
-        exhibits: a folder for what is kept when something did not hold.
+        planned: what happens in the round.
+        testbed: the servers to use.
+        artifacts: a folder for files that explain a failure.
     """
     outcome = Outcome(planned)
-    async with a_world(planned.kind, stage, simulated=planned.simulated) as world:
-        platform = await world.add_platform(f"round_{planned.seed}_{planned.number}")
-        dsn = stage.platform.dsn_of(platform)
-        environment = world.environment(platform, PGWORKER_CONCURRENCY=6)
-        crew = Crew(stage.workers, environment, platform, SLOTS)
-        monkeys = Monkeys(world, crew)
-        async with _background(crew.work(), monkeys.thaw_those_that_froze_at_a_boundary()):
-            async with asyncio.TaskGroup() as playing:
-                playing.create_task(_sign_up(dsn, planned.arrivals))
-                playing.create_task(monkeys.carry_out(planned.faults))
-            await _calm_down(world)
+    async with open_sandbox(planned.kind, testbed, simulated=planned.simulated) as sandbox:
+        platform = await sandbox.add_platform(f"round_{planned.seed}_{planned.number}")
+        dsn = testbed.platform.dsn_of(platform)
+        environment = sandbox.build_environment(platform, PGWORKER_CONCURRENCY=6)
+        supervisor = Supervisor(testbed.launcher, environment, platform, SLOTS)
+        injector = FaultInjector(sandbox, supervisor)
+        async with _run_in_background(supervisor.run(), injector.thaw_at_failpoints()):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_insert_clients(dsn, planned.arrivals))
+                tasks.create_task(injector.run_plan(planned.faults))
+            _end_faults(sandbox)
             began = time.monotonic()
-            is_over = await _settle(dsn, outcome, still=STILL_SECONDS * world.pace)
+            is_settled = await _settle(dsn, outcome, slowdown=sandbox.slowdown)
             outcome.settle_seconds = time.monotonic() - began
-            await crew.leave()
-        monkeys.count_ordered()
-        evidence = await world.evidence()
-    outcome.faults = +monkeys.done
-    outcome.clients, outcome.workers = len(planned.arrivals), len(crew.workers)
-    outcome.problems += crew.problems
-    for worker in crew.workers:
-        outcome.passed.update(worker.trace())
-        outcome.killed_at.update(boundary for act, boundary in worker.fired() if act == "die")
-    outcome.violations = check(evidence, expected(is_over=is_over, all_ready=is_over))
-    outcome.pace = world.pace
-    _measure(outcome, evidence, crew.workers, monkeys)
-    if exhibits is not None and (found := outcome.found()):
-        keep(exhibits, evidence, stage, found)
+            await supervisor.stop()
+        injector.count_triggered()
+        snapshot = await sandbox.take_snapshot()
+    outcome.faults = +injector.injected
+    outcome.clients, outcome.workers = len(planned.arrivals), len(supervisor.workers)
+    outcome.problems += supervisor.problems
+    for worker in supervisor.workers:
+        outcome.passed.update(worker.read_passed())
+        outcome.killed_at.update(
+            boundary for action, boundary in worker.read_fired() if action == "die"
+        )
+    outcome.violations = check(snapshot, expect(is_settled=is_settled, all_ready=is_settled))
+    outcome.slowdown = sandbox.slowdown
+    _measure(outcome, snapshot, supervisor.workers, injector.outages)
+    if artifacts is not None and (failures := outcome.list_failures()):
+        write_artifacts(artifacts, snapshot, testbed, failures)
     return outcome
 
 
 @asynccontextmanager
-async def _background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+async def _run_in_background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(each) for each in work]
         try:
@@ -145,8 +148,8 @@ async def _background(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]
                 task.cancel()
 
 
-async def _sign_up(dsn: str, arrivals: tuple[float, ...]) -> None:
-    """Insert clients at their times, whatever the platform's database is doing."""
+async def _insert_clients(dsn: str, arrivals: tuple[float, ...]) -> None:
+    """Insert each client at its time, or as soon as the platform's database takes it."""
     began = time.monotonic()
     for number, at in enumerate(arrivals):
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
@@ -159,24 +162,23 @@ async def _sign_up(dsn: str, arrivals: tuple[float, ...]) -> None:
                     f"client {number}",
                 )
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(POLL_SECONDS)
             else:
                 break
 
 
-async def _calm_down(world: World) -> None:
-    """End everything that is still wrong."""
-    for wire in world.wires.values():
-        wire.forward()
-    if world.simulator is not None:
-        world.simulator.faults.clear()
+def _end_faults(sandbox: Sandbox) -> None:
+    for proxy in sandbox.proxies.values():
+        proxy.forward()
+    if sandbox.simulator is not None:
+        sandbox.simulator.faults.clear()
 
 
-async def _settle(dsn: str, outcome: Outcome, *, still: float) -> bool:
-    """Wait until nothing is in hand; what failed meanwhile is retried, as a person would.
+async def _settle(dsn: str, outcome: Outcome, *, slowdown: float) -> bool:
+    """Wait until no job is live or failed; failed jobs are retried, as a person would.
 
-    Return whether it came to that: nothing must stand still for so many seconds, nor may all of it
-    take too long.
+    Return False, with a problem in the outcome, when no event is written for a while or when it
+    takes too long.
     """
     connection = await asyncpg.connect(dsn)
     began_at = moved_at = time.monotonic()
@@ -186,38 +188,42 @@ async def _settle(dsn: str, outcome: Outcome, *, still: float) -> bool:
             now = time.monotonic()
             if (event := await connection.fetchval(NEWEST_EVENT)) != newest:
                 newest, moved_at = event, now
-            if not await connection.fetchval(UNSETTLED):
+            if not await connection.fetchval(LIVE_JOBS):
                 failed = await connection.fetch(FAILED)
                 if not failed:
                     return True
                 for row in failed:
                     outcome.retries[f"{row['error_kind']}: {row['last_error'][:60]}"] += 1
                     await connection.execute("select pgworker.retry($1)", row["client_id"])
-            if now - moved_at > still or now - began_at > MOST_SPELLS * still:
+            is_stalled = now - moved_at > STALL_SECONDS * slowdown
+            if is_stalled or now - began_at > SETTLE_SECONDS * slowdown:
                 outcome.problems.append(
-                    f"not settled after {now - began_at:.0f} s, the last {now - moved_at:.0f} s "
-                    "without an event"
+                    f"not settled after {now - began_at:.0f} s; no event in the last "
+                    f"{now - moved_at:.0f} s"
                 )
                 return False
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(POLL_SECONDS)
     finally:
         await connection.close()
 
 
 def _measure(
-    outcome: Outcome, evidence: Evidence, workers: list[GatedWorker], monkeys: Monkeys
+    outcome: Outcome,
+    snapshot: Snapshot,
+    workers: Sequence[ChaosWorker],
+    outages: Sequence[Outage],
 ) -> None:
-    (platform,) = evidence.platforms
+    (platform,) = snapshot.platforms
     ended = {str(worker.pid): worker.ended_at for worker in workers}
     for event in platform.events:
         if event["event"] == "rescued":
             silent = str((event["detail"] or {}).get("silent_worker", "")).split(":")
             ended_at = ended.get(silent[-2]) if len(silent) > 2 else None
             seconds = event["at"].timestamp() - (ended_at or event["at"].timestamp())
-            # A worker that was frozen, or is thawed again, ends later than its claim.
+            # The job of a frozen worker is rescued before that worker ends.
             if seconds > 0:
                 outcome.rescue_seconds.append(seconds)
-    for outage in monkeys.outages:
+    for outage in outages:
         if outage.server != "platform":
             continue
         later = [
@@ -228,7 +234,7 @@ def _measure(
             and not event["actor"].startswith("sql:")
         ]
         if later:
-            outcome.outage_seconds.append(min(later) - outage.fell_at)
+            outcome.outage_seconds.append(min(later) - outage.crashed_at)
             outcome.back_seconds.append(min(later) - outage.back_at)
 
 

@@ -1,4 +1,4 @@
-"""What a worker does at its step boundaries: it notes them, and dies or freezes as ordered."""
+"""The failpoints of a worker: it records each step boundary it passes, and fails where told to."""
 
 from __future__ import annotations
 
@@ -12,79 +12,89 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANY = "*"
+# Marks the lines of a trace that tell of a failpoint; the others are boundaries.
 FIRED = "!"
 
-Act = Literal["die", "freeze", "lose", "usurp"]
+Action = Literal["die", "freeze", "lose", "requeue"]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A fault that waits for a boundary.
+class Failpoint:
+    """A fault that is armed at a step boundary, and happens once.
 
     Attributes:
-        boundary: its name, `before …` or `after …`; `*` is any.
-        act: `die` (SIGKILL); `freeze` (SIGSTOP) for longer than its lease; `lose`: the answer that
-            has just come gets lost, together with its connection (only after a step); `usurp`:
-            freeze for the moment in which a person puts its job back in line, for later. It still
-            believes in its lease: only the fence stops it.
-        nth: which passage, counted from the order's arrival, from 1.
+        boundary: its name, `before …` or `after …`; `*` matches any.
+        action: `die` (SIGKILL); `freeze` (SIGSTOP) for longer than the lease; `lose`: the answer
+            that has just come is lost, together with its connection (only after a step);
+            `requeue`: freeze while a person requeues the job with a delay. The worker then still
+            believes in its lease, so that only the fencing token stops it.
+        nth: which passage of the boundary, from 1, counted from when the failpoint was armed.
     """
 
     boundary: str
-    act: Act
+    action: Action
     nth: int = 1
 
-    def as_line(self) -> bytes:
+    def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
-class Gate:
-    """The one place in a worker through which every step goes, before and after."""
+# The failpoints of a case: for each of its workers, in the order in which they start.
+FailpointPlan = tuple[tuple[Failpoint, ...], ...]
 
-    def __init__(self, trace: Path, orders: Path) -> None:
-        """Open the file to note passages in, and the pipe that orders come through."""
+
+def is_possible(action: str, boundary: str) -> bool:
+    """Return whether this can happen there: an answer can be lost only after a step."""
+    return action != "lose" or boundary.startswith("after ")
+
+
+class FailpointRegistry:
+    """The armed failpoints of one worker process; each of its steps calls `hit` twice."""
+
+    def __init__(self, trace: Path, pipe: Path) -> None:
+        """Open the file that boundaries are recorded in, and the pipe that failpoints come by."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._trace = os.open(trace, flags, 0o600)
-        self._pipe = os.open(orders, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pipe = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._unread = b""
-        self._orders: list[tuple[Order, int]] = []
+        # With the number of passages that are still missing.
+        self._armed: list[tuple[Failpoint, int]] = []
 
-    def passes(self, boundary: str) -> bool:
-        """Pass a boundary; return whether the answer of the step gets lost."""
-        self._note(boundary)
-        self._read_orders()
-        fired: Order | None = None
-        left: list[tuple[Order, int]] = []
-        for order, missing in self._orders:
-            is_here = order.boundary in (ANY, boundary) and _is_possible(order.act, boundary)
+    def hit(self, boundary: str) -> bool:
+        """Pass a boundary and fire what is armed there; return whether the answer gets lost."""
+        self._record(boundary)
+        self._read_pipe()
+        fired: Failpoint | None = None
+        left: list[tuple[Failpoint, int]] = []
+        for failpoint, missing in self._armed:
+            is_here = failpoint.boundary in (ANY, boundary)
+            is_here = is_here and is_possible(failpoint.action, boundary)
             still_missing = missing - is_here
             if is_here and still_missing == 0 and fired is None:
-                fired = order
+                fired = failpoint
             else:
-                left.append((order, max(still_missing, 1)))
-        self._orders = left
-        return fired is not None and self._carry_out(fired.act, boundary)
+                # Another one fired here: this one does at the next passage.
+                left.append((failpoint, max(still_missing, 1)))
+        self._armed = left
+        return fired is not None and self._fire(fired.action, boundary)
 
-    def _carry_out(self, act: Act, boundary: str) -> bool:
-        # Noted first: whoever dies can't tell any more.
-        self._note(f"{FIRED}{act} {boundary}")
-        if act == "die":
+    def _fire(self, action: Action, boundary: str) -> bool:
+        # Recorded first: a killed process can't do it afterwards.
+        self._record(f"{FIRED}{action} {boundary}")
+        if action == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if act in {"freeze", "usurp"}:
+        if action in {"freeze", "requeue"}:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return act == "lose"
+        return action == "lose"
 
-    def _note(self, line: str) -> None:
+    def _record(self, line: str) -> None:
         os.write(self._trace, line.encode() + b"\n")
 
-    def _read_orders(self) -> None:
+    def _read_pipe(self) -> None:
         try:
             self._unread += os.read(self._pipe, 65536)
         except BlockingIOError:
             return
         *lines, self._unread = self._unread.split(b"\n")
-        self._orders += [(order, order.nth) for order in (Order(**json.loads(x)) for x in lines)]
-
-
-def _is_possible(act: Act, boundary: str) -> bool:
-    return act != "lose" or boundary.startswith("after ")
+        armed = [Failpoint(**json.loads(line)) for line in lines]
+        self._armed += [(failpoint, failpoint.nth) for failpoint in armed]

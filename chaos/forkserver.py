@@ -1,9 +1,9 @@
 """Starts workers quickly: imports pgworker once, then forks for each of them.
 
-Talks JSON lines over stdin and stdout. Asked `{"start": [name, arguments, environment, folder]}`,
-it tells `{"started": name, "pid": n}`, and later `{"stopped": pid}` and
-`{"exited": pid, "status": n}` (negative: the signal). A worker is `pgworker` with these arguments,
-in a process of its own whose steps go through a gate. When stdin ends, all of them are killed.
+The protocol is JSON lines over stdin and stdout. A request `{"start": [name, arguments,
+environment, folder]}` is answered by `{"started": name, "pid": n}`, and later by `{"stopped": pid}`
+and `{"exited": pid, "status": n}` (negative: the signal). A worker is `pgworker` with these
+arguments, in a process of its own that has failpoints. When stdin ends, all workers are killed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ import typer.main
 from pgworker.cli.main import app  # type: ignore[import-not-found]  # noqa: TID251
 from pgworker.cli.main import main as pgworker  # noqa: TID251
 
-from chaos.failpoints import Gate
-from chaos.instrument import Instrumented
-from chaos.mutations import SABOTAGE, SABOTAGES
-from chaos.time_scaling import HTTP_TIMEOUT_SCALE, PACE, shrink_time
-from pgworker.provisioning import runner as workflow
-
-BUG = 70
+from chaos.failpoints import FailpointRegistry
+from chaos.instrument import Instrumentation
+from chaos.mutations import MUTATION, MUTATIONS
+from chaos.time_scaling import HTTP_TIMEOUT_SCALE, SLOWDOWN, scale_durations
+from pgworker.provisioning import runner
 
 
 def serve() -> None:
     """Start workers until stdin ends."""
-    instrumented = Instrumented()
+    instrumentation = Instrumentation()
     _warm_up()
     gc.freeze()
     woken, wake = os.pipe()
@@ -52,7 +50,7 @@ def serve() -> None:
             ready = {key.fd for key, _ in selector.select()}
             if woken in ready:
                 os.read(woken, 4096)
-                _tell_of(children)
+                _report_changes(children)
             if sys.stdin.fileno() in ready:
                 received = os.read(sys.stdin.fileno(), 65536)
                 if not received:
@@ -63,45 +61,48 @@ def serve() -> None:
                     pid = os.fork()
                     if pid == 0:
                         selector.close()
-                        _become_worker(instrumented, arguments, environment, Path(folder))
+                        _run_worker(instrumentation, arguments, environment, Path(folder))
                     children.add(pid)
-                    _tell(started=name, pid=pid)
+                    _send(started=name, pid=pid)
     finally:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
 
 
 def _warm_up() -> None:
-    """Do once what every worker would do anew, and what depends on nothing of its own."""
+    """Do once what every worker would repeat, and what is the same for all of them."""
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(app)
-    setattr(workflow, "entry_points", functools.cache(importlib.metadata.entry_points))  # noqa: B010
-    workflow.find_workflows(None)
+    setattr(runner, "entry_points", functools.cache(importlib.metadata.entry_points))  # noqa: B010
+    runner.find_workflows(None)
 
 
-def _tell_of(children: set[int]) -> None:
+def _report_changes(children: set[int]) -> None:
     for pid in list(children):
         while pid in children:
             found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
             if not found:
                 break
             if os.WIFSTOPPED(status):
-                _tell(stopped=pid)
+                _send(stopped=pid)
             else:
                 children.discard(pid)
-                _tell(exited=pid, status=os.waitstatus_to_exitcode(status))
+                _send(exited=pid, status=os.waitstatus_to_exitcode(status))
 
 
-def _tell(**message: Any) -> None:
+def _send(**message: Any) -> None:
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-def _become_worker(
-    instrumented: Instrumented, arguments: list[str], environment: dict[str, str], folder: Path
+def _run_worker(
+    instrumentation: Instrumentation,
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: Path,
 ) -> NoReturn:
     """Run the command line as a fresh process would, and end with its exit code."""
-    code = BUG
+    code = os.EX_SOFTWARE
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -112,16 +113,16 @@ def _become_worker(
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        pace = float(os.environ.pop(PACE))
-        shrink_time(pace)
-        SABOTAGES[os.environ.pop(SABOTAGE, "nothing")].take_out()
-        instrumented.http_timeout_scale = HTTP_TIMEOUT_SCALE * pace
+        slowdown = float(os.environ.pop(SLOWDOWN))
+        scale_durations(slowdown)
+        MUTATIONS[os.environ.pop(MUTATION, "nothing")].apply()
+        instrumentation.http_timeout_scale = HTTP_TIMEOUT_SCALE * slowdown
         sys.argv = ["pgworker", *arguments]
-        instrumented.gate = Gate(folder / "trace", folder / "orders")
+        instrumentation.failpoints = FailpointRegistry(folder / "trace", folder / "failpoints")
         pgworker()
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except BaseException:  # noqa: BLE001  # the end of the process: told as Python would
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001  # the end of the process: printed as Python would
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""Puts a gate before and after every step of a worker, from outside: pgworker holds none of it.
+"""Puts a failpoint before and after every step of a worker, from outside pgworker.
 
-Steps are the statements on the platform's database, those on a tenant's, and HTTP requests. What
-is replaced are methods of asyncpg and httpx, so that no line of pgworker can go past the gate.
+Steps are the statements on the platform's database, those on a tenant's, and HTTP requests. The
+methods of asyncpg and httpx are replaced, so that no line of pgworker can avoid the failpoints.
 """
 
 from __future__ import annotations
@@ -13,116 +13,117 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import httpx
 
-from chaos.boundaries import Names, of_commit
+from chaos.boundaries import BoundaryNames, name_commit
 from pgworker.tenants.postgres_connection import PostgresTenantConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from chaos.failpoints import Gate
+    from chaos.failpoints import FailpointRegistry
 
 STATEMENTS = ("execute", "fetch", "fetchrow", "fetchval")
-# What a severed connection makes of a statement under way.
+# What asyncpg says when a connection breaks during a statement.
 CONNECTION_LOST = "connection was closed in the middle of operation"
 
 
-class Instrumented:
-    """The seams of this process; nothing is gated until a gate is there.
+class Instrumentation:
+    """The replaced methods of this process; they do nothing until `failpoints` is set.
 
     Attributes:
-        gate: a forked worker sets its own.
-        http_timeout_scale: what time-outs of requests are multiplied with.
+        failpoints: set by each forked worker to its own.
+        http_timeout_scale: factor for the time-outs of requests.
     """
 
     def __init__(self) -> None:
-        self.gate: Gate | None = None
+        self.failpoints: FailpointRegistry | None = None
         self.http_timeout_scale = 1.0
-        self._names = Names.of_our_files()
+        self._names = BoundaryNames.load()
         self._tenants: weakref.WeakSet[Any] = weakref.WeakSet()
         self._transactions: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
-        self._gate_statements()
-        self._gate_requests()
-        self._tell_tenants_apart()
-        self._tell_workers_apart()
+        self._wrap_statements()
+        self._wrap_requests()
+        self._track_tenant_connections()
+        self._tag_sessions()
 
-    def _gate_statements(self) -> None:
+    def _wrap_statements(self) -> None:
         for method in STATEMENTS:
-            setattr(asyncpg.Connection, method, self._gated(getattr(asyncpg.Connection, method)))
+            setattr(asyncpg.Connection, method, self._wrap(getattr(asyncpg.Connection, method)))
 
-    def _gated(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def gated(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
-            if self.gate is None:
+    def _wrap(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def wrapped(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
+            if self.failpoints is None:
                 return await call(connection, query, *arguments, **options)
             name = self._name(connection, query)
-            self.gate.passes(f"before {name}")
+            self.failpoints.hit(f"before {name}")
             try:
                 result = await call(connection, query, *arguments, **options)
             except asyncpg.PostgresError:
-                # The server has answered, though with a no.
-                self.gate.passes(f"after {name}")
+                # The server has answered, with an error.
+                self.failpoints.hit(f"after {name}")
                 raise
-            if self.gate.passes(f"after {name}"):
+            if self.failpoints.hit(f"after {name}"):
                 connection.terminate()
                 raise asyncpg.ConnectionDoesNotExistError(CONNECTION_LOST)
             return result
 
-        return gated
+        return wrapped
 
     def _name(self, connection: Any, query: str) -> str:
         if query == connection.get_reset_query():
             return "reset session"
-        name = self._names.of_statement(query)
+        name = self._names.name_statement(query)
         if connection in self._tenants:
             return f"tenant {name}"
         if name == "begin":
             self._transactions[connection] = []
         elif name in {"commit", "rollback"}:
             statements = self._transactions.pop(connection, [])
-            return of_commit(statements) if name == "commit" else name
+            return name_commit(statements) if name == "commit" else name
         elif connection in self._transactions:
             self._transactions[connection].append(name)
         return name
 
-    def _gate_requests(self) -> None:
+    def _wrap_requests(self) -> None:
         send = httpx.AsyncClient.send
 
-        async def gated(client: Any, request: Any, **options: Any) -> Any:
-            if self.gate is None:
+        async def wrapped(client: Any, request: Any, **options: Any) -> Any:
+            if self.failpoints is None:
                 return await send(client, request, **options)
             timeouts = request.extensions["timeout"]
             request.extensions["timeout"] = {
                 what: None if seconds is None else seconds * self.http_timeout_scale
                 for what, seconds in timeouts.items()
             }
-            name = self._names.of_request(request.method, request.url.path, request.content)
-            self.gate.passes(f"before {name}")
+            name = self._names.name_request(request.method, request.url.path, request.content)
+            self.failpoints.hit(f"before {name}")
             response = await send(client, request, **options)
-            if self.gate.passes(f"after {name}"):
+            if self.failpoints.hit(f"after {name}"):
                 await response.aclose()
-                raise httpx.ReadError("the answer got lost", request=request)
+                raise httpx.ReadError("the answer was lost", request=request)
             return response
 
-        httpx.AsyncClient.send = gated  # type: ignore[method-assign, assignment]
+        httpx.AsyncClient.send = wrapped  # type: ignore[method-assign, assignment]
 
-    def _tell_tenants_apart(self) -> None:
+    def _track_tenant_connections(self) -> None:
+        """Remember which connections lead to tenants: their boundaries are named so."""
         prepare = PostgresTenantConnection.prepare
 
-        async def gated(tenant: Any) -> None:
+        async def wrapped(tenant: Any) -> None:
             self._tenants.add(tenant._connection)
-            if self.gate is not None:
-                self.gate.passes("after tenant connect")
+            if self.failpoints is not None:
+                self.failpoints.hit("after tenant connect")
             await prepare(tenant)
 
-        PostgresTenantConnection.prepare = gated  # type: ignore[method-assign, assignment]
+        PostgresTenantConnection.prepare = wrapped  # type: ignore[method-assign, assignment]
 
-    def _tell_workers_apart(self) -> None:
-        """Let every session name its process, so that witnesses in the database know the writer."""
+    def _tag_sessions(self) -> None:
+        """Put the pid into each session's name, so that the witnesses know which process wrote."""
         connect = asyncpg.connect
 
-        def named(*arguments: Any, **options: Any) -> Any:
+        def tagged(*arguments: Any, **options: Any) -> Any:
             settings = dict(options.pop("server_settings", None) or {})
             name = f"{settings.get('application_name', 'pgworker')} pid={os.getpid()}"
             settings["application_name"] = name
             return connect(*arguments, server_settings=settings, **options)
 
-        asyncpg.connect = named
+        asyncpg.connect = tagged

@@ -1,6 +1,6 @@
-"""pgworker with a safeguard taken out: what happens to clients then, and does the checker see it?
+"""pgworker with a safeguard removed: what happens to clients then, and does the checker find it?
 
-A campaign that finds nothing proves something only if it would find what is missing here.
+A campaign without violations proves something only if it finds a violation for each of these.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chaos.failpoints import Order
+from chaos.failpoints import Failpoint
 from pgworker.providers.supabase.provider import SupabaseProvider
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.tenants.steps import Step
@@ -17,83 +17,83 @@ from pgworker.tenants.steps import Step
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from chaos.sweep import Orders
+    from chaos.failpoints import FailpointPlan
 
-# Tells a worker what it is to lack, in its environment.
-SABOTAGE = "CHAOS_SABOTAGE"
-FOR_EVER = float("inf")
-
-
-def _leave_alone() -> None:
-    """Take nothing out."""
+# The environment variable that names a worker's mutation.
+MUTATION = "CHAOS_MUTATION"
+NO_DEADLINE = float("inf")
 
 
-def _find_nothing() -> None:
+def _change_nothing() -> None:
+    """Leave the worker as it is."""
+
+
+def _skip_lookup() -> None:
     async def find(_: Any, __: str) -> None:
         return None
 
     SupabaseProvider.find = find  # type: ignore[method-assign, assignment]
 
 
-def _record_no_create() -> None:
+def _skip_create_record() -> None:
     taking = StepLedger.taking
 
     @asynccontextmanager
-    async def forgetful(
+    async def taking_without_record(
         ledger: StepLedger, step: Step, target: str, **options: Any
     ) -> AsyncIterator[float]:
         if step is Step.CREATE_PROJECT:
-            yield FOR_EVER
+            yield NO_DEADLINE
         else:
             async with taking(ledger, step, target, **options) as must_leave_before:
                 yield must_leave_before
 
-    StepLedger.taking = forgetful  # type: ignore[method-assign, assignment]
+    StepLedger.taking = taking_without_record  # type: ignore[method-assign, assignment]
 
 
 @dataclass(frozen=True, slots=True)
-class Sabotage:
-    """One safeguard, and how to live without it.
+class Mutation:
+    """pgworker without one safeguard.
 
     Attributes:
-        missing: what is taken out, in words.
-        orders: faults that it stands against.
-        found: an invariant that doesn't hold without it; None: all of them hold.
-        take_out: from a worker's process.
-        sql: takes it out of a platform's database.
+        removed: the safeguard, in words.
+        failpoints: faults that it protects from.
+        violated: an invariant that doesn't hold without it; None: all of them hold.
+        apply: removes it from a worker's process.
+        sql: removes it from a platform's database.
     """
 
-    missing: str
-    orders: Orders
-    found: str | None
-    take_out: Callable[[], None] = _leave_alone
+    removed: str
+    failpoints: FailpointPlan
+    violated: str | None
+    apply: Callable[[], None] = _change_nothing
     sql: str = ""
 
 
-_USURPED = ((Order("before tenants.fulfil", "usurp"),),)
-_ANSWER_NEVER_READ = ((Order("after POST /v1/projects", "die"),),)
+_REQUEUED = ((Failpoint("before tenants.fulfil", "requeue"),),)
+_ANSWER_UNREAD = ((Failpoint("after POST /v1/projects", "die"),),)
 
-SABOTAGES = {
-    "nothing": Sabotage("nothing", _ANSWER_NEVER_READ, None),
-    "fence": Sabotage(
+MUTATIONS = {
+    "nothing": Mutation("nothing", _ANSWER_UNREAD, None),
+    "fence": Mutation(
         "the check of the fencing token in pgworker.hold",
-        _USURPED,
+        _REQUEUED,
         "no_write_after_a_lost_fence",
         sql=(
             "create or replace function pgworker.hold(p_job_id bigint, p_claim_token bigint)"
             " returns void language sql as 'select'"
         ),
     ),
-    "look-up": Sabotage(
+    "look-up": Mutation(
         "the look-up before a create",
-        _ANSWER_NEVER_READ,
+        _ANSWER_UNREAD,
         "one_project_per_client",
-        take_out=_find_nothing,
+        apply=_skip_lookup,
     ),
-    "step": Sabotage(
+    "step": Mutation(
         "the record of a create before it is sent",
-        _ANSWER_NEVER_READ,
+        _ANSWER_UNREAD,
         "one_project_per_client",
-        take_out=_record_no_create,
+        apply=_skip_create_record,
     ),
 }

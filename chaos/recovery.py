@@ -1,4 +1,4 @@
-"""How long recovery takes at production's settings, with workers as anybody starts them."""
+"""Measures how long recovery takes at production's settings, with unmodified workers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
-from chaos.campaign import expected
+from chaos.campaign import expect
 from chaos.checker import Violation, check
-from chaos.snapshot import gather
-from chaos.testbed import KEY, MIGRATIONS, SERVER, TEMPLATE, drop_tenants, make_template
+from chaos.snapshot import take_snapshot
+from chaos.testbed import (
+    ENCRYPTION_KEY,
+    MIGRATIONS,
+    SERVER_SETTINGS,
+    TEMPLATE,
+    drop_tenants,
+    make_template,
+)
 from pgworker.settings import parse_encryption_keys
 from pgworker.tenants.secrets import Vault
 from tests.support.clusters import Server, a_server, a_standby
@@ -26,9 +33,30 @@ from tests.support.worker_process import WorkerProcess, a_process
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-VICTIMS = 4
+KILLED_WORKERS = 4
 CLIENTS = 40
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
+
+ALL_SYNCING = """
+select count(*) = $1
+from client_provisioning_jobs
+where job_type = 'schema_sync' and status = 'running'
+"""
+ALL_RESCUED = """
+select count(*) = $1
+from pgworker.event_log
+where event = 'rescued'
+"""
+RESCUES = """
+select at, detail ->> 'silent_worker' as worker
+from pgworker.event_log
+where event = 'rescued'
+"""
+ENOUGH_READY = """
+select count(*) >= $1
+from clients
+where provisioning_status = 'ready'
+"""
 
 
 @dataclass(slots=True)
@@ -36,13 +64,13 @@ class FailOver:
     """What a fail-over cost.
 
     Attributes:
-        from_fall: seconds from the primary's end until the first transition on the standby.
-        from_promotion: seconds from when it took writes.
-        ready_after: seconds from the fall until every client was ready.
-        problems: workers that left.
+        from_crash: seconds from the primary's crash until the first transition on the standby.
+        from_promotion: seconds from when the standby took writes until that transition.
+        ready_after: seconds from the crash until every client was ready.
+        problems: workers that ended.
     """
 
-    from_fall: float
+    from_crash: float
     from_promotion: float
     ready_after: float
     violations: list[Violation]
@@ -50,58 +78,52 @@ class FailOver:
 
 
 async def measure_rescues(server: Server, folder: Path, rng: random.Random) -> list[float]:
-    """Kill workers that hold a job each; return how long until another one took each over.
+    """Kill workers that hold one job each; return the seconds until each job was rescued.
 
     Args:
         server: for platform and tenants, with the template of a platform.
         folder: for a migration that never ends, and for logs.
-        rng: decides at which moments of their leases they die.
+        rng: decides at which moments of their leases the workers are killed.
     """
     platform = "recovery"
     await server.run(f'create database "{platform}" template "{TEMPLATE}"')
     hanging = folder / "hanging"
     hanging.mkdir(parents=True)
     (hanging / "20260101000000_hangs.sql").write_text("select pg_sleep(3600);\n")
-    environment = _environment(server.dsn_of(platform), server.dsn, hanging)
+    environment = _build_environment(server.dsn_of(platform), server.dsn, hanging)
     connection = await asyncpg.connect(server.dsn_of(platform))
-    died: dict[str, float] = {}
+    killed_at: dict[str, float] = {}
     try:
-        for number in range(VICTIMS):
+        for number in range(KILLED_WORKERS):
             await connection.execute(
                 "insert into clients (name, auto_provision) values ($1, true)", f"client {number}"
             )
         one_each = environment | {"PGWORKER_CONCURRENCY": "1"}
-        async with _workers(VICTIMS, one_each, folder, name="victim") as victims:
-            await _until(connection, "select count(*) = $1 from client_provisioning_jobs"
-                                     " where job_type = 'schema_sync' and status = 'running'",
-                         VICTIMS)  # fmt: skip
-            async with _workers(1, environment, folder):
-                for victim in victims:
+        async with _run_workers(KILLED_WORKERS, one_each, folder, name="killed") as killed:
+            await _wait_until(connection, ALL_SYNCING, KILLED_WORKERS)
+            async with _run_workers(1, environment, folder):
+                for worker in killed:
                     await asyncio.sleep(rng.uniform(1, 4))
-                    await victim.kill()
-                    died[str(victim.pid)] = time.time()
-                await _until(connection, "select count(*) = $1 from pgworker.event_log"
-                                         " where event = 'rescued'", VICTIMS)  # fmt: skip
-        rows = await connection.fetch(
-            "select at, detail ->> 'silent_worker' as worker from pgworker.event_log"
-            " where event = 'rescued'"
-        )
+                    await worker.kill()
+                    killed_at[str(worker.pid)] = time.time()
+                await _wait_until(connection, ALL_RESCUED, KILLED_WORKERS)
+        rows = await connection.fetch(RESCUES)
     finally:
         await connection.close()
         await server.run(f'drop database "{platform}" with (force)')
         await drop_tenants(server)
-    return [row["at"].timestamp() - died[row["worker"].split(":")[-2]] for row in rows]
+    return [row["at"].timestamp() - killed_at[row["worker"].split(":")[-2]] for row in rows]
 
 
 async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
-    """Let the platform's primary fall in the middle of work, and promote its standby.
+    """Crash the platform's primary while clients are provisioned, and promote its standby.
 
     Args:
-        tenants: another server, which stays.
+        tenants: another server, which keeps running.
         folder: for logs.
     """
     async with (
-        a_server(**SERVER) as primary,
+        a_server(**SERVER_SETTINGS) as primary,
         a_standby(primary) as standby,
     ):
         await make_template(primary)
@@ -113,26 +135,26 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
         dsn = parts._replace(
             netloc=f"{userinfo}@{both}", query="target_session_attrs=read-write"
         ).geturl()
-        # So that there is work left when it falls.
-        environment = _environment(dsn, tenants.dsn, MIGRATIONS) | {"PGWORKER_CONCURRENCY": "2"}
+        # Two jobs at a time: there must be work left when the primary crashes.
+        environment = _build_environment(dsn, tenants.dsn, MIGRATIONS) | {
+            "PGWORKER_CONCURRENCY": "2"
+        }
         await primary.run(
             "insert into clients (name, auto_provision)"
             f" select 'client ' || n, true from generate_series(1, {CLIENTS}) n",
             database=platform,
         )
-        async with _workers(2, environment, folder) as workers:
+        async with _run_workers(2, environment, folder) as workers:
             before = await asyncpg.connect(primary.dsn_of(platform))
-            await _until(before, "select count(*) >= $1 from clients"
-                                 " where provisioning_status = 'ready'", CLIENTS // 5)  # fmt: skip
+            await _wait_until(before, ENOUGH_READY, CLIENTS // 5)
             before.terminate()
-            fell_at = time.time()
+            crashed_at = time.time()
             await primary.crash()
             await standby.promote()
             promoted_at = time.time()
             after = await asyncpg.connect(standby.dsn_of(platform))
             try:
-                ready = "select count(*) = $1 from clients where provisioning_status = 'ready'"
-                await _until(after, ready, CLIENTS)
+                await _wait_until(after, ENOUGH_READY, CLIENTS)
                 ready_at = time.time()
                 first = await after.fetchval(
                     "select min(at) from pgworker.event_log where at > to_timestamp($1)",
@@ -141,43 +163,43 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
             finally:
                 await after.close()
             problems = [
-                f"a worker left with {worker.exited.result()} in a fail-over"
+                f"a worker ended with {worker.exited.result()} in a fail-over"
                 for worker in workers
                 if not worker.is_running
             ]
-        evidence = await gather(
+        snapshot = await take_snapshot(
             {"fail-over": standby.dsn_of(platform)},
             tenants.dsn,
-            vault=Vault(parse_encryption_keys((SecretStr(KEY),))),
+            vault=Vault(parse_encryption_keys((SecretStr(ENCRYPTION_KEY),))),
             ledger=None,
             logs={worker.log.name: worker.said for worker in workers},
         )
         await drop_tenants(tenants)
     return FailOver(
-        from_fall=first.timestamp() - fell_at,
+        from_crash=first.timestamp() - crashed_at,
         from_promotion=first.timestamp() - promoted_at,
-        ready_after=ready_at - fell_at,
-        violations=check(evidence, expected()),
+        ready_after=ready_at - crashed_at,
+        violations=check(snapshot, expect()),
         problems=problems,
     )
 
 
-def _environment(platform: str, tenants: str, migrations: Path) -> dict[str, str]:
+def _build_environment(platform: str, tenants: str, migrations: Path) -> dict[str, str]:
     return {
         "DATABASE_URL": platform,
         "PGWORKER_PROVIDER": "postgres",
         "PGWORKER_TENANTS_URL": tenants,
-        "PGWORKER_ENCRYPTION_KEYS": KEY,
+        "PGWORKER_ENCRYPTION_KEYS": ENCRYPTION_KEY,
         "PGWORKER_MIGRATIONS_DIR": str(migrations),
         "PGWORKER_LOG_FORMAT": "json",
     }
 
 
 @asynccontextmanager
-async def _workers(
+async def _run_workers(
     count: int, environment: Mapping[str, str], folder: Path, *, name: str = "worker"
 ) -> AsyncIterator[list[WorkerProcess]]:
-    """Run `pgworker run` so often while the block runs."""
+    """Run so many `pgworker run` processes while the block runs."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
@@ -187,7 +209,7 @@ async def _workers(
         ]
 
 
-async def _until(connection: asyncpg.Connection, condition: str, *arguments: Any) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def _wait_until(connection: asyncpg.Connection, condition: str, *arguments: Any) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not await connection.fetchval(condition, *arguments):  # noqa: ASYNC110  # no event
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What a campaign did and found, for people (Markdown) and for programs (JSON)."""
+"""The report of a campaign, in Markdown for people and in JSON for programs."""
 
 from __future__ import annotations
 
@@ -21,36 +21,38 @@ if TYPE_CHECKING:
     from chaos.recovery import FailOver
     from chaos.sweep import Sweep
 
-ACTS = {
+ACTIONS = {
     "die": "worker killed at a boundary",
     "freeze": "worker frozen at a boundary",
     "lose": "answer lost at a boundary",
-    "usurp": "job, if one was held, put back in line by hand at a boundary",
+    "requeue": "job, if the worker held one, requeued by hand at a boundary",
 }
 
 
 @dataclass(slots=True)
 class Report:
-    """All of a campaign, as it comes in.
+    """The results of a campaign so far.
 
     Attributes:
         command: that repeats it.
         began_at: on the clock of `time.monotonic`.
-        is_over: the campaign went to its end; else it was written down meanwhile.
+        is_complete: the campaign ran to its end.
         faults: that happened, by kind.
-        boundaries: discovered.
-        hits: of boundaries, by act.
-        missed: acts that never happened at a boundary where they should have.
+        boundaries: that were discovered.
+        hits: how often each action happened at each boundary.
+        missed: actions that never happened at a boundary where they should have.
         measured: seconds, by what they measure.
     """
 
     command: str
     seed: int
     began_at: float = field(default_factory=time.monotonic)
-    is_over: bool = False
+    is_complete: bool = False
     faults: Counter[str] = field(default_factory=Counter)
     boundaries: set[str] = field(default_factory=set)
-    hits: dict[str, Counter[str]] = field(default_factory=lambda: {act: Counter() for act in ACTS})
+    hits: dict[str, Counter[str]] = field(
+        default_factory=lambda: {action: Counter() for action in ACTIONS}
+    )
     missed: set[tuple[str, str]] = field(default_factory=set)
     clients: int = 0
     workers: int = 0
@@ -62,7 +64,7 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether everything held, and every boundary had its fault."""
+        """Whether every invariant holds and every boundary had its faults."""
         return not self.violations and not self.problems and not self.missed
 
     @property
@@ -70,26 +72,29 @@ class Report:
         """How long it has taken so far."""
         return time.monotonic() - self.began_at
 
-    def take_sweep(self, sweep: Sweep, violations: Sequence[Violation]) -> list[str]:
-        """Add the sweep of a scene; return what did not hold in it, in words."""
+    def add_sweep(self, sweep: Sweep, violations: Sequence[Violation]) -> list[str]:
+        """Add the sweep of a scenario; return its violations and problems in words."""
         self.boundaries |= sweep.boundaries
-        self.missed |= sweep.wanted()
-        for (act, boundary), count in sweep.fired.items():
-            self.faults[ACTS[act]] += count
-            self.hits[act][boundary] += count
-        # What counts is that it happened at all, in whichever scene.
+        self.missed |= sweep.list_wanted()
+        for (action, boundary), count in sweep.fired.items():
+            self.faults[ACTIONS[action]] += count
+            self.hits[action][boundary] += count
+        # One hit in any of the scenarios is enough.
         self.missed = {
-            (act, boundary) for act, boundary in self.missed if not self.hits[act][boundary]
+            (action, boundary)
+            for action, boundary in self.missed
+            if not self.hits[action][boundary]
         }
         self.clients += len(sweep.cases)
         self.workers += sum(len(case.passed) for case in sweep.cases)
-        found = sweep.with_cases(violations)
-        self.violations += found
-        self.problems += sweep.problems()
-        return [*found, *sweep.problems()]
+        described = sweep.describe_violations(violations)
+        problems = sweep.describe_problems()
+        self.violations += described
+        self.problems += problems
+        return [*described, *problems]
 
-    def take_round(self, outcome: Outcome) -> list[str]:
-        """Add a round of random faults; return what did not hold in it, in words."""
+    def add_round(self, outcome: Outcome) -> list[str]:
+        """Add a round of random faults; return its violations and problems in words."""
         name = f"round {outcome.round.number} ({outcome.round.kind})"
         self.faults.update(outcome.faults)
         self.hits["die"].update(outcome.killed_at)
@@ -102,7 +107,7 @@ class Report:
             {
                 "number": outcome.round.number,
                 "kind": outcome.round.kind,
-                "pace": outcome.pace,
+                "slowdown": outcome.slowdown,
                 "faults": outcome.faults.total(),
                 "clients": outcome.clients,
                 "workers": outcome.workers,
@@ -111,29 +116,37 @@ class Report:
                 "violations": len(outcome.violations),
             }
         )
-        self.measure(
+        self.add_measurements(
             "killed worker: until its job is claimed by another "
-            f"(lease {LEASE * outcome.pace:g} s)",
+            f"(lease {LEASE * outcome.slowdown:g} s)",
             outcome.rescue_seconds,
         )
-        self.measure("platform's server crashed: until the next transition", outcome.outage_seconds)
-        self.measure("platform's server is back: until the next transition", outcome.back_seconds)
-        return outcome.found()
+        self.add_measurements(
+            "platform's server crashed: until the next transition", outcome.outage_seconds
+        )
+        self.add_measurements(
+            "platform's server is back: until the next transition", outcome.back_seconds
+        )
+        return outcome.list_failures()
 
-    def take_fail_over(self, fail_over: FailOver) -> None:
+    def add_fail_over(self, fail_over: FailOver) -> None:
         """Add a fail-over."""
         self.faults["platform's primary crashed, its standby promoted"] += 1
-        self.measure("fail-over: from the fall to the next transition", [fail_over.from_fall])
-        self.measure("fail-over: from the promotion", [fail_over.from_promotion])
+        self.add_measurements(
+            "fail-over: from the crash to the next transition", [fail_over.from_crash]
+        )
+        self.add_measurements(
+            "fail-over: from the promotion to the next transition", [fail_over.from_promotion]
+        )
         self.violations += [f"fail-over: {violation}" for violation in fail_over.violations]
         self.problems += [f"fail-over: {problem}" for problem in fail_over.problems]
 
-    def measure(self, what: str, seconds: Sequence[float]) -> None:
+    def add_measurements(self, name: str, seconds: Sequence[float]) -> None:
         """Add measurements."""
-        self.measured.setdefault(what, []).extend(seconds)
+        self.measured.setdefault(name, []).extend(seconds)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write both forms; return their paths."""
+        """Write the Markdown and the JSON file; return their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         markdown, data = folder / f"chaos-{self.seed}.md", folder / f"chaos-{self.seed}.json"
         markdown.write_text(self.as_markdown())
@@ -145,7 +158,7 @@ class Report:
             "command": self.command,
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
-            "over": self.is_over,
+            "complete": self.is_complete,
             "cores": os.cpu_count(),
             "settings": SETTINGS,
             "clean": self.is_clean,
@@ -153,21 +166,21 @@ class Report:
             "clients": self.clients,
             "workers": self.workers,
             "boundaries": {
-                boundary: {act: self.hits[act][boundary] for act in ACTS}
+                boundary: {action: self.hits[action][boundary] for action in ACTIONS}
                 for boundary in sorted(self.boundaries)
             },
             "missed": sorted(map(list, self.missed)),
             "rounds": self.rounds,
             "retries": dict(self.retries.most_common()),
-            "measured": {what: spread(values) for what, values in self.measured.items() if values},
+            "measured": {name: spread(values) for name, values in self.measured.items() if values},
             "violations": self.violations,
             "problems": self.problems,
         }
 
     def as_markdown(self) -> str:
-        verdict = "Everything held." if self.is_clean else "**Something did not hold.**"
-        if not self.is_over:
-            verdict = f"It did not end: this is what it had come to. {verdict}"
+        verdict = "It passed." if self.is_clean else "**It failed.**"
+        if not self.is_complete:
+            verdict = f"It has not ended; this is its state. {verdict}"
         killed = sum(1 for boundary in self.boundaries if self.hits["die"][boundary])
         minutes = self.seconds / 60
         lines = [
@@ -176,32 +189,32 @@ class Report:
             f"`{self.command}` took {minutes:.1f} min on {os.cpu_count()} cores. {verdict}",
             "",
             f"- {self.faults.total()} faults, {self.workers} workers, {self.clients} clients",
-            f"- {len(self.boundaries)} step boundaries discovered, {killed} of them killed",
+            f"- {len(self.boundaries)} step boundaries, workers killed at {killed} of them",
             f"- {len(self.violations)} violations, {len(self.problems)} problems",
-            f"- {self.retries.total()} jobs retried by a person, as their errors asked for",
+            f"- {self.retries.total()} jobs retried by a person, as their errors advised",
             "",
             "## Faults",
             "",
-            *_table(("what happened", "times"), sorted(self.faults.items())),
+            *_table(("fault", "times"), sorted(self.faults.items())),
             "",
             "## Seconds",
             "",
             *_table(
                 ("from, to", "n", "p50", "p95", "max"),
                 [
-                    (what, *(f"{value:g}" for value in spread(values).values()))
-                    for what, values in self.measured.items()
+                    (name, *(f"{value:g}" for value in spread(values).values()))
+                    for name, values in self.measured.items()
                     if values
                 ],
             ),
             "",
         ]
-        for title, found in (("Violations", self.violations), ("Problems", self.problems)):
-            if found:
-                lines += [f"## {title}", "", *(f"- {each}" for each in found), ""]
+        for title, failures in (("Violations", self.violations), ("Problems", self.problems)):
+            if failures:
+                lines += [f"## {title}", "", *(f"- {each}" for each in failures), ""]
         if self.missed:
-            missed = [f"{act} {boundary}" for act, boundary in sorted(self.missed)]
-            lines += ["## Never hit", "", *(f"- {each}" for each in missed), ""]
+            missed = [f"{action} {boundary}" for action, boundary in sorted(self.missed)]
+            lines += ["## Faults that never happened", "", *(f"- {each}" for each in missed), ""]
         lines += [
             "## Retried by a person",
             "",
@@ -210,9 +223,9 @@ class Report:
             "## Step boundaries",
             "",
             *_table(
-                ("boundary", "killed", "frozen", "answer lost", "usurped"),
+                ("boundary", "killed", "frozen", "answer lost", "requeued"),
                 [
-                    (f"`{boundary}`", *(self.hits[act][boundary] for act in ACTS))
+                    (f"`{boundary}`", *(self.hits[action][boundary] for action in ACTIONS))
                     for boundary in sorted(self.boundaries)
                 ],
             ),
@@ -222,7 +235,7 @@ class Report:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return how many there are, and their median, 95th percentile and maximum."""
+    """Return the number of the values, and their median, 95th percentile and maximum."""
     ordered = sorted(values)
     p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
     return {

@@ -1,4 +1,4 @@
-"""What a client goes through in the boundary sweep: enough ways to pass every step of a worker."""
+"""The scenarios of the boundary sweep, which together pass every step of a worker."""
 
 from __future__ import annotations
 
@@ -8,56 +8,51 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from chaos.failpoints import Order
+from chaos.failpoints import Failpoint
 from pgworker.simulator import Answer, Drop, Faults, Hang
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from chaos.failpoints import FailpointPlan
+    from chaos.testbed import ProviderKind
+    from chaos.workers import ChaosWorker
 
-    from chaos.sweep import Orders
-    from chaos.testbed import Kind
-    from chaos.workers import GatedWorker
-
-TOLD_TO_LEAVE = 2
+# The first starts a drain, the second ends the phases.
+SIGTERMS = 2
 
 
-async def _leave_alone(_: GatedWorker) -> None:
+async def _do_nothing(_: ChaosWorker) -> None:
     """Let the worker work."""
 
 
 def _no_faults(_: Faults, __: str) -> None:
-    """Let the provider be well."""
+    """Let the provider work."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Scenario:
     """One way for a client to become ready.
 
     Attributes:
-        faults: orders what the provider does wrong with the project of this name.
-        treat: what happens to a worker meanwhile.
+        order_faults: orders the provider's faults for the project of this name.
+        disturb: is called for a worker while it works.
         simulated: settings of the simulator.
-        orders: faults that lead into the scene, for each worker.
+        failpoints: that lead into the scenario, for each worker.
         arguments: of the worker's command.
-        leaves_with: the exit code of a worker that was treated so.
+        exit_code: of a worker that was disturbed.
     """
 
     name: str
-    kind: Kind
-    faults: Callable[[Faults, str], None] = _no_faults
-    treat: Callable[[GatedWorker], Coroutine[Any, Any, None]] = _leave_alone
+    kind: ProviderKind
+    order_faults: Callable[[Faults, str], None] = _no_faults
+    disturb: Callable[[ChaosWorker], Coroutine[Any, Any, None]] = _do_nothing
     simulated: Mapping[str, Any] = field(default_factory=dict)
-    orders: Orders = ()
+    failpoints: FailpointPlan = ()
     arguments: tuple[str, ...] = ("run", "--drain")
-    leaves_with: int = 0
-
-    def order_faults(self, faults: Faults, client_id: UUID) -> None:
-        """Order what goes wrong with this client's project."""
-        self.faults(faults, f"pgworker-{client_id}")
+    exit_code: int = 0
 
 
-def _moody_provider(faults: Faults, project: str) -> None:
-    """Every kind of answer that isn't what was asked for, once."""
+def _flaky_provider(faults: Faults, project: str) -> None:
+    """Order every kind of failed request once."""
     too_many = Answer(429, headers={"X-RateLimit-Reset": "0", "Retry-After": "0"})
     unauthorized = Answer(401, {"message": "Unauthorized"})
     faults.order(operation="create_project", project=project, fault=too_many)
@@ -88,27 +83,29 @@ def _hanging_query(faults: Faults, project: str) -> None:
     faults.order(operation="run_query", project=project, contains="first", fault=Hang(2))
 
 
-async def _tell_to_leave(worker: GatedWorker) -> None:
-    """Send SIGTERM twice while a query hangs: its job is given back unburnt."""
+async def _terminate_twice(worker: ChaosWorker) -> None:
+    """Send SIGTERM twice while a query hangs: the job is released without an attempt."""
     while worker.is_running and not any(  # noqa: ASYNC110
-        "20260101000300" in line for line in worker.trace()
+        "20260101000300" in line for line in worker.read_passed()
     ):
-        # It writes to a file: there is no event to wait for.
+        # The worker writes to a file: there is no event to wait for.
         await asyncio.sleep(0.02)
-    for _ in range(TOLD_TO_LEAVE):
+    for _ in range(SIGTERMS):
         worker.send(signal.SIGTERM)
 
 
-SCENES: tuple[Scene, ...] = (
-    Scene("a database", "postgres"),
-    Scene(
-        "a worker that overslept", "postgres", orders=((Order("before tenants.fulfil", "freeze"),),)
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("a database", "postgres"),
+    Scenario(
+        "a worker frozen past its lease",
+        "postgres",
+        failpoints=((Failpoint("before tenants.fulfil", "freeze"),),),
     ),
-    Scene("a project", "supabase"),
-    Scene("a project, its SQL over the pooler", "pooler"),
-    Scene("a moody provider", "supabase", _moody_provider),
-    Scene("keys to be made", "supabase", _no_legacy_keys, simulated={"key_kinds": "legacy"}),
-    Scene(
-        "a worker told to leave", "supabase", _hanging_query, treat=_tell_to_leave, leaves_with=1
+    Scenario("a project", "supabase"),
+    Scenario("a project, its SQL over the pooler", "pooler"),
+    Scenario("a flaky provider", "supabase", _flaky_provider),
+    Scenario("keys to be made", "supabase", _no_legacy_keys, simulated={"key_kinds": "legacy"}),
+    Scenario(
+        "a worker told to stop", "supabase", _hanging_query, disturb=_terminate_twice, exit_code=1
     ),
 )

@@ -1,4 +1,4 @@
-"""What a campaign left behind, read from the databases and from the simulator's ledger alone."""
+"""What a campaign left behind, read from the databases and the simulator's ledger only."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 # Names that the provider `postgres` gives; nothing else on the server is ours.
-OURS = "^pgw_[0-9a-f]{32}$"
-AT_ONCE = 8
+OUR_NAMES = "^pgw_[0-9a-f]{32}$"
+CONCURRENCY = 8
 
 DATABASES = f"""
 select
@@ -33,9 +33,9 @@ select
         where granted.grantee = 0
     ) as is_closed
 from pg_database
-where datname ~ '{OURS}'
+where datname ~ '{OUR_NAMES}'
 """
-ROLES = f"select rolname as name from pg_roles where rolname ~ '{OURS}'"
+ROLES = f"select rolname as name from pg_roles where rolname ~ '{OUR_NAMES}'"
 TABLES = """
 select format('%I.%I', schemaname, tablename) as name
 from pg_tables
@@ -46,27 +46,28 @@ RUNS = "select version from public.runs order by version"
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
-    """One tenant's database, as a superuser and its own login find it.
+class TenantSnapshot:
+    """One tenant's database, as a superuser and its own login see it.
 
     Attributes:
-        history: versions recorded; None when there is no history.
-        runs: versions of files that ran, as often as they did.
-        login: what the stored password met: None when it was let in.
+        history: recorded versions; None when there is no history.
+        runs: versions of the files that ran, once for each time.
+        login_error: why the stored password was refused; None when it was accepted.
     """
 
     history: tuple[str, ...] | None
     runs: tuple[str, ...]
-    login: str | None
+    login_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Platform:
+class PlatformSnapshot:
     """One platform's database.
 
     Attributes:
-        secrets: by client and field, in clear; `unsealable` holds what doesn't open.
-        writes: what the witnesses saw (witness.sql).
+        secrets: by client and field, decrypted.
+        decryption_errors: one for each secret that can't be decrypted.
+        writes: what the witnesses recorded (witness.sql).
         texts: every row of every table, as text, by table.
     """
 
@@ -79,24 +80,24 @@ class Platform:
     breakers: Sequence[Row]
     writes: Sequence[Row]
     secrets: Mapping[UUID, Mapping[str, str]] = field(repr=False)
-    unsealable: Sequence[str]
+    decryption_errors: Sequence[str]
     texts: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything that the checker judges by.
+class Snapshot:
+    """Everything that the checker reads.
 
     Attributes:
-        tenants: by ref, of clients that are ready.
-        databases, roles: of ours on the tenants' server (provider `postgres`).
+        tenants: of clients that are ready, by ref.
+        databases, roles: ours on the tenants' server (provider `postgres`).
         ledger: of the simulator; None without one.
-        logs: what workers wrote, by name.
-        foreign_secrets: values of ours that nobody may read either, such as the access token.
+        logs: of workers, by name.
+        foreign_secrets: values outside the vault that must not leak either: the access token.
     """
 
-    platforms: Sequence[Platform]
-    tenants: Mapping[str, Tenant]
+    platforms: Sequence[PlatformSnapshot]
+    tenants: Mapping[str, TenantSnapshot]
     databases: Sequence[Row]
     roles: Sequence[str]
     ledger: Mapping[str, Any] | None
@@ -104,7 +105,7 @@ class Evidence:
     foreign_secrets: Sequence[str] = field(repr=False, default=())
 
 
-async def gather(
+async def take_snapshot(
     platforms: Mapping[str, str],
     tenants_dsn: str,
     *,
@@ -112,21 +113,21 @@ async def gather(
     ledger: Mapping[str, Any] | None,
     logs: Mapping[str, str] | None = None,
     foreign_secrets: Sequence[str] = (),
-) -> Evidence:
+) -> Snapshot:
     """Read everything.
 
     Args:
         platforms: superuser's DSNs of the platforms' databases, by name.
         tenants_dsn: superuser's DSN of the tenants' server.
-        vault: opens the tenants' secrets.
+        vault: decrypts the tenants' secrets.
         ledger: as the simulator shows it under `/__simulator__/ledger`.
-        logs: what workers wrote.
-        foreign_secrets: see `Evidence`.
+        logs: of workers, by name.
+        foreign_secrets: see `Snapshot`.
     """
     read = [await _read_platform(name, dsn, vault) for name, dsn in platforms.items()]
     connection = await asyncpg.connect(tenants_dsn)
     try:
-        # With a simulator it is the simulator that made what is on the server.
+        # With a simulator, the databases and roles on the server are the simulator's.
         is_ours = ledger is None
         databases = [dict(row) for row in await connection.fetch(DATABASES)] if is_ours else []
         roles = [row["name"] for row in await connection.fetch(ROLES)] if is_ours else []
@@ -138,14 +139,14 @@ async def gather(
         for client in platform.clients
         if client["project_ref"] is not None and client["provisioning_status"] == "ready"
     }
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def look_at(ref: str, password: str | None) -> Tenant:
+    async def read_tenant(ref: str, password: str | None) -> TenantSnapshot:
         async with slots:
             return await _read_tenant(tenants_dsn, ref, password, is_simulated=ledger is not None)
 
-    found = await asyncio.gather(*(look_at(ref, password) for ref, password in wanted.items()))
-    return Evidence(
+    found = await asyncio.gather(*(read_tenant(ref, password) for ref, password in wanted.items()))
+    return Snapshot(
         platforms=read,
         tenants=dict(zip(wanted, found, strict=True)),
         databases=databases,
@@ -156,7 +157,7 @@ async def gather(
     )
 
 
-async def _read_platform(name: str, dsn: str, vault: Vault) -> Platform:
+async def _read_platform(name: str, dsn: str, vault: Vault) -> PlatformSnapshot:
     connection = await asyncpg.connect(dsn)
     try:
 
@@ -168,16 +169,16 @@ async def _read_platform(name: str, dsn: str, vault: Vault) -> Platform:
         )
         tables = [row["name"] for row in await rows(TABLES)]
         opened: dict[UUID, dict[str, str]] = {}
-        unsealable = []
+        decryption_errors = []
         for row in await rows("select * from pgworker.tenant_secrets"):
             sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
             try:
                 value = vault.open(row["client_id"], row["field"], sealed)
             except BadConfiguration as error:
-                unsealable.append(str(error))
+                decryption_errors.append(str(error))
             else:
                 opened.setdefault(row["client_id"], {})[row["field"]] = value
-        return Platform(
+        return PlatformSnapshot(
             name=name,
             clients=await rows("select * from public.clients order by created_at, id"),
             jobs=await rows("select * from public.client_provisioning_jobs order by id"),
@@ -187,7 +188,7 @@ async def _read_platform(name: str, dsn: str, vault: Vault) -> Platform:
             breakers=await rows("select * from pgworker.breakers"),
             writes=await rows("select * from chaos.writes order by id"),
             secrets=opened,
-            unsealable=unsealable,
+            decryption_errors=decryption_errors,
             texts={
                 table: "\n".join(
                     row["text"] for row in await rows(f"select t::text as text from {table} as t")
@@ -201,13 +202,13 @@ async def _read_platform(name: str, dsn: str, vault: Vault) -> Platform:
 
 async def _read_tenant(
     server_dsn: str, ref: str, password: str | None, *, is_simulated: bool
-) -> Tenant:
+) -> TenantSnapshot:
     database, role = (f"simulator_{ref}", f"postgres.{ref}") if is_simulated else (ref, ref)
     dsn = dsn_of(server_dsn, database)
     try:
         connection = await asyncpg.connect(dsn)
     except asyncpg.InvalidCatalogNameError:
-        return Tenant(history=None, runs=(), login="there is no such database")
+        return TenantSnapshot(history=None, runs=(), login_error="there is no such database")
     try:
         history = await _versions(connection, HISTORY)
         runs = await _versions(connection, RUNS)
@@ -216,9 +217,9 @@ async def _read_tenant(
     try:
         own = await asyncpg.connect(dsn, user=role, password=password or "")
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return Tenant(history, runs or (), str(error))
+        return TenantSnapshot(history, runs or (), str(error))
     await own.close()
-    return Tenant(history, runs or (), None)
+    return TenantSnapshot(history, runs or (), None)
 
 
 async def _versions(connection: asyncpg.Connection, query: str) -> tuple[str, ...] | None:

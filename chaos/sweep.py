@@ -1,14 +1,15 @@
-"""Kills (or freezes, or cuts off) a worker at every step boundary there is, one after the other.
+"""Kills, freezes or disconnects a worker at each step boundary in turn.
 
-Each case is one client. A first worker meets the fault at its boundary; a second one finishes the
-job, or meets the next fault of the case. Boundaries aren't listed anywhere: a run without faults
-discovers them, and a boundary that a later worker is the first to pass becomes a case as well,
-reached by the same faults.
+Each case is one client. The first worker meets the fault at its boundary; a second one finishes the
+job, or meets the next fault of the case. There is no list of boundaries: a run without faults
+discovers them. A boundary that a later worker is the first to pass becomes a case as well, which
+repeats the faults that led there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import time
@@ -22,46 +23,44 @@ from zlib import crc32
 
 import asyncpg
 
-from chaos.failpoints import Act, Order
-from chaos.plan import FROZEN_LEASES
-from chaos.testbed import World, a_world
+from chaos.failpoints import Action, Failpoint, FailpointPlan, is_possible
+from chaos.plan import FREEZE_LEASES
+from chaos.testbed import Sandbox, open_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chaos.checker import Violation
-    from chaos.scenarios import Scene
-    from chaos.snapshot import Evidence
-    from chaos.testbed import Stage
-    from chaos.workers import GatedWorker
+    from chaos.scenarios import Scenario
+    from chaos.snapshot import Snapshot
+    from chaos.testbed import Testbed
+    from chaos.workers import ChaosWorker
 
-LANES = 12
-# In which a case has surely ended: it may wait for a few leases, and for a create to show up.
+PARALLEL_CASES = 12
+# Longer than any case takes: it may wait for a few leases, and for a create to be listed.
 CASE_SECONDS = 150
-MOST_WORKERS = 12
-MOST_FAULTS = 3
-EX_UNAVAILABLE = 69
-# Until here a worker ends when it finds no database; later it waits for it.
-AFTER_THE_START = "before jobs.claim"
-MOST_TRIES = 6
-# As people do it (plain SQL is an interface of pgworker's); later, so that nobody takes it at once.
-PUT_BACK_IN_LINE = """
+MAX_WORKERS = 12
+MAX_FAULTS = 3
+# Before this boundary a worker without a database ends; later it waits for the database.
+END_OF_START = "before jobs.claim"
+MAX_REPEATS = 6
+# As a person would do it: plain SQL is an interface of pgworker. With a delay, so that no worker
+# claims the job at once.
+REQUEUE = """
 update client_provisioning_jobs
 set attempts = 0, claimed_at = null
 where client_id = $1 and status = 'running'
 """
-FOR_LATER = """
+DELAY = """
 update client_provisioning_jobs
 set run_at = now() + $2
 where client_id = $1 and status = 'queued'
 """
-LATER_LEASES = 0.5
-A_MOMENT = 0.5
+DELAY_LEASES = 0.5
+REQUEUE_SECONDS = 0.5
 
-# The faults of a case: for each of its workers, in the order in which they start.
-Orders = tuple[tuple[Order, ...], ...]
-# How a boundary was reached: by the n-th worker of a case with these faults.
-Way = tuple[Orders, int]
+# How a boundary was reached: by the n-th worker of a case with these failpoints.
+Route = tuple[FailpointPlan, int]
 
 
 @dataclass(slots=True)
@@ -69,13 +68,13 @@ class Case:
     """One client, and the faults that its workers meet.
 
     Attributes:
-        fired: acts and boundaries of the faults that really happened.
+        fired: actions and boundaries of the faults that really happened.
         passed: the boundaries that each of its workers passed, and how often.
-        problems: what the case itself found wrong.
+        problems: other failures than violated invariants.
         seconds: how long it took.
     """
 
-    orders: Orders
+    failpoints: FailpointPlan
     client_id: UUID = field(default_factory=uuid4)
     fired: list[tuple[str, str]] = field(default_factory=list)
     passed: list[Counter[str]] = field(default_factory=list)
@@ -85,262 +84,264 @@ class Case:
     @property
     def is_hit(self) -> bool:
         """Whether every fault of the case happened."""
-        return len(self.fired) == sum(map(len, self.orders))
+        return len(self.fired) == sum(map(len, self.failpoints))
 
     def __str__(self) -> str:
-        faults = chain.from_iterable(self.orders)
-        told = " then ".join(f"{order.act} {order.boundary} #{order.nth}" for order in faults)
-        return told or "no fault"
+        faults = chain.from_iterable(self.failpoints)
+        return " then ".join(f"{x.action} {x.boundary} #{x.nth}" for x in faults) or "no fault"
 
 
 @dataclass(slots=True)
 class Sweep:
-    """All cases of one scene.
+    """All cases of one scenario.
 
     Attributes:
         boundaries: that were passed.
-        left_out: acts and boundaries that there was no time for.
+        skipped: actions and boundaries that there was no time for.
     """
 
-    scene: Scene
-    acts: Sequence[Act]
+    scenario: Scenario
+    actions: Sequence[Action]
     cases: list[Case] = field(default_factory=list)
     boundaries: set[str] = field(default_factory=set)
-    left_out: set[tuple[str, str]] = field(default_factory=set)
+    skipped: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def fired(self) -> Counter[tuple[str, str]]:
         return Counter(fired for case in self.cases for fired in case.fired)
 
-    def wanted(self) -> set[tuple[str, str]]:
-        """Return the acts and boundaries that should have happened."""
+    def list_wanted(self) -> set[tuple[str, str]]:
+        """Return the actions and boundaries that should have happened."""
         return {
-            (act, boundary)
-            for act in self.acts
+            (action, boundary)
+            for action in self.actions
             for boundary in self.boundaries
-            if is_possible(act, boundary)
+            if is_possible(action, boundary)
         }
 
-    def with_cases(self, violations: Iterable[Violation]) -> list[str]:
+    def describe_violations(self, violations: Iterable[Violation]) -> list[str]:
         """Return violations in words, each with the faults of its case."""
-        of = {str(case.client_id): str(case) for case in self.cases}
+        cases = {str(case.client_id): str(case) for case in self.cases}
         return [
-            f"{self.scene.name}: "
-            f"{next((told for client, told in of.items() if client in str(found)), '?')}: {found}"
-            for found in violations
+            f"{self.scenario.name}: "
+            f"{next((case for client, case in cases.items() if client in str(violation)), '?')}: "
+            f"{violation}"
+            for violation in violations
         ]
 
-    def problems(self) -> list[str]:
-        """Return what cases found wrong, with their faults."""
+    def describe_problems(self) -> list[str]:
+        """Return the problems of the cases in words, each with the faults of its case."""
         return [
-            f"{self.scene.name}: {case}: {problem}"
+            f"{self.scenario.name}: {case}: {problem}"
             for case in self.cases
             for problem in case.problems
         ]
 
 
-async def sweep(
-    scene: Scene,
-    stage: Stage,
+async def run_sweep(
+    scenario: Scenario,
+    testbed: Testbed,
     *,
-    acts: Sequence[Act],
+    actions: Sequence[Action],
     every_passage: bool,
     share: tuple[int, int] = (0, 1),
     done: set[tuple[str, str]] | None = None,
     until: float | None = None,
-) -> tuple[Sweep, Evidence]:
-    """Sweep over the boundaries of a scene; return what happened and what it left behind.
+) -> tuple[Sweep, Snapshot]:
+    """Sweep over the boundaries of a scenario; return what happened and what it left behind.
 
     Args:
-        scene: what a client goes through.
-        stage: to do it on.
-        acts: what happens at a boundary.
+        scenario: what each client goes through.
+        testbed: the servers to use.
+        actions: what happens at a boundary.
         every_passage: at each passage of a boundary, instead of at the first one only.
         share: (k, n) takes the k-th of n parts of the boundaries.
-        done: acts and boundaries that earlier sweeps have had; grows.
-        until: begin no case after it (`time.monotonic`).
+        done: actions and boundaries of earlier sweeps, which are not repeated; those of this one
+            are added.
+        until: start no case after this time (`time.monotonic`).
     """
-    swept = Sweep(scene, acts)
+    sweep = Sweep(scenario, actions)
     done = set() if done is None else done
     queue: asyncio.Queue[Case] = asyncio.Queue()
-    ways: dict[str, list[Way]] = {}
+    routes: dict[str, list[Route]] = {}
 
-    def enqueue(orders: Orders) -> None:
-        swept.cases.append(Case(orders))
-        queue.put_nowait(swept.cases[-1])
+    def enqueue(failpoints: FailpointPlan) -> None:
+        sweep.cases.append(Case(failpoints))
+        queue.put_nowait(sweep.cases[-1])
 
-    def take_in(case: Case) -> None:
-        """Make cases of the boundaries that nobody has passed before."""
+    def enqueue_new_boundaries(case: Case) -> None:
+        """Make cases of the boundaries that this case is the first to pass."""
         for number, passed in enumerate(case.passed):
             for boundary, passages in passed.items():
                 if crc32(boundary.encode()) % share[1] != share[0]:
                     continue
-                ways.setdefault(boundary, []).append((case.orders, number))
-                if boundary in swept.boundaries:
+                routes.setdefault(boundary, []).append((case.failpoints, number))
+                if boundary in sweep.boundaries:
                     continue
-                swept.boundaries.add(boundary)
-                for act in acts:
-                    if is_possible(act, boundary) and (act, boundary) not in done:
+                sweep.boundaries.add(boundary)
+                for action in actions:
+                    if is_possible(action, boundary) and (action, boundary) not in done:
                         for nth in range(1, (passages if every_passage else 1) + 1):
-                            orders = _leading_to(case.orders, number, Order(boundary, act, nth))
-                            if sum(map(len, orders)) <= MOST_FAULTS:
-                                enqueue(orders)
+                            failpoint = Failpoint(boundary, action, nth)
+                            plan = _extend_route((case.failpoints, number), failpoint)
+                            if sum(map(len, plan)) <= MAX_FAULTS:
+                                enqueue(plan)
 
-    def leave_out(case: Case) -> None:
-        swept.cases.remove(case)
-        for order in chain.from_iterable(case.orders[-1:]):
-            swept.left_out.add((order.act, order.boundary))
+    def skip(case: Case) -> None:
+        sweep.cases.remove(case)
+        for failpoint in chain.from_iterable(case.failpoints[-1:]):
+            sweep.skipped.add((failpoint.action, failpoint.boundary))
 
-    async def work(world: World, platform: str) -> None:
+    async def run_cases(sandbox: Sandbox, platform: str) -> None:
         while True:
             case = await queue.get()
             try:
                 if until is not None and time.monotonic() >= until:
-                    leave_out(case)
+                    skip(case)
                 else:
-                    await run_case(world, scene, case, platform)
+                    await run_case(sandbox, scenario, case, platform)
                     done.update(case.fired)
-                    take_in(case)
+                    enqueue_new_boundaries(case)
             finally:
                 queue.task_done()
 
-    async def work_off() -> None:
-        """Run all cases; what they missed, because it is passed by chance only, is tried again."""
+    async def finish() -> None:
+        """Wait until all cases have run; repeat those whose boundary is passed by chance only."""
         await queue.join()
-        for attempt in range(MOST_TRIES):
-            missed = swept.wanted() - done - swept.left_out
-            for act in acts:
-                for boundary in sorted(boundary for each, boundary in missed if each == act):
-                    known = ways[boundary]
-                    enqueue(_leading_to(*known[attempt % len(known)], Order(boundary, act)))
+        for attempt in range(MAX_REPEATS):
+            missed = sweep.list_wanted() - done - sweep.skipped
+            for action in actions:
+                for boundary in sorted(boundary for each, boundary in missed if each == action):
+                    known = routes[boundary]
+                    failpoint = Failpoint(boundary, action)
+                    enqueue(_extend_route(known[attempt % len(known)], failpoint))
             await queue.join()
 
-    async with a_world(scene.kind, stage, simulated=scene.simulated) as world:
-        prefix = f"{re.sub('[^a-z]+', '_', scene.name)}_{share[0]}"
-        platforms = [await world.add_platform(f"{prefix}_{lane}") for lane in range(LANES)]
-        enqueue(scene.orders)
+    async with open_sandbox(scenario.kind, testbed, simulated=scenario.simulated) as sandbox:
+        prefix = f"{re.sub('[^a-z]+', '_', scenario.name)}_{share[0]}"
+        platforms = [await sandbox.add_platform(f"{prefix}_{n}") for n in range(PARALLEL_CASES)]
+        enqueue(scenario.failpoints)
         async with asyncio.TaskGroup() as tasks:
-            working = [tasks.create_task(work(world, platform)) for platform in platforms]
-            await work_off()
-            for task in working:
+            running = [tasks.create_task(run_cases(sandbox, platform)) for platform in platforms]
+            await finish()
+            for task in running:
                 task.cancel()
-        evidence = await world.evidence()
-    return swept, evidence
+        snapshot = await sandbox.take_snapshot()
+    return sweep, snapshot
 
 
-def is_possible(act: str, boundary: str) -> bool:
-    """Tell whether this can happen there: an answer gets lost only after a step."""
-    return act != "lose" or boundary.startswith("after ")
-
-
-def _leading_to(orders: Orders, number: int, order: Order) -> Orders:
-    """Return the faults with which a case comes to a boundary that its n-th worker passed."""
-    own = orders[number] if number < len(orders) else ()
-    # Who died passed it before; who froze or lost an answer may have passed it because of that.
-    own = tuple(each for each in own if each.act != "die")
-    return (*orders[:number], (*own, order))
+def _extend_route(route: Route, failpoint: Failpoint) -> FailpointPlan:
+    """Return the failpoints that repeat a route, with one more for its last worker."""
+    plan, number = route
+    own = plan[number] if number < len(plan) else ()
+    # A worker that was killed passed the boundary before that. One that was frozen or lost an
+    # answer may have passed it because of that.
+    own = tuple(each for each in own if each.action != "die")
+    return (*plan[:number], (*own, failpoint))
 
 
 async def run_case(
-    world: World,
-    scene: Scene,
+    sandbox: Sandbox,
+    scenario: Scenario,
     case: Case,
     platform: str,
     *,
     variables: Mapping[str, str] | None = None,
 ) -> None:
-    """Run one case to its end: its client is ready, or something is noted.
+    """Run one case to its end: its client is ready, or a problem is added to the case.
 
     Args:
-        world: that it happens in.
-        scene: what the client goes through.
-        case: the client and the faults; takes in what happened.
-        platform: database of the world's.
-        variables: of the workers' environment, beside the world's.
+        sandbox: the case runs in it.
+        scenario: what the client goes through.
+        case: the client and the failpoints; what happens is added to it.
+        platform: database of the sandbox.
+        variables: of the workers' environment, beside those of the sandbox.
     """
-    dsn = world.stage.platform.dsn_of(platform)
-    environment = world.environment(platform, **(variables or {}))
-    await _add_client(world, dsn, scene, case.client_id)
+    dsn = sandbox.testbed.platform.dsn_of(platform)
+    environment = sandbox.build_environment(platform, **(variables or {}))
+    await _add_client(sandbox, dsn, scenario, case.client_id)
     began = time.monotonic()
-    limit = CASE_SECONDS * world.pace
-    mine: list[GatedWorker] = []
+    limit = CASE_SECONDS * sandbox.slowdown
+    workers: list[ChaosWorker] = []
     try:
-        async with asyncio.timeout(limit), asyncio.TaskGroup() as keepers:
-            for number in range(MOST_WORKERS):
-                has_faults = number < len(case.orders)
-                worker = await world.stage.workers.start(
-                    *scene.arguments,
+        async with asyncio.timeout(limit), asyncio.TaskGroup() as tasks:
+            for number in range(MAX_WORKERS):
+                has_faults = number < len(case.failpoints)
+                worker = await sandbox.testbed.launcher.start(
+                    *scenario.arguments,
                     environment=environment,
-                    orders=case.orders[number] if has_faults else (),
+                    failpoints=case.failpoints[number] if has_faults else (),
                     name=platform,
                 )
-                mine.append(worker)
+                workers.append(worker)
                 if number == 0 or has_faults:
-                    keepers.create_task(scene.treat(worker))
-                await worker.stops_or_ends()
+                    tasks.create_task(scenario.disturb(worker))
+                await worker.wait_until_frozen_or_ended()
                 if worker.is_running:
-                    # It finds its job lost, once it is thawed, and leaves when nothing is left.
-                    keepers.create_task(_thaw_each_time(worker, case, dsn, world.lease))
-                if number >= len(case.orders) and await _is_ready(dsn, case.client_id):
+                    # Once thawed it finds that its job is lost, and ends when no job is left.
+                    tasks.create_task(_thaw_each_time(worker, case, dsn, sandbox.lease))
+                if number >= len(case.failpoints) and await _is_ready(dsn, case.client_id):
                     break
     except TimeoutError:
-        case.problems.append(f"not ready, or not all workers gone, after {limit:g} s")
-        for worker in mine:
+        case.problems.append(f"client not ready or workers still running after {limit:g} s")
+        for worker in workers:
             await worker.kill()
     case.seconds = time.monotonic() - began
-    for worker in mine:
-        case.fired += worker.fired()
-        case.passed.append(Counter(worker.trace()))
-        if (problem := _problem(worker, scene)) is not None:
+    for worker in workers:
+        case.fired += worker.read_fired()
+        case.passed.append(Counter(worker.read_passed()))
+        if (problem := _check_exit(worker, scenario)) is not None:
             case.problems.append(problem)
 
 
-async def _thaw_each_time(worker: GatedWorker, case: Case, dsn: str, lease: float) -> None:
-    """Let a frozen worker go on each time, when its time has come; return when it has ended."""
+async def _thaw_each_time(worker: ChaosWorker, case: Case, dsn: str, lease: float) -> None:
+    """Resume a worker each time that it has been frozen long enough; return when it has ended."""
     while worker.is_running:
         if worker.stopped.is_set():
-            (*_, (act, _)) = worker.fired()
-            if act == "usurp":
-                later = timedelta(seconds=LATER_LEASES * lease)
-                usurping = asyncio.create_task(_usurp(dsn, case.client_id, later))
-                # Who froze with the job's row locked lets the person wait, and goes on first.
-                await asyncio.wait({usurping}, timeout=A_MOMENT)
+            (*_, (action, _)) = worker.read_fired()
+            if action == "requeue":
+                delay = timedelta(seconds=DELAY_LEASES * lease)
+                requeueing = asyncio.create_task(_requeue(dsn, case.client_id, delay))
+                # A worker that was frozen with the job's row locked blocks this until it is thawed.
+                await asyncio.wait({requeueing}, timeout=REQUEUE_SECONDS)
                 _thaw(worker)
-                await usurping
+                await requeueing
             else:
-                await asyncio.sleep(FROZEN_LEASES[1] * lease)
+                await asyncio.sleep(FREEZE_LEASES[1] * lease)
                 _thaw(worker)
-        await worker.stops_or_ends()
+        await worker.wait_until_frozen_or_ended()
 
 
-def _thaw(worker: GatedWorker) -> None:
+def _thaw(worker: ChaosWorker) -> None:
     worker.stopped.clear()
     worker.send(signal.SIGCONT)
 
 
-async def _usurp(dsn: str, client_id: UUID, later: timedelta) -> None:
+async def _requeue(dsn: str, client_id: UUID, delay: timedelta) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction():
-            await connection.execute(PUT_BACK_IN_LINE, client_id)
-            await connection.execute(FOR_LATER, client_id, later)
+            await connection.execute(REQUEUE, client_id)
+            await connection.execute(DELAY, client_id, delay)
     finally:
         await connection.close()
 
 
-def _problem(worker: GatedWorker, scene: Scene) -> str | None:
-    """Tell what is wrong with the way in which a worker left."""
+def _check_exit(worker: ChaosWorker, scenario: Scenario) -> str | None:
+    """Return what is wrong with how a worker ended, if anything."""
     code = worker.exited.result()
-    # Whose session ended while it was starting says so, and leaves it to its supervisor.
-    is_starting = AFTER_THE_START not in worker.trace()
-    if code in {0, -signal.SIGKILL, scene.leaves_with} or (code == EX_UNAVAILABLE and is_starting):
+    # A worker whose session is ended while it starts exits, so that its supervisor restarts it.
+    is_starting = END_OF_START not in worker.read_passed()
+    if code in {0, -signal.SIGKILL, scenario.exit_code}:
         return None
-    return f"a worker left with {code}"
+    if code == os.EX_UNAVAILABLE and is_starting:
+        return None
+    return f"a worker ended with {code}"
 
 
-async def _add_client(world: World, dsn: str, scene: Scene, client_id: UUID) -> None:
-    if world.simulator is not None:
-        scene.order_faults(world.simulator.faults, client_id)
+async def _add_client(sandbox: Sandbox, dsn: str, scenario: Scenario, client_id: UUID) -> None:
+    if sandbox.simulator is not None:
+        scenario.order_faults(sandbox.simulator.faults, f"pgworker-{client_id}")
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(

@@ -1,4 +1,4 @@
-"""What workers of a campaign live in: two PostgreSQL servers, a simulator, and wires that break."""
+"""Where a campaign's workers run: two PostgreSQL servers, a simulator, and proxies before them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
-from chaos.snapshot import DATABASES, ROLES, Evidence, gather
-from chaos.time_scaling import LEASE, PACE, measure_pace, settings
-from chaos.workers import Workers, worker_processes
+from chaos.snapshot import DATABASES, ROLES, Snapshot, take_snapshot
+from chaos.time_scaling import LEASE, SLOWDOWN, measure_slowdown, scale_settings
+from chaos.workers import WorkerLauncher, launch_workers
 from pgworker.db.migrate import migrate
 from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.settings import parse_encryption_keys
@@ -28,12 +28,14 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-Kind = Literal["postgres", "supabase", "pooler"]
+# `pooler` is `supabase` with its SQL over PostgreSQL.
+ProviderKind = Literal["postgres", "supabase", "pooler"]
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-KEY = "chaos:" + base64.b64encode(bytes(range(100, 132))).decode()
-# A few worlds' platforms, a database and a session for each client, and no checkpoint in between.
-SERVER = {
+ENCRYPTION_KEY = "chaos:" + base64.b64encode(bytes(range(100, 132))).decode()
+# For the platforms of several sandboxes, a database and a session for each client, and without a
+# checkpoint in between.
+SERVER_SETTINGS = {
     "max_connections": "400",
     "shared_buffers": "64MB",
     "full_page_writes": "off",
@@ -41,122 +43,122 @@ SERVER = {
     "max_wal_size": "4GB",
 }
 TEMPLATE = "platform_template"
-WITNESS = (Path(__file__).parent / "witness.sql").read_text()
-PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
+WITNESS_SQL = (Path(__file__).parent / "witness.sql").read_text()
+INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
 @dataclass(slots=True)
-class Stage:
-    """What worlds stand on: two PostgreSQL servers, and where workers come from."""
+class Testbed:
+    """What sandboxes share: two PostgreSQL servers, and the launcher of workers."""
 
     platform: Server
     tenants: Server
-    workers: Workers
+    launcher: WorkerLauncher
 
 
 @asynccontextmanager
-async def a_stage(folder: Path) -> AsyncIterator[Stage]:
+async def run_testbed(folder: Path) -> AsyncIterator[Testbed]:
     """Run the servers, with a template of a platform, and the fork server.
 
     Args:
-        folder: workers leave their logs and traces in it.
+        folder: for the logs and traces of workers.
     """
     async with AsyncExitStack() as stack:
-        platform = await stack.enter_async_context(a_server(**SERVER))
-        tenants = await stack.enter_async_context(a_server(**SERVER))
+        platform = await stack.enter_async_context(a_server(**SERVER_SETTINGS))
+        tenants = await stack.enter_async_context(a_server(**SERVER_SETTINGS))
         await make_template(platform)
-        workers = await stack.enter_async_context(worker_processes(folder))
-        yield Stage(platform, tenants, workers)
+        launcher = await stack.enter_async_context(launch_workers(folder))
+        yield Testbed(platform, tenants, launcher)
 
 
 async def drop_tenants(server: Server) -> None:
     """Drop the databases and roles that the provider `postgres` made there."""
-    # Several at once: each waits for a checkpoint, which does for all.
+    # Several at once: each waits for a checkpoint, and one checkpoint serves them all.
     async with asyncpg.create_pool(server.dsn, min_size=0, max_size=8) as pool:
-        for what, found in (("database", DATABASES), ("role", ROLES)):
-            names = [row["name"] for row in await pool.fetch(found)]
-            force = "with (force)" if what == "database" else ""
-            await asyncio.gather(*(pool.execute(f'drop {what} "{x}" {force}') for x in names))
+        for kind, query in (("database", DATABASES), ("role", ROLES)):
+            names = [row["name"] for row in await pool.fetch(query)]
+            force = "with (force)" if kind == "database" else ""
+            await asyncio.gather(*(pool.execute(f'drop {kind} "{name}" {force}') for name in names))
 
 
 async def make_template(server: Server) -> None:
-    """Make the database that platforms are copied from: migrated, and with its witnesses."""
+    """Make the database that platforms are copied from: migrated, and with the witnesses."""
     await server.run(f'create database "{TEMPLATE}" template template0')
     connection = await asyncpg.connect(server.dsn_of(TEMPLATE))
     try:
         await migrate(connection)
-        await connection.execute(WITNESS)
+        await connection.execute(WITNESS_SQL)
     finally:
         await connection.close()
 
 
 @dataclass(slots=True)
-class World:
-    """What some workers see of the stage.
+class Sandbox:
+    """Platforms on a testbed, and everything that their workers reach, each behind a proxy.
 
     Attributes:
-        kind: the provider; `pooler` is supabase with its SQL over PostgreSQL.
-        wires: the proxies by where they lead: `platform`, `tenants`, `api`, `pooler`.
-        pace: how many times as long everything lasts here (`timelapse`).
+        proxies: by their targets: `platform`, `tenants`, `api`, `pooler`.
+        slowdown: factor of all durations (`time_scaling`).
+        platforms: names of the platforms' databases.
     """
 
-    kind: Kind
-    stage: Stage
-    wires: dict[str, TcpProxy]
+    kind: ProviderKind
+    testbed: Testbed
+    proxies: dict[str, TcpProxy]
     simulator: Simulator | None
-    pace: float
+    slowdown: float
     platforms: list[str] = field(default_factory=list)
 
     @property
     def lease(self) -> float:
         """How long a lease lasts, in seconds."""
-        return LEASE * self.pace
+        return LEASE * self.slowdown
 
     async def add_platform(self, name: str) -> str:
-        """Make a platform's database; return its name."""
-        await self.stage.platform.run(f'create database "{name}" template "{TEMPLATE}"')
+        """Create a platform's database; return its name."""
+        await self.testbed.platform.run(f'create database "{name}" template "{TEMPLATE}"')
         self.platforms.append(name)
         return name
 
-    async def evidence(self) -> Evidence:
-        """Read what this world's workers left behind, with its simulator's ledger."""
-        return await gather(
-            {name: self.stage.platform.dsn_of(name) for name in self.platforms},
-            self.stage.tenants.dsn,
-            vault=Vault(parse_encryption_keys((SecretStr(KEY),))),
+    async def take_snapshot(self) -> Snapshot:
+        """Read what the workers of this sandbox left behind."""
+        return await take_snapshot(
+            {name: self.testbed.platform.dsn_of(name) for name in self.platforms},
+            self.testbed.tenants.dsn,
+            vault=Vault(parse_encryption_keys((SecretStr(ENCRYPTION_KEY),))),
             ledger=None if self.simulator is None else self.simulator.ledger.as_json(),
             logs={
                 worker.folder.name: worker.said
                 for name in self.platforms
-                for worker in self.stage.workers.of(name)
+                for worker in self.testbed.launcher.get_workers(name)
             },
             foreign_secrets=() if self.simulator is None else (self.simulator.token,),
         )
 
     async def clear(self) -> None:
-        """Drop what this world made on the stage, so that the next one begins on a clean one."""
-        await self.stage.platform.run(
+        """Drop what this sandbox made on the servers, which the next one shares."""
+        await self.testbed.platform.run(
             *(f'drop database "{name}" with (force)' for name in self.platforms)
         )
-        await drop_tenants(self.stage.tenants)
+        await drop_tenants(self.testbed.tenants)
 
-    def environment(self, platform: str, **overrides: Any) -> Mapping[str, str]:
-        """Return the environment of a worker of that platform; everything goes over the wires."""
+    def build_environment(self, platform: str, **overrides: Any) -> Mapping[str, str]:
+        """Return the environment of a worker of that platform; it reaches all through proxies."""
         values: dict[str, Any] = {
-            "DATABASE_URL": self._through("platform", self.stage.platform.dsn_of(platform)),
-            "PGWORKER_ENCRYPTION_KEYS": KEY,
+            "DATABASE_URL": self._route("platform", self.testbed.platform.dsn_of(platform)),
+            "PGWORKER_ENCRYPTION_KEYS": ENCRYPTION_KEY,
             "PGWORKER_MIGRATIONS_DIR": MIGRATIONS,
             "PGWORKER_LOG_FORMAT": "json",
-            PACE: self.pace,
-            **settings(self.pace),
+            SLOWDOWN: self.slowdown,
+            **scale_settings(self.slowdown),
         }
         if self.simulator is None:
             values |= {
                 "PGWORKER_PROVIDER": "postgres",
-                "PGWORKER_TENANTS_URL": self._through("tenants", self.stage.tenants.dsn),
+                "PGWORKER_TENANTS_URL": self._route("tenants", self.testbed.tenants.dsn),
             }
         else:
-            api = f"http://127.0.0.1:{self.wires['api'].port}"
+            api = f"http://127.0.0.1:{self.proxies['api'].port}"
             values |= {
                 "PGWORKER_PROVIDER": "supabase",
                 "SUPABASE_ACCESS_TOKEN": self.simulator.token,
@@ -164,48 +166,51 @@ class World:
                 "SUPABASE_API_URL": api,
                 "PGWORKER_SUPABASE_PROJECT_URL": f"{api}/projects/{{ref}}",
                 "PGWORKER_SUPABASE_POOLER_HOSTS": "127.0.0.1",
-                "PGWORKER_SUPABASE_POOLER_PORT": self.wires["pooler"].port,
+                "PGWORKER_SUPABASE_POOLER_PORT": self.proxies["pooler"].port,
                 "PGWORKER_SUPABASE_SQL": "postgres" if self.kind == "pooler" else "api",
             }
-        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return passed_on | {name: str(value) for name, value in (values | overrides).items()}
+        inherited = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+        return inherited | {name: str(value) for name, value in (values | overrides).items()}
 
-    def _through(self, wire: str, dsn: str) -> str:
+    def _route(self, target: str, dsn: str) -> str:
+        """Return the DSN with the address of the proxy to this target."""
         parts = urlsplit(dsn)
         userinfo = parts.netloc.rpartition("@")[0]
-        netloc = f"{userinfo}@127.0.0.1:{self.wires[wire].port}"
+        netloc = f"{userinfo}@127.0.0.1:{self.proxies[target].port}"
         return parts._replace(netloc=netloc).geturl()
 
 
 @asynccontextmanager
-async def a_world(
-    kind: Kind,
-    stage: Stage,
+async def open_sandbox(
+    kind: ProviderKind,
+    testbed: Testbed,
     *,
     simulated: Mapping[str, Any] | None = None,
-    pace: float | None = None,
-) -> AsyncIterator[World]:
-    """Build a world on the stage.
+    slowdown: float | None = None,
+) -> AsyncIterator[Sandbox]:
+    """Open a sandbox on the testbed; it is cleared at the end.
 
     Args:
         kind: which provider.
-        stage: that it stands on.
+        testbed: the servers to use.
         simulated: settings of the simulator.
-        pace: see `timelapse`; measured when it is None.
+        slowdown: measured when it is None.
     """
     async with AsyncExitStack() as stack:
         simulator: Simulator | None = None
-        wires = {
+        proxies = {
             "platform": await stack.enter_async_context(
-                tcp_proxy("127.0.0.1", stage.platform.port)
+                tcp_proxy("127.0.0.1", testbed.platform.port)
             ),
-            "tenants": await stack.enter_async_context(tcp_proxy("127.0.0.1", stage.tenants.port)),
+            "tenants": await stack.enter_async_context(
+                tcp_proxy("127.0.0.1", testbed.tenants.port)
+            ),
         }
         if kind != "postgres":
             values: dict[str, Any] = {
-                "admin_dsn": stage.tenants.dsn,
+                "admin_dsn": testbed.tenants.dsn,
                 "rate_limit": 100_000,
-                # The harder case: nothing but pgworker itself stands against a second project.
+                # The harder case: only pgworker itself prevents a second project.
                 "duplicate_names": "accepted",
                 **(simulated or {}),
             }
@@ -214,19 +219,20 @@ async def a_world(
             )
             port = urlsplit(simulator.url).port
             assert port is not None
-            wires["api"] = await stack.enter_async_context(tcp_proxy("127.0.0.1", port))
-            wires["pooler"] = await stack.enter_async_context(
+            proxies["api"] = await stack.enter_async_context(tcp_proxy("127.0.0.1", port))
+            proxies["pooler"] = await stack.enter_async_context(
                 tcp_proxy("127.0.0.1", simulator.pooler_port)
             )
         else:
-            await _make_tenants_template(stage.tenants.dsn)
-        world = World(kind, stage, wires, simulator, pace=pace or measure_pace())
-        stack.push_async_callback(world.clear)
-        yield world
+            await _make_tenants_template(testbed.tenants.dsn)
+        slowdown = slowdown or measure_slowdown()
+        sandbox = Sandbox(kind, testbed, proxies, simulator, slowdown)
+        stack.push_async_callback(sandbox.clear)
+        yield sandbox
 
 
 async def _make_tenants_template(dsn: str) -> None:
-    """Make what databases are copied from before any worker does, so that all go the same way."""
+    """Make the template of tenants' databases, so that no worker passes the boundaries of that."""
     provider = PostgresProvider(dsn, migrations_dir=MIGRATIONS)
     assert provider.templates is not None
     await provider.templates.prepare()

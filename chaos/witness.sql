@@ -1,6 +1,7 @@
--- Witnesses in a platform's database: who wrote what a claim must cover, and did that worker hold
--- the job at that moment? Sessions of a campaign's workers name their process in application_name,
--- and a worker's id (host:pid:random) holds it too. No part of pgworker.
+-- Witnesses: triggers in a platform's database that record which process wrote to a row that only
+-- the holder of a claim may write, and which worker held the job at that moment. The sessions of a
+-- campaign's workers name their process in application_name, and a worker's id (host:pid:random)
+-- contains it too. Not part of pgworker.
 
 create schema chaos;
 
@@ -10,7 +11,7 @@ create table chaos.writes (
     writer_pid text,
     wrote text not null,
     client_id uuid,
-    -- Of the job that stands for the client then: who holds it, and whether it is held.
+    -- Of the client's newest job at that moment.
     holder text,
     job_status text
 );
@@ -58,7 +59,7 @@ begin
 end
 $$;
 
--- Every table of pgworker's that tells something of a client, whichever there are.
+-- Every table of pgworker that has a client_id, so that a new table is covered without an edit.
 do $$
 declare
     v_table regclass;

@@ -1,5 +1,5 @@
--- Every file of this set writes down that it ran: two rows of one version are a file applied twice.
--- This one doesn't: it is what a database of the provider `postgres` has from its template.
+-- Most files of this set record that they ran: two rows of one version are a file applied twice.
+-- This one doesn't: databases of the provider `postgres` get it from their template.
 create table public.runs (
     version text not null,
     ran_at timestamptz not null default now()

@@ -1,4 +1,4 @@
-"""Fixtures of the chaos tests: a server that may be torn down, and a stage on it."""
+"""Fixtures of the chaos tests: a server of their own, and a testbed that uses it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos.testbed import SERVER, Stage, make_template
-from chaos.workers import worker_processes
+from chaos.testbed import SERVER_SETTINGS, Testbed, make_template
+from chaos.workers import launch_workers
 from tests.support.clusters import Server, a_server
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def own_server() -> Iterator[Server]:
     """A server for platforms and tenants both, which no other test uses."""
     with asyncio.Runner() as loop:
-        running = a_server(**SERVER)
+        running = a_server(**SERVER_SETTINGS)
         server = loop.run(running.__aenter__())
         loop.run(make_template(server))
         yield server
@@ -29,10 +29,10 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-async def stage(own_server: Server, tmp_path: Path) -> AsyncIterator[Stage]:
+async def testbed(own_server: Server, tmp_path: Path) -> AsyncIterator[Testbed]:
     """The server, and a fork server for workers."""
-    # Workers die in the middle of their requests: what the simulator's server says of it is noise.
+    # Workers are killed during their requests: what the simulator's server logs then is noise.
     logging.getLogger("uvicorn.error").disabled = True
-    async with worker_processes(tmp_path) as workers:
-        yield Stage(own_server, own_server, workers)
+    async with launch_workers(tmp_path) as launcher:
+        yield Testbed(own_server, own_server, launcher)
     logging.getLogger("uvicorn.error").disabled = False

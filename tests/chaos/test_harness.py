@@ -1,4 +1,4 @@
-"""The campaign's own machinery: it must blame pgworker for what pgworker did, and lose nothing."""
+"""The harness: it reports only what pgworker did, and loses nothing of it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chaos import time_scaling as timelapse
-from chaos.__main__ import options_of, what_repeats
-from chaos.campaign import Outcome, expected
+from chaos import time_scaling
+from chaos.__main__ import build_command, parse_options
+from chaos.campaign import Outcome, expect
 from chaos.checker import Violation, check
 from chaos.plan import plan_round
 from chaos.report import Report
-from chaos.snapshot import Evidence, Platform
+from chaos.snapshot import PlatformSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     [[], ["--acts=die,lose", "--no-recovery"], ["--acts=", "--every-passage"], ["--round=3"]],
 )
 def test_a_report_names_the_command_that_repeats_its_campaign(arguments: list[str]) -> None:
-    options = options_of(["--minutes=0.5", "--seed=7", *arguments])
+    options = parse_options(["--minutes=0.5", "--seed=7", *arguments])
 
-    told = shlex.split(what_repeats(options, 7))
+    words = shlex.split(build_command(options, 7))
 
-    given = dict(word.split("=", 1) for word in told[2:])
-    assert told[:2] == ["make", "chaos"]
-    assert options == options_of(
+    given = dict(word.split("=", 1) for word in words[2:])
+    assert words[:2] == ["make", "chaos"]
+    assert options == parse_options(
         [f"--minutes={given['MINUTES']}", "--seed=7", *given.get("CHAOS_ARGS", "").split()]
     )
 
 
 @pytest.mark.parametrize(
-    ("share", "pace"),
+    ("share", "slowdown"),
     [(1.0, 1.0), (0.5, 1.0), (0.4, 1.5), (0.25, 2.0), (0.05, 10.0)],
 )
-def test_the_less_of_a_processor_there_is_the_longer_everything_lasts(
-    monkeypatch: pytest.MonkeyPatch, share: float, pace: float
+def test_durations_grow_as_the_share_of_a_processor_shrinks(
+    monkeypatch: pytest.MonkeyPatch, share: float, slowdown: float
 ) -> None:
     ticks = itertools.count()
     now = 0.0
@@ -51,14 +51,17 @@ def test_the_less_of_a_processor_there_is_the_longer_everything_lasts(
         now = next(ticks) / 1024
         return now
 
-    monkeypatch.setattr(timelapse, "process_time", process_time)
-    monkeypatch.setattr(timelapse, "monotonic", lambda: now / share)
+    monkeypatch.setattr(time_scaling, "process_time", process_time)
+    monkeypatch.setattr(time_scaling, "monotonic", lambda: now / share)
 
-    assert timelapse.measure_pace() == pytest.approx(pace, abs=0.5)
-    assert timelapse.settings(pace)["PGWORKER_LEASE_SECONDS"] == timelapse.LEASE * pace
+    assert time_scaling.measure_slowdown() == pytest.approx(slowdown, abs=0.5)
+    assert (
+        time_scaling.scale_settings(slowdown)["PGWORKER_LEASE_SECONDS"]
+        == time_scaling.LEASE * slowdown
+    )
 
 
-def test_a_round_that_was_given_up_is_not_blamed_for_what_was_still_in_hand() -> None:
+def test_live_jobs_of_a_round_that_did_not_settle_are_no_violations() -> None:
     client = {
         "id": "a client", "auto_provision": True, "provisioning_status": "creating_project",
         "provisioning_error": None, "project_ref": None,
@@ -74,28 +77,29 @@ def test_a_round_that_was_given_up_is_not_blamed_for_what_was_still_in_hand() ->
         "to_phase": "create_project", "detail": None,
     }  # fmt: skip
     intent = {"client_id": "a client", "name": "pgworker-1", "ref": None, "provider": "supabase"}
-    platform = Platform(
+    platform = PlatformSnapshot(
         name="platform", clients=[client], jobs=[job], events=[enqueued], intents=[intent],
-        steps=[], breakers=[{"credential": "x"}], writes=[], secrets={}, unsealable=[], texts={},
+        steps=[], breakers=[{"credential": "x"}], writes=[], secrets={}, decryption_errors=[],
+        texts={},
     )  # fmt: skip
     ledger = {"created": [{"name": "pgworker-1", "ref": "abc"}], "entries": []}
-    evidence = Evidence([platform], tenants={}, databases=[], roles=[], ledger=ledger)
+    snapshot = Snapshot([platform], tenants={}, databases=[], roles=[], ledger=ledger)
 
-    assert {found.invariant for found in check(evidence, expected())} == {
+    assert {violation.invariant for violation in check(snapshot, expect())} == {
         "no_orphan",
         "no_lost_client",
         "every_breaker_is_closed",
     }
-    assert check(evidence, expected(is_over=False, all_ready=False)) == []
+    assert check(snapshot, expect(is_settled=False, all_ready=False)) == []
 
 
-def test_a_report_tells_of_a_violation_before_its_campaign_has_ended(tmp_path: Path) -> None:
+def test_a_report_has_violations_before_its_campaign_has_ended(tmp_path: Path) -> None:
     report = Report("make chaos", seed=7)
     outcome = Outcome(plan_round(7, 0))
     outcome.violations.append(Violation("no_orphan", "project x", "paid for"))
-    report.take_round(outcome)
+    report.add_round(outcome)
 
     markdown, _ = report.write(tmp_path)
 
-    assert "It did not end" in markdown.read_text()
+    assert "It has not ended" in markdown.read_text()
     assert "no_orphan: project x: paid for" in markdown.read_text()
