@@ -3,8 +3,8 @@
     python tests/check_words.py [--counts] [PATH…]
 
 Prints `file:line: found: use instead`, one line for each, and exits with 1 if there is any. The
-words are those that a review found in nearly every module: metaphors where the field has a term, and
-free relatives where English has a noun.
+words are those that a review found in nearly every module: metaphors where the field has a term,
+and free relatives where English has a noun.
 """
 
 from __future__ import annotations
