@@ -82,7 +82,7 @@ class Pgworker:
             worker = Worker(
                 Jobs(pool, worker="bench", lease=LEASE),
                 no_op,
-                settings=WorkerSettings(workflows=["provision"], lease=LEASE, **self._settings),
+                settings=WorkerSettings(workflows=["provision"], **self._settings),
             )
             await worker.run(Listener(self._dsn, worker.wake))
 

@@ -17,9 +17,10 @@ from pydantic import SecretStr
 
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.migrate import migrate, read_state
-from pgworker.db.pool import STATEMENT_TIMEOUT, connected, open_pool
+from pgworker.db.pool import connected, open_pool
 from pgworker.providers.registry import Providers
 from pgworker.providers.shared_rate_limits import SharedLimits
+from pgworker.queue.lease_timing import LeaseTiming
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.status.commands import Commands
 from pgworker.status.queries import StatusReader
@@ -152,17 +153,13 @@ async def open_platform(
                 dsn,
                 max_size=pool_size,
                 through_pooler=settings.listen_url is not None,
-                timeout=statement_timeout or _worker_statement_timeout(settings.lease),
+                timeout=statement_timeout
+                or LeaseTiming.from_lease(settings.lease).statement_timeout,
             )
         )
         providers = Providers(settings, platform_dsn=dsn, limits=SharedLimits(pool))
         stack.push_async_callback(providers.aclose)
         yield Platform(settings, dsn, pool, providers, data_dir)
-
-
-def _worker_statement_timeout(lease: timedelta) -> timedelta:
-    """Return how long a worker waits for a statement: three such waits fit into half a lease."""
-    return min(STATEMENT_TIMEOUT, max(lease / 6, timedelta(seconds=1)))
 
 
 def _derived(key: bytes) -> bytes:

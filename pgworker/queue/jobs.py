@@ -44,19 +44,22 @@ class Outstanding:
 class Jobs:
     """The queue, as a worker sees it.
 
-    Methods over several jobs return the ids that were refused, because somebody else holds
+    Methods over several jobs return the ids that were refused, because another worker holds
     those jobs now. Every method may raise `DatabaseUnreachable`.
+
+    Attributes:
+        lease: how long a claim lasts; what follows from it is in `lease_timing`.
     """
 
     def __init__(self, pool: Pool, *, worker: str, lease: timedelta) -> None:
         self._pool = pool
         self._worker = worker
-        self._lease = lease
+        self.lease = lease
 
     async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
         """Claim up to `limit` due jobs of these workflows."""
         rows = await self._pool.fetch(
-            JOB_QUERIES.claim, self._worker, limit, self._lease, list(workflows)
+            JOB_QUERIES.claim, self._worker, limit, self.lease, list(workflows)
         )
         # In the order of the columns that the block names.
         return [Job._make(row) for row in rows]
@@ -75,7 +78,7 @@ class Jobs:
             rows = await connection.fetch(
                 JOB_QUERIES.heartbeat,
                 self._worker,
-                self._lease,
+                self.lease,
                 [job.id for job in jobs],
                 [job.claim_token for job in jobs],
                 timeout=seconds,
@@ -90,7 +93,7 @@ class Jobs:
             [advance.next_phase for _, advance in steps],
             [advance.done.patch.as_json() or None for _, advance in steps],
             [advance.done.checkpoint or None for _, advance in steps],
-            self._lease,
+            self.lease,
         )
 
     async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pgworker.errors import DatabaseUnreachable
+from pgworker.queue.lease_timing import LeaseTiming
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class Held:
 class Leases:
     """Holds the jobs in hand, renews their leases, and stops those whose lease is lost."""
 
-    def __init__(
-        self, jobs: Jobs, outage: Outage, *, lease: timedelta, freed: Callable[[], None]
-    ) -> None:
+    def __init__(self, jobs: Jobs, outage: Outage, *, freed: Callable[[], None]) -> None:
         """Take the queue; `freed` is called whenever a job was let go of."""
         self._jobs = jobs
         self._outage = outage
-        self._lease = lease.total_seconds()
+        self._timing = LeaseTiming.from_lease(jobs.lease)
+        # As seconds of the monotonic clock: added for each claimed job.
+        self._lease_seconds = jobs.lease.total_seconds()
         self._freed = freed
         self._held: dict[int, Held] = {}
         self._none_left = asyncio.Event()
@@ -70,7 +70,7 @@ class Leases:
         if before is not None:
             # Our own lease ran out (a process that was frozen) and we were the first to see it.
             self.stop(before, "this worker claimed the job again")
-        held = self._held[job.id] = Held(job, sure_until=asked_at + self._lease)
+        held = self._held[job.id] = Held(job, sure_until=asked_at + self._lease_seconds)
         self._none_left.clear()
         return held
 
@@ -105,31 +105,32 @@ class Leases:
 
     async def keep(self) -> None:
         """Renew all leases with one statement, until cancelled."""
-        failures = 0
+        pause = self._timing.renew_every
         while True:
-            await asyncio.sleep(self._lease / 3 if failures == 0 else self._lease / 30)
+            await asyncio.sleep(pause.total_seconds())
             held = self.all()
             asked_at = time.monotonic()
             try:
                 lost = await self._jobs.heartbeat(
-                    [each.job for each in held], timeout=timedelta(seconds=self._lease / 9)
+                    [each.job for each in held], timeout=self._timing.renew_timeout
                 )
             except DatabaseUnreachable as error:
                 self._outage.failed("heartbeat", error)
-                failures += 1
+                pause = self._timing.retry_every
             else:
                 self._outage.over("heartbeat")
-                failures = 0
+                pause = self._timing.renew_every
                 for each in held:
-                    each.sure_until = asked_at + self._lease
+                    each.sure_until = asked_at + self._lease_seconds
                     # One that is ending may have ended while the statement was under way.
                     if each.job.id in lost and not each.is_ending:
                         self.stop(each, "somebody else holds the job now")
 
     async def fence(self) -> None:
         """Stop phases whose lease may be running out, until cancelled. Asks only the clock."""
+        margin = self._timing.fence_margin.total_seconds()
         while True:
-            await asyncio.sleep(self._lease / 30)
+            await asyncio.sleep(self._timing.fence_every.total_seconds())
             for each in self.all():
-                if time.monotonic() > each.sure_until - self._lease / 6:
+                if time.monotonic() > each.sure_until - margin:
                     self.stop(each, "the lease could not be renewed in time")

@@ -39,7 +39,6 @@ class WorkerSettings:
 
     Attributes:
         concurrency: phases at a time.
-        lease: silence after which others may take its jobs over.
         poll: how often it looks even if nobody wakes it.
         backoff, backoff_cap: base and cap of the wait after a failed attempt.
         grace: how long running phases may go on once it drains.
@@ -48,7 +47,6 @@ class WorkerSettings:
 
     workflows: Sequence[str]
     concurrency: int = 20
-    lease: timedelta = timedelta(seconds=30)
     poll: timedelta = timedelta(seconds=30)
     backoff: timedelta = timedelta(seconds=2)
     backoff_cap: timedelta = timedelta(seconds=300)
@@ -93,7 +91,7 @@ class Worker:
         self._more_is_due = False
         self._claims_in_vain = 0
         self._pace = Pace()
-        self._leases = Leases(jobs, self._outage, lease=settings.lease, freed=self._slot_is_free)
+        self._leases = Leases(jobs, self._outage, freed=self._slot_is_free)
         self._settling = Settling(jobs, self._outage, in_hand=self._leases.__len__)
         self._carriers = Carriers(
             run_phase,

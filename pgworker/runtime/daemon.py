@@ -78,7 +78,6 @@ class Daemon:
             settings=WorkerSettings(
                 workflows=list(workflows),
                 concurrency=settings.concurrency,
-                lease=settings.lease,
                 poll=settings.poll,
                 backoff=settings.backoff,
                 backoff_cap=settings.backoff_cap,
@@ -163,7 +162,7 @@ class Daemon:
             os.getpid(),
             __version__,
             settings.concurrency,
-            settings.lease,
+            self._jobs.lease,
         )
 
     async def _sign_off(self) -> None:

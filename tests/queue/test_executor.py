@@ -50,7 +50,7 @@ class Crew:
         self.phase = PhaseInTest()
         self.freed = 0
         outage = Outage()
-        self.leases = Leases(self.jobs, outage, lease=LEASE, freed=self._count)
+        self.leases = Leases(self.jobs, outage, freed=self._count)
         self.settling = Settling(self.jobs, outage, in_hand=self.leases.__len__)
         self.carriers = Carriers(
             self.phase,

@@ -32,7 +32,7 @@ QUICK = {
     "PGWORKER_BACKOFF_CAP_SECONDS": "1",
     "PGWORKER_LOG_FORMAT": "json",
 }
-# The default. A worker's patience with its database is a sixth of it: a database that is slow, as
+# The default. A worker's statement time-out is a fraction of it: a database that is slow, as
 # is everything on a busy machine, isn't called away at once.
 PATIENT = {"PGWORKER_LEASE_SECONDS": "30"}
 

@@ -27,8 +27,7 @@ NEVER = timedelta(hours=1)
 # What a test waits for comes within a second, but for a machine that has no time for it.
 PATIENCE = timedelta(seconds=60)
 
-# A worker renews it after a third, and stops a phase a sixth before its end: short enough to be
-# waited for, long enough that a busy machine doesn't lose it by itself.
+# Short enough to be waited for, long enough that a busy machine doesn't lose it by itself.
 SHORT_LEASE = timedelta(seconds=6)
 
 
@@ -88,7 +87,6 @@ async def working(
         settings=WorkerSettings(
             workflows=workflows,
             concurrency=concurrency,
-            lease=lease,
             poll=poll,
             backoff=backoff,
             grace=grace,
