@@ -105,27 +105,16 @@ begin
         where client.id = completed.client_id
     )
 
-    select array_agg(completed.id)
+    select coalesce(array_agg(completed.id), '{}')
     into v_completed
     from completed;
 
-    if coalesce(cardinality(v_completed), 0) = cardinality(p_job_ids) then
-        return;
+    if cardinality(v_completed) < cardinality(p_job_ids) then
+        return query
+        select refused
+        from
+            pgworker.find_refused(p_job_ids, p_claim_tokens, v_completed, 'succeeded')
+                as refused;
     end if;
-
-    -- By a snapshot of its own, which sees what others have done to the job meanwhile.
-    return query
-    select input.job_id
-    from unnest(p_job_ids, p_claim_tokens) as input (job_id, claim_token)
-    where
-        input.job_id <> all(coalesce(v_completed, '{}'))
-        and not exists (
-            select 1
-            from public.client_provisioning_jobs as job
-            where
-                job.id = input.job_id
-                and job.claim_token = input.claim_token
-                and coalesce(job.status, '') = 'succeeded'
-        );
 end
 $$;
