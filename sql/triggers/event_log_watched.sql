@@ -1,13 +1,17 @@
--- Whoever watches (pgworker.watchers) is told that there are new events, once in a transaction.
--- No payload and no transition table: while nobody watches this costs one look at an empty
--- table, and NOTIFY's lock on the whole cluster is taken for nobody. A watcher that registers
--- in the same moment may miss one: it looks by itself now and then.
--- security definer: whoever may make a transition needs no rights on the watchers.
+-- Notifies the watchers (pgworker.watchers) of new events, once in a transaction. No payload and
+-- no transition table: while nobody watches, this costs one look at an empty table, and NOTIFY's
+-- lock on the whole cluster isn't taken. A watcher that registers in the same moment may miss
+-- a notification: watchers also look by themselves now and then.
+-- security definer: the role that makes a transition needs no rights on the watchers.
+-- The functions that write events forbid sequential scans, and this table has no index for the
+-- question. Before PostgreSQL 18 a forbidden scan costs so much in the eyes of the planner that
+-- each call would be compiled (JIT), which takes thirty times as long as the transition.
 create or replace function pgworker.event_log_watched()
 returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = on
 as $$
 begin
     if exists (select 1 from pgworker.watchers where expires_at > now()) then
