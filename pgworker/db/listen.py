@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from pgworker.db.hosts import Hosts
 from pgworker.db.outage import Outage
 from pgworker.db.pool import connect, describe_dsn
 from pgworker.db.queries import load
+from pgworker.db.reconnect import reconnect_delay
 from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
@@ -29,7 +29,6 @@ EVENTS_CHANNEL = "pgworker_events"
 # A half-open socket stays silent for ever: only an answer proves that we would be woken.
 PING_EVERY = timedelta(seconds=15)
 PING_TIMEOUT = timedelta(seconds=5)
-RECONNECT_CAP = timedelta(seconds=5)
 
 log = get_logger()
 
@@ -94,8 +93,7 @@ class Listener:
                 self._outage.failed("listen", _in_our_words(error))
             finally:
                 self.is_connected = False
-            cap = min(RECONNECT_CAP.total_seconds(), 0.1 * 2 ** min(failures, 10))
-            await asyncio.sleep(random.uniform(0.05, cap))  # noqa: S311  # jitter
+            await asyncio.sleep(reconnect_delay(failures).total_seconds())
 
     async def _listen(self) -> None:
         connection = await connect(self._hosts, application_name=self._application_name)

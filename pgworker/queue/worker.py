@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pgworker import telemetry
 from pgworker.db.outage import Outage
+from pgworker.db.reconnect import reconnect_delay
 from pgworker.errors import DatabaseUnreachable
 from pgworker.queue.batching import Pace
 from pgworker.queue.completer import Settling
@@ -30,7 +30,6 @@ log = telemetry.get_logger()
 CLAIMED_AT_ONCE = 500
 # Something is due that we couldn't claim, twice: another worker is at it, or it is paused.
 RECHECK = timedelta(seconds=1)
-DATABASE_RETRY_CAP = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +163,7 @@ class Worker:
             except DatabaseUnreachable as error:
                 self._outage.failed("claim", error)
                 failures += 1
-                cap = min(DATABASE_RETRY_CAP.total_seconds(), 0.1 * 2 ** min(failures, 10))
-                timeout = timedelta(seconds=random.uniform(0.05, cap))  # noqa: S311  # jitter
+                timeout = reconnect_delay(failures)
             if timeout is not None:
                 await self._sleep(timeout)
             await self._pace.keep(
