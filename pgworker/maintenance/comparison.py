@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgworker.maintenance.findings import Finding, FindingKind, Look, Owner, Remedy, in_order
 from pgworker.models import ClientStatus, JobStatus
-from pgworker.providers.base import Sighting, SightingState
+from pgworker.providers.base import RemoteState, RemoteTenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,18 +28,18 @@ REQUIRED_SECRETS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     ),
 }
 
-_IN_PART: Final = frozenset({SightingState.UNFINISHED, SightingState.REMNANT})
+_IN_PART: Final = frozenset({RemoteState.UNFINISHED, RemoteState.PARTIAL})
 
 
 def unlisted(
-    provider: str, sightings: Iterable[Sighting], owners: Iterable[Owner]
+    provider: str, tenants: Iterable[RemoteTenant], owners: Iterable[Owner]
 ) -> tuple[str, ...]:
     """Return the recorded refs that the listing lacks, for a look at each of them.
 
     A listing proves too little: it may lag, it may have been read before the tenant was made, and
     a project that somebody renamed is still there. Clients with a live job are left to it.
     """
-    listed = {sighting.ref for sighting in sightings}
+    listed = {tenant.ref for tenant in tenants}
     return tuple(
         owner.ref
         for owner in owners
@@ -71,113 +71,113 @@ def compare(looks: Iterable[Look], owners: Sequence[Owner]) -> tuple[Finding, ..
 
 
 def _compare_with(look: Look, owners: Sequence[Owner]) -> Iterator[Finding]:
-    by_client: dict[UUID, list[Sighting]] = defaultdict(list)
-    for sighting in look.sightings:
-        by_client[sighting.client_id].append(sighting)
+    by_client: dict[UUID, list[RemoteTenant]] = defaultdict(list)
+    for tenant in look.tenants:
+        by_client[tenant.client_id].append(tenant)
     known = {owner.id: owner for owner in owners}
     owned_refs = {ref for owner in owners for ref in (owner.recorded_ref, owner.shown_ref) if ref}
 
-    for client_id, sightings in by_client.items():
+    for client_id, tenants in by_client.items():
         owner = known.get(client_id)
         if owner is not None and owner.provider in {None, look.provider}:
-            yield from _check_sightings(look.provider, owner, sightings)
+            yield from _check_tenants(look.provider, owner, tenants)
             continue
-        for sighting in sightings:
-            if sighting.ref not in owned_refs:
-                yield from _check_ownerless(look.provider, owner, sighting)
+        for tenant in tenants:
+            if tenant.ref not in owned_refs:
+                yield from _check_ownerless(look.provider, owner, tenant)
     for owner in owners:
         if owner.provider == look.provider:
             yield from _check_absence(look, owner, by_client.get(owner.id, []))
 
 
-def _check_ownerless(provider: str, owner: Owner | None, sighting: Sighting) -> Iterator[Finding]:
-    if sighting.state is SightingState.LEAVING:
+def _check_ownerless(provider: str, owner: Owner | None, tenant: RemoteTenant) -> Iterator[Finding]:
+    if tenant.state is RemoteState.DELETING:
         return
-    if sighting.state is SightingState.FOREIGN:
+    if tenant.state is RemoteState.FOREIGN:
         yield _of(
-            sighting,
+            tenant,
             FindingKind.FOREIGN,
             provider,
-            f"{sighting.detail}: its name is one of ours, and we did not make it",
+            f"{tenant.detail}: its name is one of ours, and we did not make it",
             "rename it, or give it to the role of its name if it is a tenant after all",
             owner,
         )
         return
     if owner is None:
-        whose = f"no client here has the id {sighting.client_id}"
+        whose = f"no client here has the id {tenant.client_id}"
         advice = (
             "it may belong to another pgworker that shares the organisation or server: ask first; "
-            f"if it is nobody's: pgworker reconcile --delete {sighting.ref}"
+            f"if it is nobody's: pgworker reconcile --delete {tenant.ref}"
         )
     else:
         whose = f"client {owner.name!r} has its tenant at {owner.provider}"
-        advice = f"look what is in it; if nothing is: pgworker reconcile --delete {sighting.ref}"
+        advice = f"look what is in it; if nothing is: pgworker reconcile --delete {tenant.ref}"
     yield _of(
-        sighting,
+        tenant,
         FindingKind.ORPHAN,
         provider,
-        f"{sighting.detail}: {whose}",
+        f"{tenant.detail}: {whose}",
         advice,
         owner,
         is_deletable=True,
     )
 
 
-def _check_sightings(
-    provider: str, owner: Owner, sightings: Sequence[Sighting]
+def _check_tenants(
+    provider: str, owner: Owner, tenants: Sequence[RemoteTenant]
 ) -> Iterator[Finding]:
     """Judge what bears the name of one client's tenant."""
-    present = [each for each in sightings if each.state is not SightingState.LEAVING]
+    present = [each for each in tenants if each.state is not RemoteState.DELETING]
     if owner.ref is None and len(present) > 1:
         yield from _check_candidates(provider, owner, present)
         return
-    for sighting in present:
-        if sighting.ref == owner.ref:
-            yield from _check_recorded(provider, owner, sighting)
+    for tenant in present:
+        if tenant.ref == owner.ref:
+            yield from _check_recorded(provider, owner, tenant)
         elif owner.ref is not None:
             yield _of(
-                sighting,
+                tenant,
                 FindingKind.DUPLICATE,
                 provider,
-                f"{sighting.detail} bears the name of client {owner.name!r}, "
+                f"{tenant.detail} bears the name of client {owner.name!r}, "
                 f"whose tenant is {owner.ref}",
-                f"look what is in it; if nothing is: pgworker reconcile --delete {sighting.ref}",
+                f"look what is in it; if nothing is: pgworker reconcile --delete {tenant.ref}",
                 owner,
                 # Both of two refs on record: a mismatch, and no one's to delete.
-                is_deletable=sighting.ref != owner.shown_ref,
+                is_deletable=tenant.ref != owner.shown_ref,
             )
         elif not owner.is_live:
-            yield _check_unrecorded(provider, owner, sighting)
+            yield _check_unrecorded(provider, owner, tenant)
 
 
 def _check_candidates(
-    provider: str, owner: Owner, sightings: Sequence[Sighting]
+    provider: str, owner: Owner, tenants: Sequence[RemoteTenant]
 ) -> Iterator[Finding]:
-    for sighting in sightings:
+    for tenant in tenants:
         yield _of(
-            sighting,
+            tenant,
             FindingKind.DUPLICATE,
             provider,
-            f"{sighting.detail} is one of {len(sightings)} that bear the name of client "
+            f"{tenant.detail} is one of {len(tenants)} that bear the name of client "
             f"{owner.name!r}, none of them recorded",
             f"keep one, then: pgworker retry {owner.id}; "
-            f"delete the others: pgworker reconcile --delete {sighting.ref}",
+            f"delete the others: pgworker reconcile --delete {tenant.ref}",
             owner,
             is_deletable=not owner.is_live,
         )
 
 
-def _check_unrecorded(provider: str, owner: Owner, sighting: Sighting) -> Finding:
-    if sighting.state is SightingState.FOREIGN:
+def _check_unrecorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Finding:
+    if tenant.state is RemoteState.FOREIGN:
         return _of(
-            sighting,
+            tenant,
             FindingKind.FOREIGN,
             provider,
-            f"{sighting.detail}, stands in the way of client {owner.name!r}",
+            f"{tenant.detail}, stands in the way of client {owner.name!r}",
             f"rename it, then: pgworker retry {owner.id}",
             owner,
         )
-    in_part = sighting.state in _IN_PART
+    in_part = tenant.state in _IN_PART
     what = "was begun for" if in_part else "was made for"
     verb = "finish" if in_part else "adopt"
     # What no create of ours made is another's, perhaps: adopting it sets its password. And what a
@@ -186,7 +186,7 @@ def _check_unrecorded(provider: str, owner: Owner, sighting: Sighting) -> Findin
     if remedy is not None:
         advice = f"{verb} it: pgworker reconcile --fix, or pgworker retry {owner.id}"
     elif owner.was_begun:
-        advice = f"{verb} it: {_start_again(owner)}; or: pgworker reconcile --delete {sighting.ref}"
+        advice = f"{verb} it: {_start_again(owner)}; or: pgworker reconcile --delete {tenant.ref}"
     else:
         what = "bears the name of"
         advice = (
@@ -194,10 +194,10 @@ def _check_unrecorded(provider: str, owner: Owner, sighting: Sighting) -> Findin
             f"other's then. If not: {_start_again(owner)} adopts it and sets its password"
         )
     return _of(
-        sighting,
+        tenant,
         FindingKind.HALF_MADE if in_part else FindingKind.UNRECORDED,
         provider,
-        f"{sighting.detail} {what} client {owner.name!r} and is not recorded; "
+        f"{tenant.detail} {what} client {owner.name!r} and is not recorded; "
         f"its job is {owner.job_status or 'not there'}",
         advice,
         owner,
@@ -206,48 +206,46 @@ def _check_unrecorded(provider: str, owner: Owner, sighting: Sighting) -> Findin
     )
 
 
-def _check_recorded(provider: str, owner: Owner, sighting: Sighting) -> Iterator[Finding]:
-    if owner.is_live or owner.is_leaving or sighting.state is SightingState.WHOLE:
+def _check_recorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Iterator[Finding]:
+    if owner.is_live or owner.is_leaving or tenant.state is RemoteState.COMPLETE:
         return
-    if sighting.state is SightingState.FOREIGN:
+    if tenant.state is RemoteState.FOREIGN:
         yield _of(
-            sighting,
+            tenant,
             FindingKind.FOREIGN,
             provider,
-            f"the tenant of client {owner.name!r} is {sighting.detail}",
-            f'find out who changed it; to take it back: alter database "{sighting.name}" '
-            f'owner to "{sighting.name}";',
+            f"the tenant of client {owner.name!r} is {tenant.detail}",
+            f'find out who changed it; to take it back: alter database "{tenant.name}" '
+            f'owner to "{tenant.name}";',
             owner,
         )
-    elif sighting.state is SightingState.UNFINISHED:
+    elif tenant.state is RemoteState.UNFINISHED:
         yield _of(
-            sighting,
+            tenant,
             FindingKind.HALF_MADE,
             provider,
-            f"the tenant of client {owner.name!r} is {sighting.detail}",
-            f'close it: revoke all on database "{sighting.name}" from public;',
+            f"the tenant of client {owner.name!r} is {tenant.detail}",
+            f'close it: revoke all on database "{tenant.name}" from public;',
             owner,
         )
     else:
-        yield _gone(provider, owner, f"there is only {sighting.detail}")
+        yield _gone(provider, owner, f"there is only {tenant.detail}")
 
 
-def _check_absence(look: Look, owner: Owner, sightings: Sequence[Sighting]) -> Iterator[Finding]:
+def _check_absence(look: Look, owner: Owner, tenants: Sequence[RemoteTenant]) -> Iterator[Finding]:
     """Judge what isn't there, or won't be for long."""
     if owner.is_live or owner.is_leaving:
         return
     if owner.ref is not None:
         leaving = [
-            each
-            for each in sightings
-            if each.ref == owner.ref and each.state is SightingState.LEAVING
+            each for each in tenants if each.ref == owner.ref and each.state is RemoteState.DELETING
         ]
         if leaving:
             yield _gone(look.provider, owner, f"{leaving[0].detail} is being deleted")
         elif owner.ref in look.gone:
             yield _gone(look.provider, owner, look.gone[owner.ref])
         return
-    if sightings or owner.unanswered_for is None:
+    if tenants or owner.unanswered_for is None:
         return
     if owner.unanswered_for > look.settles_after:
         yield Finding(
@@ -324,7 +322,7 @@ def _check_secrets(owner: Owner) -> Iterator[Finding]:
 
 
 def _of(
-    sighting: Sighting,
+    tenant: RemoteTenant,
     kind: FindingKind,
     provider: str,
     message: str,
@@ -339,11 +337,11 @@ def _of(
         provider,
         message,
         advice,
-        ref=sighting.ref,
-        name=sighting.name,
-        client_id=sighting.client_id,
+        ref=tenant.ref,
+        name=tenant.name,
+        client_id=tenant.client_id,
         client_name=None if owner is None else owner.name,
-        created_at=sighting.created_at,
+        created_at=tenant.created_at,
         remedy=remedy,
         is_deletable=is_deletable,
     )

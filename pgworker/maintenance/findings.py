@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pgworker.errors import NotDeleted
 from pgworker.models import ClientStatus
-from pgworker.providers.base import Sighting
+from pgworker.providers.base import RemoteTenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -117,7 +117,7 @@ class Look:
     """
 
     provider: str
-    sightings: tuple[Sighting, ...]
+    tenants: tuple[RemoteTenant, ...]
     gone: Mapping[str, str] = field(default_factory=dict)
     settles_after: timedelta = timedelta(0)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgworker.context import Platform
-    from pgworker.providers.base import Provider, Sighting
+    from pgworker.providers.base import Provider, RemoteTenant
 
 # A listing that changes while it is read is read again, so often in all.
 LISTINGS = 3
@@ -66,7 +66,7 @@ class Reconciler:
         has.
         """
         names = [provider] if provider is not None else await self._in_use()
-        listings: dict[str, tuple[Sighting, ...]] = {}
+        listings: dict[str, tuple[RemoteTenant, ...]] = {}
         blind: list[Finding] = []
         for name in names:
             try:
@@ -76,9 +76,9 @@ class Reconciler:
         # After the listings: see `comparing`.
         owners = await self._owners()
         looks = []
-        for name, sightings in listings.items():
+        for name, tenants in listings.items():
             try:
-                look, unasked_refs = await self._confirm(name, sightings, owners)
+                look, unasked_refs = await self._confirm(name, tenants, owners)
                 looks.append(look)
                 blind += unasked_refs
             except JobError as error:
@@ -128,26 +128,26 @@ class Reconciler:
         rows = await self._platform.pool.fetch(QUERIES.providers_in_use)
         return list(dict.fromkeys([self._platform.settings.provider, *(row[0] for row in rows)]))
 
-    async def _list(self, name: str) -> tuple[Sighting, ...]:
+    async def _list(self, name: str) -> tuple[RemoteTenant, ...]:
         provider = self._provider(name)
         for _ in range(LISTINGS - 1):
             try:
-                return await provider.list_ours()
+                return await provider.list_tenants()
             except Transient:
                 continue
-        return await provider.list_ours()
+        return await provider.list_tenants()
 
     async def _owners(self) -> tuple[Owner, ...]:
         rows = await self._platform.pool.fetch(QUERIES.owners)
         return tuple(_owner(dict(row)) for row in rows)
 
     async def _confirm(
-        self, name: str, sightings: tuple[Sighting, ...], owners: Sequence[Owner]
+        self, name: str, tenants: tuple[RemoteTenant, ...], owners: Sequence[Owner]
     ) -> tuple[Look, list[Finding]]:
         """Ask for each recorded tenant that the listing lacks."""
         provider = self._provider(name)
         gone, blind = {}, []
-        for ref in unlisted(name, sightings, owners):
+        for ref in unlisted(name, tenants, owners):
             try:
                 seen = await provider.observe(ref)
             except Permanent as error:
@@ -156,7 +156,7 @@ class Reconciler:
                 continue
             if seen.state is TenantState.GONE:
                 gone[ref] = scrub(seen.answer)
-        return Look(name, sightings, gone, self._settles_after(provider)), blind
+        return Look(name, tenants, gone, self._settles_after(provider)), blind
 
     def _settles_after(self, provider: Provider) -> timedelta:
         if provider.lookup_is_final:

@@ -57,30 +57,30 @@ class Tenant:
     created_at: datetime | None = None
 
 
-class SightingState(StrEnum):
-    """How much of a tenant is there."""
+class RemoteState(StrEnum):
+    """How much of a tenant the provider has."""
 
-    WHOLE = "whole"
+    COMPLETE = "complete"
     UNFINISHED = "unfinished"  # its last steps are missing
-    REMNANT = "remnant"  # a part of one: nothing that a client could use
-    LEAVING = "leaving"  # being deleted
-    FOREIGN = "foreign"  # it bears a name of ours and belongs to somebody else
+    PARTIAL = "partial"  # a fragment of one: nothing that a client could use
+    DELETING = "deleting"
+    FOREIGN = "foreign"  # it has a name of ours, and another owner
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """Something at the provider that bears a name as we give them.
+class RemoteTenant:
+    """Something at the provider with a name as `tenant_name` gives them.
 
     Attributes:
-        client_id: whom the name says it was made for; not every client is known here.
-        detail: what it is and how it is, in words, without secrets.
-        created_at: None where the provider doesn't tell.
+        client_id: the client that the name stands for; it may be unknown here.
+        detail: what it is and in which state, in words, without secrets.
+        created_at: None when the provider doesn't say.
     """
 
     ref: str
     name: str
     client_id: UUID
-    state: SightingState
+    state: RemoteState
     detail: str
     created_at: datetime | None = None
 
@@ -116,19 +116,19 @@ class Provider(Protocol):
         name: `supabase`, `postgres`; what clients ask for in `additional_settings`.
         lookup_is_final: a complete look-up shows everything that was created before it. False
             where listings may lag: then an unknown outcome is looked up for a while.
-        ready_looks: how many looks in a row must find a tenant ready.
+        ready_checks: how many looks in a row must find a tenant ready.
     """
 
     name: str
     lookup_is_final: bool
-    ready_looks: int
+    ready_checks: int
 
     @property
     def credential(self) -> str:
         """Name the credential in use without revealing it; breakers go by it."""
         ...
 
-    async def prove_access(self) -> None:
+    async def check_credential(self) -> None:
         """Use the credential once, for something cheap that changes nothing.
 
         Raises:
@@ -149,7 +149,7 @@ class Provider(Protocol):
         """
         ...
 
-    async def list_ours(self) -> tuple[Sighting, ...]:
+    async def list_tenants(self) -> tuple[RemoteTenant, ...]:
         """Return everything there that bears a name as `tenant_name` gives them.
 
         Where another pgworker shares the organisation or the server, its tenants are among them.

@@ -69,7 +69,7 @@ class Breakers:
             CredentialRefused: it still doesn't.
         """
         try:
-            await provider.prove_access()
+            await provider.check_credential()
         except CredentialRefused:
             raise
         except JobError as error:

@@ -31,7 +31,7 @@ select
 from pg_catalog.pg_database as database
 where database.datname = {name}; -- noqa: PRS
 
--- name: list_ours
+-- name: list_tenants
 -- The databases and roles that bear names of ours. No owner: there is a role only.
 -- A connection limit of -2 marks a database whose drop was interrupted.
 with named_database as (

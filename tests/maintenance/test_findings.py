@@ -20,7 +20,7 @@ from pgworker.maintenance.findings import (
     choose_deletable,
     unseen,
 )
-from pgworker.providers.base import Sighting, SightingState
+from pgworker.providers.base import RemoteState, RemoteTenant
 
 ACME = UUID("0b54e3a2-7c1d-4a1e-9f00-1234567890ab")
 NAME = f"pgworker-{ACME}"
@@ -74,14 +74,14 @@ def unmeant(**changes: Any) -> Owner:
     return lost(**values | changes)
 
 
-def seen(ref: str = REF, state: SightingState = SightingState.WHOLE) -> Sighting:
-    return Sighting(ref, NAME, ACME, state, f"project {ref}")
+def seen(ref: str = REF, state: RemoteState = RemoteState.COMPLETE) -> RemoteTenant:
+    return RemoteTenant(ref, NAME, ACME, state, f"project {ref}")
 
 
 def found(
-    *sightings: Sighting, owners: tuple[Owner, ...], gone: dict[str, str] | None = None
+    *tenants: RemoteTenant, owners: tuple[Owner, ...], gone: dict[str, str] | None = None
 ) -> list[tuple[FindingKind, str | None, Remedy | None, bool]]:
-    look = Look("supabase", sightings, gone or {}, settles_after=timedelta(minutes=2))
+    look = Look("supabase", tenants, gone or {}, settles_after=timedelta(minutes=2))
     return [
         (each.kind, each.ref, each.remedy, each.is_deletable) for each in compare([look], owners)
     ]
@@ -121,10 +121,10 @@ def test_a_listing_without_the_tenant_proves_nothing_by_itself(client: Owner) ->
 
 
 def test_what_is_being_deleted_and_recorded_nowhere_is_left_to_go() -> None:
-    leaving = seen(state=SightingState.LEAVING)
+    leaving = seen(state=RemoteState.DELETING)
     assert found(leaving, owners=()) == NOTHING
     assert found(leaving, owners=(lost(),)) == NOTHING
-    assert found(seen(), seen(OTHER, SightingState.LEAVING), owners=(owner(),)) == NOTHING
+    assert found(seen(), seen(OTHER, RemoteState.DELETING), owners=(owner(),)) == NOTHING
 
 
 # -- what a provider shows --------------------------------------------------------------------
@@ -154,13 +154,13 @@ def test_a_tenant_whose_client_has_one_elsewhere_is_an_orphan() -> None:
 @pytest.mark.parametrize(
     ("state", "kind"),
     [
-        (SightingState.WHOLE, FindingKind.UNRECORDED),
-        (SightingState.UNFINISHED, FindingKind.HALF_MADE),
-        (SightingState.REMNANT, FindingKind.HALF_MADE),
+        (RemoteState.COMPLETE, FindingKind.UNRECORDED),
+        (RemoteState.UNFINISHED, FindingKind.HALF_MADE),
+        (RemoteState.PARTIAL, FindingKind.HALF_MADE),
     ],
 )
 def test_what_was_made_and_not_recorded_is_put_in_line_only_when_its_job_failed(
-    client: Owner, remedy: Remedy | None, state: SightingState, kind: FindingKind
+    client: Owner, remedy: Remedy | None, state: RemoteState, kind: FindingKind
 ) -> None:
     assert found(seen(state=state), owners=(client,)) == [(kind, REF, remedy, True)]
 
@@ -197,13 +197,13 @@ def test_a_recorded_tenant_that_is_asked_for_and_not_there_is_gone(client: Owner
     assert found(owners=(client,), gone={REF: "404"}) == [(FindingKind.GONE, REF, None, False)]
 
 
-@pytest.mark.parametrize("state", [SightingState.LEAVING, SightingState.REMNANT])
-def test_a_recorded_tenant_of_which_little_is_left_is_gone(state: SightingState) -> None:
+@pytest.mark.parametrize("state", [RemoteState.DELETING, RemoteState.PARTIAL])
+def test_a_recorded_tenant_of_which_little_is_left_is_gone(state: RemoteState) -> None:
     assert found(seen(state=state), owners=(owner(),)) == [(FindingKind.GONE, REF, None, False)]
 
 
 def test_a_recorded_tenant_that_stands_open_is_half_made_and_nobodys_to_delete() -> None:
-    unfinished = seen(state=SightingState.UNFINISHED)
+    unfinished = seen(state=RemoteState.UNFINISHED)
     assert found(unfinished, owners=(owner(),)) == [(FindingKind.HALF_MADE, REF, None, False)]
 
 
@@ -211,7 +211,7 @@ def test_a_recorded_tenant_that_stands_open_is_half_made_and_nobodys_to_delete()
 def test_what_belongs_to_somebody_else_is_never_mended_nor_deleted(
     clients: tuple[Owner, ...],
 ) -> None:
-    foreign = seen(state=SightingState.FOREIGN)
+    foreign = seen(state=RemoteState.FOREIGN)
     assert found(foreign, owners=clients) == [(FindingKind.FOREIGN, REF, None, False)]
 
 
@@ -264,7 +264,7 @@ def test_a_ready_client_without_the_keys_of_its_tenant_is_told(
 
 
 def test_only_recorded_tenants_that_nobody_looks_after_are_asked_for() -> None:
-    def asked(*owners: Owner, listed: tuple[Sighting, ...] = ()) -> tuple[str, ...]:
+    def asked(*owners: Owner, listed: tuple[RemoteTenant, ...] = ()) -> tuple[str, ...]:
         return unlisted("supabase", listed, owners)
 
     assert asked(owner()) == (REF,)

@@ -605,7 +605,7 @@ async def test_a_role_without_rights_on_the_catalogue_of_others_still_sees_every
         try:
             connection = await asyncpg.connect(server_dsn)
             await connection.execute(f"set session authorization {login}")
-            rows = await connection.fetch(QUERIES.list_ours)
+            rows = await connection.fetch(QUERIES.list_tenants)
             await connection.close()
         finally:
             await house.platform.pool.execute(f"drop role {login}")

@@ -293,7 +293,7 @@ async def test_a_probe_that_fails_for_another_reason_lets_the_others_go_on(
 
 async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: str) -> None:
     provider = PostgresProvider(server_dsn)
-    await provider.prove_access()
+    await provider.check_credential()
     await provider.aclose()
 
     role = "pgworker_test_powerless"
@@ -305,7 +305,7 @@ async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: st
         for url in (f"postgresql://{login}", f"postgresql://{login}".replace(":powerless", ":no")):
             powerless = PostgresProvider(url)
             with pytest.raises(CredentialRefused) as caught:
-                await powerless.prove_access()
+                await powerless.check_credential()
             assert caught.value.credential == powerless.credential
             await powerless.aclose()
     finally:

@@ -12,8 +12,8 @@ from pgworker.errors import CredentialRefused, Permanent
 from pgworker.providers.base import (
     Credentials,
     Observation,
-    Sighting,
-    SightingState,
+    RemoteState,
+    RemoteTenant,
     Tenant,
     TenantRequest,
     TenantState,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
-# Followed by the 32 hexadecimal digits of the client's id; `list_ours` has the whole pattern.
+# Followed by the 32 hexadecimal digits of the client's id; `list_tenants` has the whole pattern.
 PREFIX = "pgw_"
 
 # CREATE DATABASE copies files: more at a time make each of them slower.
@@ -47,7 +47,7 @@ class PostgresQueries(NamedTuple):
 
     maker_rights: str
     find_database: str
-    list_ours: str
+    list_tenants: str
     create_roles: str
     create_database: str
     close_database: str
@@ -68,7 +68,7 @@ class PostgresProvider:
 
     name = "postgres"
     lookup_is_final = True
-    ready_looks = 1
+    ready_checks = 1
 
     def __init__(self, admin_url: str, *, migrations_dir: Path | None = None) -> None:
         """Take the URL of who makes tenants.
@@ -88,7 +88,7 @@ class PostgresProvider:
         """Name the login that we use, by user and server."""
         return self._server.credential
 
-    async def prove_access(self) -> None:
+    async def check_credential(self) -> None:
         """Log in, and find the right to make tenants.
 
         Raises:
@@ -118,11 +118,11 @@ class PostgresProvider:
             found = await _look_up(admin, name)
         return self._tenant(name) if found is not None and _is_whole(found) else None
 
-    async def list_ours(self) -> tuple[Sighting, ...]:
+    async def list_tenants(self) -> tuple[RemoteTenant, ...]:
         """Return the databases and roles of our names; the server's catalogue is complete."""
         async with self._server.admin() as admin:
-            rows = await admin.fetch(QUERIES.list_ours)
-        return tuple(_sighting(row) for row in rows)
+            rows = await admin.fetch(QUERIES.list_tenants)
+        return tuple(_remote_tenant(row) for row in rows)
 
     async def create(self, request: TenantRequest) -> Tenant:
         """Create role and database, or what is missing of them.
@@ -243,23 +243,23 @@ def _is_whole(row: dict[str, Any]) -> bool:
     return bool(row["is_closed"] and row["is_taken_over"])
 
 
-def _sighting(row: dict[str, Any]) -> Sighting:
+def _remote_tenant(row: dict[str, Any]) -> RemoteTenant:
     name = row["name"]
     state, detail = _judge(row)
-    return Sighting(name, name, UUID(name.removeprefix(PREFIX)), state, detail)
+    return RemoteTenant(name, name, UUID(name.removeprefix(PREFIX)), state, detail)
 
 
-def _judge(row: dict[str, Any]) -> tuple[SightingState, str]:
-    """Return how whole a tenant is, from its row of `list_ours`."""
+def _judge(row: dict[str, Any]) -> tuple[RemoteState, str]:
+    """Return how whole a tenant is, from its row of `list_tenants`."""
     name, owner = row["name"], row["owner"]
     if owner is None:
-        return SightingState.REMNANT, f"role {name} without its database"
+        return RemoteState.PARTIAL, f"role {name} without its database"
     if owner != name:
-        return SightingState.FOREIGN, f"database {name}, which belongs to role {owner}"
+        return RemoteState.FOREIGN, f"database {name}, which belongs to role {owner}"
     if row["is_invalid"]:
-        return SightingState.REMNANT, f"database {name}, which an interrupted drop left unusable"
+        return RemoteState.PARTIAL, f"database {name}, which an interrupted drop left unusable"
     if not row["is_closed"]:
-        return SightingState.UNFINISHED, f"database {name}, still open to every role of its server"
+        return RemoteState.UNFINISHED, f"database {name}, still open to every role of its server"
     if not row["is_taken_over"]:
-        return SightingState.UNFINISHED, f"database {name}, which still belongs to its template"
-    return SightingState.WHOLE, f"database {name}"
+        return RemoteState.UNFINISHED, f"database {name}, which still belongs to its template"
+    return RemoteState.COMPLETE, f"database {name}"

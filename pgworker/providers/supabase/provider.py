@@ -28,7 +28,7 @@ from pgworker.errors import (
 from pgworker.providers.base import (
     Credentials,
     Observation,
-    Sighting,
+    RemoteTenant,
     Tenant,
     TenantRequest,
     TenantState,
@@ -60,7 +60,7 @@ from pgworker.providers.supabase.states import (
     judge_services,
     listed_ref,
     project_name,
-    sighting_of,
+    read_remote_tenant,
 )
 from pgworker.telemetry import get_logger
 from pgworker.tenants.connection import StatementError
@@ -120,7 +120,7 @@ class SupabaseProvider:
     # How long the API's listings lag, and whether they do, isn't documented.
     lookup_is_final = False
     # A service may look healthy for a moment while it starts.
-    ready_looks = 2
+    ready_checks = 2
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class SupabaseProvider:
         """Return what the client's project is called."""
         return project_name(client_id)
 
-    async def prove_access(self) -> None:
+    async def check_credential(self) -> None:
         """Use the token once, for a request that changes nothing.
 
         Raises:
@@ -238,7 +238,7 @@ class SupabaseProvider:
             created_at=read_time(project.inserted_at),
         )
 
-    async def list_ours(self) -> tuple[Sighting, ...]:
+    async def list_tenants(self) -> tuple[RemoteTenant, ...]:
         """Return the projects of our names, branches and removed ones left out.
 
         Raises:
@@ -246,8 +246,8 @@ class SupabaseProvider:
         """
         # Without a search: what that matches, beyond a whole name, isn't documented.
         listed = await self._listed()
-        sightings = (sighting_of(project) for project in listed)
-        return tuple(sighting for sighting in sightings if sighting is not None)
+        tenants = (read_remote_tenant(project) for project in listed)
+        return tuple(tenant for tenant in tenants if tenant is not None)
 
     async def _listed(self, search: str | None = None) -> list[ListedProject]:
         """Walk all pages. Offsets shift under concurrent creates, which a changed count betrays."""

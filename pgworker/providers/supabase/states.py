@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from pgworker.errors import Transient
-from pgworker.providers.base import Observation, Sighting, SightingState, TenantState
+from pgworker.providers.base import Observation, RemoteState, RemoteTenant, TenantState
 from pgworker.providers.supabase.models import REF_PATTERN, read_time
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def listed_ref(project: ListedProject) -> str:
     return project.ref
 
 
-def sighting_of(project: ListedProject) -> Sighting | None:
+def read_remote_tenant(project: ListedProject) -> RemoteTenant | None:
     """Return the project as one of ours, or None when it isn't one.
 
     Raises:
@@ -94,11 +94,11 @@ def sighting_of(project: ListedProject) -> Sighting | None:
     # UUIDs may be written in several ways; we write them in one.
     if not is_called(project, project_name(client_id)):
         return None
-    return Sighting(
+    return RemoteTenant(
         ref=listed_ref(project),
         name=project.name,
         client_id=client_id,
-        state=SightingState.LEAVING if is_leaving(project) else SightingState.WHOLE,
+        state=RemoteState.DELETING if is_leaving(project) else RemoteState.COMPLETE,
         detail=f"project {project.ref} ({project.status[:40]})",
         created_at=read_time(project.inserted_at),
     )

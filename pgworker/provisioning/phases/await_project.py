@@ -52,8 +52,8 @@ class AwaitProject:
             return _look_again(ctx, waited, seen.answer, looks=0, was_visible=False)
         if seen.state is TenantState.COMING_UP:
             return _look_again(ctx, waited, seen.answer, looks=0)
-        looks = int(ctx.job.checkpoint.get("ready_looks", 0)) + 1
-        if looks < ctx.provider.ready_looks:
+        looks = int(ctx.job.checkpoint.get("ready_checks", 0)) + 1
+        if looks < ctx.provider.ready_checks:
             return _look_again(ctx, waited, seen.answer, looks=looks)
         intent = await ctx.ledger.intent_of(ctx.client.id)
         assert intent is not None, "create_project comes first"
@@ -112,5 +112,5 @@ def _look_again(
     return Snooze(
         delay,
         reason=f"the project to come up ({answer})",
-        checkpoint={"last_answer": answer, "ready_looks": looks, "was_visible": was_visible},
+        checkpoint={"last_answer": answer, "ready_checks": looks, "was_visible": was_visible},
     )

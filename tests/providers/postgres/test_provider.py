@@ -230,11 +230,11 @@ async def test_access_is_proved_by_a_login_and_not_by_a_session_that_is_kept(
     server: Server, plain_admin: Admin
 ) -> None:
     provider = PostgresProvider(plain_admin.dsn)
-    await provider.prove_access()
+    await provider.check_credential()
     await server.run(f"alter role {plain_admin.name} nologin")
 
     with pytest.raises(CredentialRefused, match="not permitted to log in"):
-        await provider.prove_access()
+        await provider.check_credential()
 
     await provider.aclose()
 

@@ -295,7 +295,7 @@ async def test_nobody_gets_into_a_template_and_nobody_is_its_owner(workshop: Wor
 async def test_a_template_is_no_tenant(workshop: Workshop) -> None:
     await workshop.made_template()
 
-    listed = {each.name for each in await workshop.provider.list_ours()}
+    listed = {each.name for each in await workshop.provider.list_tenants()}
 
     assert set(workshop.server.names) <= listed
     assert not any(name.startswith(("template", "trial")) for name in listed)
@@ -513,7 +513,7 @@ async def test_a_half_made_copy_is_listed_as_unfinished(
     await workshop.made_template()
     request = await cut_off(workshop, monkeypatch, (ROLES, LOGIN, COPY))
 
-    (seen,) = [each for each in await workshop.provider.list_ours() if each.name == request.name]
+    (seen,) = [each for each in await workshop.provider.list_tenants() if each.name == request.name]
 
     assert seen.state.value == "unfinished"
     assert "still open to every role" in seen.detail
