@@ -36,19 +36,19 @@ def _skip_lookup() -> None:
 
 
 def _skip_create_record() -> None:
-    taking = StepLedger.taking
+    record = StepLedger.record
 
     @asynccontextmanager
-    async def taking_without_record(
+    async def record_nothing(
         ledger: StepLedger, step: Step, target: str, **options: Any
     ) -> AsyncIterator[float]:
         if step is Step.CREATE_PROJECT:
             yield NO_DEADLINE
         else:
-            async with taking(ledger, step, target, **options) as must_leave_before:
+            async with record(ledger, step, target, **options) as must_leave_before:
                 yield must_leave_before
 
-    StepLedger.taking = taking_without_record  # type: ignore[method-assign, assignment]
+    StepLedger.record = record_nothing  # type: ignore[method-assign, assignment]
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class Ledger:
             tenant: what was found or created.
             provisioning: what was really got, for `additional_settings`. With the ref, because a
                 worker that dies right after it leaves a tenant that nobody asks again.
-            done: the steps that made it (`Steps.hand_over`).
+            done: the steps that made it (`Steps.drain_completed`).
         """
         await self._pool.execute(
             TENANT_QUERIES.fulfil,

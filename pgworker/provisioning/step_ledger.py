@@ -39,17 +39,17 @@ class StepLedger:
         self._done: list[int] = []
 
     @asynccontextmanager
-    async def taking(
+    async def record(
         self,
         step: Step,
         target: str,
         *,
-        takes_at_most: timedelta | None = None,
-        found: Sequence[str] = (),
+        time_limit: timedelta | None = None,
+        confirmed: Sequence[str] = (),
     ) -> AsyncIterator[float]:
-        """As `Steps.taking`."""
+        """As `Steps.record`."""
         asked_at = time.monotonic()
-        hold_for = None if takes_at_most is None else MUST_LEAVE_WITHIN + takes_at_most
+        hold_for = None if time_limit is None else MUST_LEAVE_WITHIN + time_limit
         step_id: int = await self._pool.fetchval(
             TENANT_QUERIES.begin_step,
             *self._who,
@@ -57,7 +57,7 @@ class StepLedger:
             target,
             hold_for,
             self._done,
-            list(found),
+            list(confirmed),
         )
         self._done = []
         try:
@@ -70,18 +70,18 @@ class StepLedger:
             raise
         self._done = [step_id]
 
-    async def found(self, step: Step, targets: Sequence[str]) -> None:
-        """As `Steps.found`."""
+    async def confirm(self, step: Step, targets: Sequence[str]) -> None:
+        """As `Steps.confirm`."""
         await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
 
-    def hand_over(self) -> list[int]:
-        """As `Steps.hand_over`."""
+    def drain_completed(self) -> list[int]:
+        """As `Steps.drain_completed`."""
         done, self._done = self._done, []
         return done
 
     async def flush(self) -> None:
         """Record what has happened and isn't recorded yet."""
-        if done := self.hand_over():
+        if done := self.drain_completed():
             await self._end(done, "done")
 
     async def _end(self, step_ids: Sequence[int], state: str) -> None:

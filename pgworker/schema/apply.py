@@ -96,7 +96,7 @@ async def apply_migrations(
     pending = plan(canonical, history, include_all=include_all)
     found = [row.version for row in history]
     if not pending:
-        await steps.found(Step.APPLY_MIGRATION, found)
+        await steps.confirm(Step.APPLY_MIGRATION, found)
     applied: list[str] = []
     if pending and not _is_complete_table(history):
         await _run(connection, scripts.CREATE_HISTORY, "the migration history can't be created")
@@ -125,7 +125,7 @@ async def _apply(
 ) -> bool:
     """Apply one file; False when its row was there already and nothing was run."""
     try:
-        async with steps.taking(Step.APPLY_MIGRATION, migration.version, found=found):
+        async with steps.record(Step.APPLY_MIGRATION, migration.version, confirmed=found):
             if migration.transactional:
                 await connection.execute(scripts.transaction(migration))
             else:
@@ -149,7 +149,7 @@ async def _apply(
         # is still running holds the lock and the key, so that even a repetition is safe.
         if not await _is_recorded(connection, migration):
             raise Transient(f"{migration.file} may not have been applied: {error}") from error
-        await steps.found(Step.APPLY_MIGRATION, [migration.version])
+        await steps.confirm(Step.APPLY_MIGRATION, [migration.version])
     return True
 
 

@@ -1,4 +1,4 @@
-"""Effects outside, recorded before they are sent and after their answers have come."""
+"""The record of effects outside: written before each is requested, and after its answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Step(StrEnum):
-    """What can be done outside. Each is looked up before it is done again."""
+    """An effect outside. Each is looked up before it is requested again."""
 
     CREATE_PROJECT = "create_project"  # target: its name
     SET_PASSWORD = "set_password"  # noqa: S105  # target: the tenant's ref
@@ -22,42 +22,42 @@ class Step(StrEnum):
 
 
 class Steps(Protocol):
-    """The ledger of one job's steps, as who takes them sees it."""
+    """Records the steps of one job."""
 
-    def taking(
+    def record(
         self,
         step: Step,
         target: str,
         *,
-        takes_at_most: timedelta | None = None,
-        found: Sequence[str] = (),
+        time_limit: timedelta | None = None,
+        confirmed: Sequence[str] = (),
     ) -> AbstractAsyncContextManager[float]:
-        """Commit that the step is about to be taken, and how it ended.
+        """Commit that a step is about to happen; afterwards, record how it ended.
 
-        `OutcomeUnknown` leaves its outcome unknown, any other refusal means that it did not
-        happen. Whoever is stopped in between leaves it as intended.
+        `OutcomeUnknown` leaves the outcome unknown; any other error means that the step did not
+        happen. A process that dies in between leaves the step as intended.
 
-        Yields the moment, on `time.monotonic`, after which a request that isn't idempotent must
-        not leave any more, because the lease might not outlast it: a process may stand still
-        between this line and the next.
+        Yields a deadline on `time.monotonic`: a request that isn't idempotent must not leave after
+        it, because the lease might not outlast the request. The process may have been frozen since
+        the step was committed.
 
         Args:
-            step: what is done.
-            target: to what.
-            takes_at_most: the request's time limit; the lease is made to last longer.
-            found: other targets of the step, as `found` takes them.
+            step: the effect.
+            target: what it is done to.
+            time_limit: of the request; the lease is extended beyond it.
+            confirmed: other targets of the step, as `confirm` takes them.
 
         Raises:
-            LeaseLost: somebody else holds the job now; the step must not be taken.
+            LeaseLost: another worker holds the job now; the step must not happen.
         """
         ...
 
-    async def found(self, step: Step, targets: Sequence[str]) -> None:
-        """Record what a look outside has found: these did happen."""
+    async def confirm(self, step: Step, targets: Sequence[str]) -> None:
+        """Record that a look outside has found the effects of these steps."""
         ...
 
-    def hand_over(self) -> list[int]:
-        """Return the steps that have happened, to a statement that records them along with more."""
+    def drain_completed(self) -> list[int]:
+        """Return the ids of completed steps that the caller's own statement will record."""
         ...
 
 
@@ -65,20 +65,20 @@ class NoSteps:
     """Records nothing: for schema syncs without a platform."""
 
     @asynccontextmanager
-    async def taking(
+    async def record(
         self,
         step: Step,  # noqa: ARG002
         target: str,  # noqa: ARG002
         *,
-        takes_at_most: timedelta | None = None,  # noqa: ARG002
-        found: Sequence[str] = (),  # noqa: ARG002
+        time_limit: timedelta | None = None,  # noqa: ARG002
+        confirmed: Sequence[str] = (),  # noqa: ARG002
     ) -> AsyncIterator[float]:
         """Do nothing before and after."""
         yield math.inf
 
-    async def found(self, step: Step, targets: Sequence[str]) -> None:
+    async def confirm(self, step: Step, targets: Sequence[str]) -> None:
         """Do nothing."""
 
-    def hand_over(self) -> list[int]:
+    def drain_completed(self) -> list[int]:
         """Return nothing."""
         return []

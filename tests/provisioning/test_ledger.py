@@ -61,7 +61,7 @@ class LedgerInTest:
     async def create_without_an_answer(self, job: Job) -> None:
         steps = StepLedger(self.pool, self.client_id, job)
         with pytest.raises(OutcomeUnknown):
-            async with steps.taking(Step.CREATE_PROJECT, "pgworker-abc"):
+            async with steps.record(Step.CREATE_PROJECT, "pgworker-abc"):
                 raise OutcomeUnknown("timed out")
 
     async def everything(self) -> list[str]:
@@ -256,10 +256,10 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
 async def test_the_ref_comes_with_the_step_that_made_it(held: LedgerInTest) -> None:
     await held.commit()
     steps = StepLedger(held.pool, held.client_id, held.job)
-    async with steps.taking(Step.CREATE_PROJECT, "pgworker-abc"):
+    async with steps.record(Step.CREATE_PROJECT, "pgworker-abc"):
         pass
 
-    await held.ledger.fulfil(held.job, TENANT, provisioning={}, done=steps.hand_over())
+    await held.ledger.fulfil(held.job, TENANT, provisioning={}, done=steps.drain_completed())
 
     assert await held.pool.fetchval("select state from pgworker.steps") == "done"
     await held.lose_the_job()

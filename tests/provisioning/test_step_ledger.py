@@ -57,7 +57,7 @@ async def held(database: str) -> AsyncIterator[Held]:
 
 
 async def test_a_step_is_recorded_before_it_is_taken_and_after_it_has_happened(held: Held) -> None:
-    async with held.steps.taking(Step.CREATE_PROJECT, "a"):
+    async with held.steps.record(Step.CREATE_PROJECT, "a"):
         assert await held.rows() == [("create_project", "a", "intended")]
     await held.steps.flush()
 
@@ -67,9 +67,9 @@ async def test_a_step_is_recorded_before_it_is_taken_and_after_it_has_happened(h
 async def test_the_beginning_of_the_next_step_tells_that_the_last_one_has_happened(
     held: Held,
 ) -> None:
-    async with held.steps.taking(Step.APPLY_MIGRATION, "1"):
+    async with held.steps.record(Step.APPLY_MIGRATION, "1"):
         pass
-    async with held.steps.taking(Step.APPLY_MIGRATION, "2"):
+    async with held.steps.record(Step.APPLY_MIGRATION, "2"):
         assert await held.rows() == [
             ("apply_migration", "1", "done"),
             ("apply_migration", "2", "intended"),
@@ -91,7 +91,7 @@ async def test_how_a_step_ended_is_what_is_known_of_it(
     held: Held, error: Exception, state: str
 ) -> None:
     with pytest.raises(type(error)):
-        async with held.steps.taking(Step.CREATE_PROJECT, "a"):
+        async with held.steps.record(Step.CREATE_PROJECT, "a"):
             raise error
 
     assert await held.rows() == [("create_project", "a", state)]
@@ -102,7 +102,7 @@ async def test_who_lost_the_job_is_told_before_the_step_and_does_not_take_it(hel
     taken = False
 
     with pytest.raises(LeaseLost):
-        async with held.steps.taking(Step.CREATE_PROJECT, "a"):
+        async with held.steps.record(Step.CREATE_PROJECT, "a"):
             taken = True
 
     assert not taken
@@ -110,12 +110,12 @@ async def test_who_lost_the_job_is_told_before_the_step_and_does_not_take_it(hel
 
 
 async def test_who_loses_the_job_while_taking_a_step_leaves_it_as_intended(held: Held) -> None:
-    async with held.steps.taking(Step.CREATE_PROJECT, "a"):
+    async with held.steps.record(Step.CREATE_PROJECT, "a"):
         await held.lose_the_job()
     with pytest.raises(LeaseLost):
         await held.steps.flush()
     with pytest.raises(LeaseLost):
-        await held.steps.found(Step.CREATE_PROJECT, ["a"])
+        await held.steps.confirm(Step.CREATE_PROJECT, ["a"])
 
     assert await held.rows() == [("create_project", "a", "intended")]
 
@@ -125,10 +125,10 @@ async def test_a_step_without_an_outcome_is_done_once_a_look_has_found_it(
     held: Held, died: bool
 ) -> None:
     with pytest.raises((RuntimeError, OutcomeUnknown)):
-        async with held.steps.taking(Step.CREATE_PROJECT, "a"):
+        async with held.steps.record(Step.CREATE_PROJECT, "a"):
             raise RuntimeError if died else OutcomeUnknown("timed out")
 
-    await held.steps.found(Step.CREATE_PROJECT, ["b", "a"])
+    await held.steps.confirm(Step.CREATE_PROJECT, ["b", "a"])
 
     assert await held.rows() == [("create_project", "a", "done")]
 
@@ -136,10 +136,10 @@ async def test_a_step_without_an_outcome_is_done_once_a_look_has_found_it(
 async def test_the_beginning_of_a_step_tells_what_a_look_has_found_before(held: Held) -> None:
     for target in ("1", "2"):
         with pytest.raises(OutcomeUnknown):
-            async with held.steps.taking(Step.APPLY_MIGRATION, target):
+            async with held.steps.record(Step.APPLY_MIGRATION, target):
                 raise OutcomeUnknown("timed out")
 
-    async with held.steps.taking(Step.APPLY_MIGRATION, "2", found=["0", "1"]):
+    async with held.steps.record(Step.APPLY_MIGRATION, "2", confirmed=["0", "1"]):
         assert await held.rows() == [
             ("apply_migration", "1", "done"),
             ("apply_migration", "2", "repeated"),
@@ -152,7 +152,7 @@ async def test_a_step_that_is_begun_again_shows_that_nothing_was_found_of_the_fi
 ) -> None:
     for target in ("a", "b", "a"):
         with pytest.raises(OutcomeUnknown):
-            async with held.steps.taking(Step.CREATE_PROJECT, target):
+            async with held.steps.record(Step.CREATE_PROJECT, target):
                 raise OutcomeUnknown("timed out")
 
     assert await held.rows() == [
@@ -164,17 +164,17 @@ async def test_a_step_that_is_begun_again_shows_that_nothing_was_found_of_the_fi
 
 async def test_what_is_known_of_a_step_is_never_changed(held: Held) -> None:
     with pytest.raises(Permanent):
-        async with held.steps.taking(Step.CREATE_PROJECT, "a"):
+        async with held.steps.record(Step.CREATE_PROJECT, "a"):
             raise Permanent("no")
 
-    await held.steps.found(Step.CREATE_PROJECT, ["a"])
+    await held.steps.confirm(Step.CREATE_PROJECT, ["a"])
 
     assert await held.rows() == [("create_project", "a", "refused")]
 
 
 @pytest.mark.parametrize("limit", [timedelta(seconds=75), timedelta(seconds=1)])
 async def test_the_lease_outlasts_a_step_that_leaves_in_time(held: Held, limit: timedelta) -> None:
-    async with held.steps.taking(Step.CREATE_PROJECT, "a", takes_at_most=limit) as latest:
+    async with held.steps.record(Step.CREATE_PROJECT, "a", time_limit=limit) as latest:
         assert time.monotonic() < latest
         left = await held.pool.fetchval(
             "select lease_expires_at - now() from client_provisioning_jobs"
@@ -187,12 +187,12 @@ async def test_the_lease_outlasts_a_step_that_leaves_in_time(held: Held, limit: 
 async def test_a_persons_step_needs_no_job_and_touches_no_other_clients(held: Held) -> None:
     other = await held.pool.fetchval("insert into clients (name) values ('Other') returning id")
     with pytest.raises(OutcomeUnknown):
-        async with held.steps.taking(Step.APPLY_MIGRATION, "1"):
+        async with held.steps.record(Step.APPLY_MIGRATION, "1"):
             raise OutcomeUnknown("timed out")
 
     persons = StepLedger(held.pool, other, None)
-    await persons.found(Step.APPLY_MIGRATION, ["1"])
-    async with persons.taking(Step.APPLY_MIGRATION, "1"):
+    await persons.confirm(Step.APPLY_MIGRATION, ["1"])
+    async with persons.record(Step.APPLY_MIGRATION, "1"):
         pass
     await persons.flush()
 

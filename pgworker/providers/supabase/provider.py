@@ -376,7 +376,7 @@ class SupabaseProvider:
 
     async def _keys(self, ref: str, steps: Steps) -> dict[str, str]:
         listed = await self._api.list_api_keys(ref)
-        await steps.found(Step.CREATE_API_KEY, [key.name for key in listed])
+        await steps.confirm(Step.CREATE_API_KEY, [key.name for key in listed])
         chosen = choose_keys(listed)
         if chosen.rests_on_legacy and not await self._api.are_legacy_keys_enabled(ref):
             listed = [key for key in listed if key.type not in {None, "legacy"}]
@@ -407,8 +407,8 @@ class SupabaseProvider:
         body: dict[str, Any] = {"type": kind, "name": name}
         if kind == "secret":
             body["secret_jwt_template"] = {"role": "service_role"}
-        async with steps.taking(
-            Step.CREATE_API_KEY, name, takes_at_most=CREATE_KEY_TAKES_AT_MOST
+        async with steps.record(
+            Step.CREATE_API_KEY, name, time_limit=CREATE_KEY_TAKES_AT_MOST
         ) as must_leave_before:
             key = await self._api.create_api_key(ref, body, must_leave_before=must_leave_before)
         log.info("api_key_created", project_ref=ref, name=name)

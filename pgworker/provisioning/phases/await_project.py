@@ -74,7 +74,7 @@ class AwaitProject:
         return Done(checkpoint={"last_answer": seen.answer, "was_visible": True})
 
     async def _set_password(self, ctx: PhaseContext, password: str) -> None:
-        async with ctx.steps.taking(Step.SET_PASSWORD, ctx.ref):
+        async with ctx.steps.record(Step.SET_PASSWORD, ctx.ref):
             await ctx.provider.set_password(ctx.ref, password)
         ctx.log.info("password_set", project_ref=ctx.ref)
 

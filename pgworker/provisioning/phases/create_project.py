@@ -46,12 +46,12 @@ class CreateProject:
         if intent.ref is not None:
             # Recorded by an earlier try, with all that the client shows of it. If it is gone,
             # await_project says so; a recorded tenant is never silently replaced.
-            await ctx.steps.found(Step.CREATE_PROJECT, [intent.name])
+            await ctx.steps.confirm(Step.CREATE_PROJECT, [intent.name])
             return Done()
         tenant = await ctx.provider.find(intent.name)
         if tenant is not None:
             _refuse_foreign(ctx, tenant)
-            await ctx.steps.found(Step.CREATE_PROJECT, [intent.name])
+            await ctx.steps.confirm(Step.CREATE_PROJECT, [intent.name])
             ctx.log.info("project_found", project_ref=tenant.ref)
         else:
             wait = _wait_before_create(intent, ctx)
@@ -63,7 +63,7 @@ class CreateProject:
                 ctx.job,
                 tenant,
                 provisioning=_got(ctx, tenant),
-                done=ctx.steps.hand_over(),
+                done=ctx.steps.drain_completed(),
             )
         except LeaseLost:
             # Whoever holds the job now finds it by its name; this is for the log's reader.
@@ -76,8 +76,8 @@ class CreateProject:
         assert intent.password is not None, "commit has stored one, if there was none"
         # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
         # try finds it by the name that was committed first.
-        async with ctx.steps.taking(
-            Step.CREATE_PROJECT, intent.name, takes_at_most=CREATE_TAKES_AT_MOST
+        async with ctx.steps.record(
+            Step.CREATE_PROJECT, intent.name, time_limit=CREATE_TAKES_AT_MOST
         ) as must_leave_before:
             return await ctx.provider.create(
                 TenantRequest(
