@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from pgworker.runtime.doctor import Check, Verdict, examine
+from pgworker.errors import BadConfiguration
+from pgworker.runtime.checks import Check, Verdict, check_settings_error
+from pgworker.runtime.doctor import examine
+from pgworker.settings import load_settings
 
 from .console import EX_FAILED, Json, plain, print_json, run_async, stdout
 from .tables import cell, show_table
 
+if TYPE_CHECKING:
+    from pgworker.settings import Settings
+
 
 def doctor(json: Json = False) -> None:
     """Check every setting and dependency, and say what to do; the exit code is 1 if one fails."""
-
-    async def do() -> list[Check]:
-        checks = []
-        async with aclosing(examine()) as found:
-            async for check in found:
-                checks.append(check)
-                if not json:
-                    _print_check(check)
-        return checks
-
-    checks = run_async(do())
+    try:
+        settings = load_settings()
+    except BadConfiguration as error:
+        # Elsewhere this is exit code 78; here it is what the doctor was asked to find.
+        checks = check_settings_error(error)
+        if not json:
+            for check in checks:
+                _print_check(check)
+    else:
+        checks = run_async(_examine(settings, is_shown=not json))
     if json:
         print_json(checks)
     failed = any(check.verdict is Verdict.FAIL for check in checks)
     raise typer.Exit(EX_FAILED if failed else 0)
+
+
+async def _examine(settings: Settings, *, is_shown: bool) -> list[Check]:
+    """Return all checks; print each as soon as it is done, because some of them take seconds."""
+    checks = []
+    # Closed also when printing fails: the reader of a pipe may have stopped (`doctor | head`).
+    async with aclosing(examine(settings)) as examination:
+        async for check in examination:
+            checks.append(check)
+            if is_shown:
+                _print_check(check)
+    return checks
 
 
 def _print_check(check: Check) -> None:

@@ -354,7 +354,7 @@ async def test_the_doctor_tells_what_is_late_since_when_and_what_to_do(
 
     assert f"jobs due and not taken: 1; the oldest for 3 h: Due ({row['id']})" in told
     assert f"failed jobs: 1; the oldest for 4 d: Broke ({failed})" in told
-    assert "refuses supabase:0123abcd since 2 d: token expired" in told
+    assert "the provider has refused supabase:0123abcd for 2 d: token expired" in told
     assert "-> start more workers: pgworker run" in told
 
 

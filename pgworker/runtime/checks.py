@@ -1,0 +1,376 @@
+"""What `pgworker doctor` checks: one function for each dependency of a platform.
+
+A check never raises for what it finds: a dependency that fails is a `Check` with its verdict. It
+returns one, or a list where several things may be worth a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from pgworker.db.migrate import read_state
+from pgworker.db.pool import connected, describe_dsn
+from pgworker.db.queries import load
+from pgworker.errors import (
+    BadConfiguration,
+    DatabaseUnreachable,
+    JobError,
+    MigrationRefused,
+    PgworkerError,
+)
+from pgworker.maintenance.fleet import canonical_set
+from pgworker.providers.postgres.provider import QUERIES as POSTGRES_QUERIES
+from pgworker.providers.supabase.provider import SupabaseProvider
+from pgworker.schema.lint import Severity, lint
+from pgworker.status.durations import duration
+from pgworker.status.overdue import LATE, Late, find_late
+from pgworker.tenants.secrets import Sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from pgworker.context import Platform
+    from pgworker.db.pool import Connection
+    from pgworker.settings import Settings
+    from pgworker.status.queries import Row
+
+# The versions that pgworker's SQL is tested with.
+OLDEST_MAJOR, NEWEST_MAJOR = 14, 18
+PING_TIMEOUT = timedelta(seconds=5)
+PROVIDER_TIMEOUT = timedelta(seconds=20)
+# One token may have used up dozens; a line names the first few.
+LIMITS_NAMED = 3
+
+
+class DoctorQueries(NamedTuple):
+    """The statements of `sql/queries/doctor.sql`."""
+
+    ping: str
+    sealed_samples: str
+
+
+DOCTOR_QUERIES = load(DoctorQueries, "queries/doctor.sql")
+
+
+class Verdict(StrEnum):
+    """How much a check's result matters."""
+
+    OK = "ok"
+    WARN = "warn"  # it works, and deserves a person's attention
+    FAIL = "fail"  # something doesn't work until it is fixed
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The result of one check; its fields are the keys of `pgworker doctor --json`.
+
+    Attributes:
+        subject: what was checked.
+        detail: what was found.
+        advice: what to do; None when there is nothing to do.
+    """
+
+    subject: str
+    verdict: Verdict
+    detail: str
+    advice: str | None = None
+
+
+# -- without a database -----------------------------------------------------------------------
+
+
+def check_settings_error(error: BadConfiguration) -> list[Check]:
+    """Return a failed check for each line of the error, which is one mistake in the settings."""
+    advice = "correct it: docs/settings.md lists all settings"
+    return [Check("settings", Verdict.FAIL, line, advice) for line in str(error).splitlines()]
+
+
+def check_migrations(directory: Path) -> Check:
+    """Check that the canonical migrations can be read, and that lint finds no error in them."""
+    subject = "migrations"
+    try:
+        canonical = canonical_set(directory)
+    except (BadConfiguration, MigrationRefused) as error:
+        advice = "fix it: until then no client gets past schema_sync"
+        return Check(subject, Verdict.FAIL, str(error), advice)
+    errors = [finding for finding in lint(canonical) if finding.severity is Severity.ERROR]
+    detail = f"{len(canonical.migrations)} in {directory}, newest {canonical.head}"
+    if not errors:
+        return Check(subject, Verdict.OK, detail)
+    return Check(
+        subject,
+        Verdict.WARN,
+        f"{detail}; errors that lint finds: {len(errors)}, the first in {errors[0].file}",
+        "list them: pgworker schema lint",
+    )
+
+
+# -- with a connection, before pgworker's own tables are known to be there ----------------------
+
+
+def check_server_version(connection: Connection, dsn: str, *, is_embedded: bool) -> Check:
+    """Check that the platform's PostgreSQL is of a version that pgworker is tested with."""
+    subject = "database"
+    major = connection.get_server_version().major
+    detail = f"PostgreSQL {major} " + ("(embedded)" if is_embedded else f"at {describe_dsn(dsn)}")
+    if major < OLDEST_MAJOR:
+        return Check(
+            subject, Verdict.FAIL, detail, f"upgrade to PostgreSQL {OLDEST_MAJOR} or later"
+        )
+    if major > NEWEST_MAJOR:
+        return Check(
+            subject, Verdict.WARN, detail, f"pgworker is tested with versions up to {NEWEST_MAJOR}"
+        )
+    return Check(subject, Verdict.OK, detail)
+
+
+async def check_schema(connection: Connection, *, is_embedded: bool) -> Check:
+    """Check that pgworker's own schema is the one of this release."""
+    subject = "schema"
+    state = await read_state(connection)
+    try:
+        state.refuse_if_not_appliable()
+    except PgworkerError as error:
+        advice = "run the release of pgworker that applied it, or a newer one"
+        return Check(subject, Verdict.FAIL, str(error), advice)
+    # The embedded server's schema is migrated by the next command that opens it.
+    if state.pending and not is_embedded:
+        return Check(
+            subject,
+            Verdict.FAIL,
+            f"files of pgworker's own schema that are not applied: {len(state.pending)}",
+            "apply them: pgworker db migrate",
+        )
+    return Check(subject, Verdict.OK, "pgworker's own schema is current")
+
+
+async def check_notifications(settings: Settings, dsn: str) -> Check:
+    """Check that a notification arrives on the connection that a worker would listen on.
+
+    A transaction pooler accepts LISTEN and delivers nothing; so one is sent and waited for.
+    """
+    subject = "notifications"
+    delay = f"jobs start up to {settings.poll.total_seconds():g} s late"
+    if settings.listen_url == "off":
+        return Check(
+            subject,
+            Verdict.WARN,
+            f"PGWORKER_LISTEN_URL is off: {delay}",
+            "acceptable behind a transaction pooler with no direct connection; "
+            "otherwise set it to a direct connection",
+        )
+    if settings.listen_url is not None:
+        dsn = settings.listen_url.get_secret_value()
+    arrived = asyncio.Event()
+    sent_at = time.monotonic()
+    try:
+        async with connected(dsn, application_name="pgworker doctor") as connection:
+            await connection.add_listener("pgworker_doctor", lambda *_: arrived.set())
+            await connection.execute(DOCTOR_QUERIES.ping)
+            async with asyncio.timeout(PING_TIMEOUT.total_seconds()):
+                await arrived.wait()
+    except (BadConfiguration, DatabaseUnreachable) as error:
+        return Check(
+            subject,
+            Verdict.FAIL,
+            f"no notification arrives over {describe_dsn(dsn)} ({error}): {delay}",
+            "set PGWORKER_LISTEN_URL to a direct connection "
+            "(a transaction pooler forwards no notifications)",
+        )
+    milliseconds = (time.monotonic() - sent_at) * 1000
+    return Check(subject, Verdict.OK, f"a test notification arrived after {milliseconds:.0f} ms")
+
+
+# -- of an open platform ----------------------------------------------------------------------
+
+
+async def check_encryption_keys(platform: Platform) -> list[Check]:
+    """Check that the first key encrypts, and that the keys decrypt one stored value of each."""
+    subject = "encryption keys"
+    try:
+        vault = platform.vault()
+        samples = await platform.pool.fetch(DOCTOR_QUERIES.sealed_samples)
+        for row in samples:
+            sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
+            vault.open(row["client_id"], row["field"], sealed)
+    except BadConfiguration as error:
+        return [Check(subject, Verdict.FAIL, str(error), "set it; keep old keys after the first")]
+    others = sorted({row["key_id"] for row in samples} - {vault.key_id})
+    if others:
+        return [
+            Check(
+                subject,
+                Verdict.WARN,
+                f"{vault.key_id} encrypts; some secrets are still encrypted with "
+                f"{', '.join(others)}",
+                "run pgworker keys rotate, then remove the old keys",
+            )
+        ]
+    return [Check(subject, Verdict.OK, f"{vault.key_id} encrypts, and decrypts what is stored")]
+
+
+async def check_provider(platform: Platform) -> list[Check]:
+    """Check that the default provider accepts its credential."""
+    subject = f"provider {platform.settings.provider}"
+    try:
+        provider = platform.providers.default
+        if isinstance(provider, SupabaseProvider):
+            async with asyncio.timeout(PROVIDER_TIMEOUT.total_seconds()):
+                organization = await provider.check_access()
+            detail = f"organisation {organization.name}, plan {organization.plan or 'unknown'}"
+            return [Check(subject, Verdict.OK, detail)]
+        return [await _check_tenants_server(platform, subject)]
+    except TimeoutError:
+        return [
+            Check(
+                subject,
+                Verdict.FAIL,
+                f"{platform.settings.supabase_api_url} did not answer in time",
+                "check the network and SUPABASE_API_URL",
+            )
+        ]
+    except (BadConfiguration, DatabaseUnreachable) as error:
+        return [Check(subject, Verdict.FAIL, str(error), "correct the setting")]
+    except JobError as error:
+        advice = "check SUPABASE_ACCESS_TOKEN and SUPABASE_ORG_ID"
+        return [Check(subject, Verdict.FAIL, str(error), advice)]
+
+
+async def _check_tenants_server(platform: Platform, subject: str) -> Check:
+    url = platform.settings.tenants_url
+    dsn = platform.dsn if url is None else url.get_secret_value()
+    try:
+        async with connected(dsn, application_name="pgworker doctor") as connection:
+            row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
+    except BadConfiguration as error:
+        if url is None:
+            raise
+        message = str(error).replace("DATABASE_URL", "PGWORKER_TENANTS_URL", 1)
+        raise BadConfiguration(message) from error
+    assert row is not None
+    missing = [
+        right
+        for right, is_there in (
+            ("createdb", row["may_create_databases"]),
+            ("createrole", row["may_create_roles"]),
+        )
+        if not is_there
+    ]
+    where = f"role {row['role']} at {urlsplit(dsn).netloc.rpartition('@')[2] or 'the socket'}"
+    if missing:
+        return Check(
+            subject,
+            Verdict.FAIL,
+            f"{where} has no right to create tenants",
+            f'alter role "{row["role"]}" {" ".join(missing)};',
+        )
+    return Check(subject, Verdict.OK, f"{where} may create databases and roles")
+
+
+async def check_workers(platform: Platform) -> list[Check]:
+    """Check that a worker is alive; none at all is a failure only when jobs are due."""
+    health = await platform.status.get_health()
+    subject, advice = "workers", "start one: pgworker run"
+    if health["workers_alive"]:
+        return [Check(subject, Verdict.OK, f"{health['workers_alive']} alive")]
+    if health["due_now"]:
+        detail = f"none is alive; jobs due: {health['due_now']}"
+        return [Check(subject, Verdict.FAIL, detail, advice)]
+    return [Check(subject, Verdict.WARN, "none is alive", advice)]
+
+
+async def check_queue(platform: Platform) -> list[Check]:
+    """Check that nothing in the queue is overdue, failed or paused."""
+    health = await platform.status.get_health()
+    found = [_describe_late(late) for late in await find_late(platform.pool, platform.settings)]
+    if health["paused"]:
+        found.append(Check("queue", Verdict.WARN, "claiming is paused", "resume: pgworker resume"))
+    if found:
+        return found
+    live = health["queued"] + health["running"] + health["waiting"]
+    return [Check("queue", Verdict.OK, f"unfinished jobs: {live}; none overdue, none failed")]
+
+
+def _describe_late(late: Late) -> Check:
+    what, advice = LATE[late.kind]
+    oldest = f"the oldest for {duration(late.age)}: {late.oldest}"
+    return Check("queue", Verdict.WARN, f"{what}: {late.number}; {oldest}", advice)
+
+
+async def check_credentials(platform: Platform) -> list[Check]:
+    """Check that no breaker is open: a provider refuses the credential of an open one."""
+    subject = "credentials"
+    breakers = await platform.status.list_open_breakers()
+    if not breakers:
+        return [Check(subject, Verdict.OK, "the provider accepts all of them")]
+    return [
+        Check(
+            subject,
+            Verdict.FAIL,
+            f"the provider has refused {breaker['credential']} for "
+            f"{duration(datetime.now(UTC) - breaker['opened_at'])}: {breaker['reason']}",
+            "renew it; the parked jobs continue on their own",
+        )
+        for breaker in breakers
+    ]
+
+
+async def check_rate_limits(platform: Platform) -> list[Check]:
+    """Check that no rate limit of a provider is used up right now."""
+    return [_describe_limits(await platform.status.list_exhausted_limits())]
+
+
+def _describe_limits(used_up: list[Row]) -> Check:
+    subject = "rate limits"
+    if not used_up:
+        return Check(subject, Verdict.OK, "none is used up")
+    named = ", ".join(
+        f"{row['endpoint']} ({row['scope']}) for {row['seconds']:.0f} s"
+        for row in used_up[:LIMITS_NAMED]
+    )
+    rest = len(used_up) - LIMITS_NAMED
+    return Check(
+        subject,
+        Verdict.WARN,
+        f"used up: {named}" + (f" and {rest} more" if rest > 0 else ""),
+        "nothing to do: the jobs that need them wait, no attempt is counted, "
+        "and they continue on their own",
+    )
+
+
+async def check_clients_table(platform: Platform) -> list[Check]:
+    """Check that the Data API of a Supabase project doesn't publish the table `clients`.
+
+    An adopted table keeps the rights it has, so pgworker can only warn.
+    """
+    subject = "table clients"
+    if await platform.status.clients_are_open():
+        return [
+            Check(
+                subject,
+                Verdict.WARN,
+                "anon or authenticated may read it through the Data API",
+                "alter table clients enable row level security; then write policies",
+            )
+        ]
+    return [Check(subject, Verdict.OK, "closed to anon and authenticated")]
+
+
+# In the order in which they are shown: a wrong key or a provider that is down explains much of
+# what the queue shows.
+PLATFORM_CHECKS: tuple[Callable[[Platform], Awaitable[list[Check]]], ...] = (
+    check_encryption_keys,
+    check_provider,
+    check_workers,
+    check_queue,
+    check_credentials,
+    check_rate_limits,
+    check_clients_table,
+)
