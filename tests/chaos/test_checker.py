@@ -23,7 +23,7 @@ from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from pgworker.status.commands import ClientRequest
 from pgworker.tenants.secrets import Vault
-from tests.support.stack import environment_of
+from tests.support.stack import build_environment
 
 if TYPE_CHECKING:
     from chaos.checker import Violation
@@ -162,7 +162,7 @@ async def simulated_platform(own_server: Server) -> AsyncIterator[ReadyPlatform]
     )
     async with running_simulator(settings) as simulator:
         try:
-            clients = await _provision(own_server, environment_of(simulator), PLATFORM)
+            clients = await _provision(own_server, build_environment(simulator), PLATFORM)
             yield ReadyPlatform(own_server, clients, simulator)
         finally:
             await own_server.run(f'drop database if exists "{PLATFORM}" with (force)')

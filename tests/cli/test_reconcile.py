@@ -16,7 +16,7 @@ import pytest
 
 from pgworker.simulator import Answer, Simulator, SimulatorSettings, running_simulator
 from tests.cli.conftest import PROGRAM
-from tests.support.stack import environment_of
+from tests.support.stack import build_environment
 
 Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
 Sql = Callable[..., Any]
@@ -33,9 +33,9 @@ class Scene:
     def __init__(self, pgworker: Pgworker, simulator: Simulator, database: str) -> None:
         self._pgworker = pgworker
         self.simulator = simulator
-        self.variables = {name: str(value) for name, value in environment_of(simulator).items()} | {
-            "DATABASE_URL": database
-        }
+        self.variables = {
+            name: str(value) for name, value in build_environment(simulator).items()
+        } | {"DATABASE_URL": database}
 
     async def run(self, *arguments: str, **changes: str | None) -> Any:
         """Run a command; the simulator goes on meanwhile."""

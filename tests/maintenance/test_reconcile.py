@@ -16,9 +16,9 @@ from pgworker.maintenance.findings import Finding, FindingKind, Remedy
 from pgworker.maintenance.reconcile import Reconciler
 from pgworker.providers.postgres.provider import QUERIES
 from pgworker.simulator import Answer, Drop, Hang
-from tests.support.stack import House, a_house
+from tests.support.stack import Stack, running_stack
 
-Open = Callable[..., AbstractAsyncContextManager[House]]
+Open = Callable[..., AbstractAsyncContextManager[Stack]]
 LISTING = "list_organization_projects"
 
 
@@ -26,9 +26,9 @@ LISTING = "list_organization_projects"
 def supabase(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
     def opened(
         *, settings: dict[str, Any] | None = None, **how: Any
-    ) -> AbstractAsyncContextManager[House]:
-        return a_house(
-            database, monkeypatch, simulated=how, settings=settings, strange_answers=True
+    ) -> AbstractAsyncContextManager[Stack]:
+        return running_stack(
+            database, monkeypatch, simulated=how, settings=settings, invalid_answers=True
         )
 
     return opened
@@ -37,32 +37,32 @@ def supabase(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
 @pytest.fixture
 def postgres(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
     @asynccontextmanager
-    async def opened() -> AsyncIterator[House]:
-        async with a_house(database, monkeypatch, simulated=None) as house:
-            yield house
-            for row in await house.platform.pool.fetch("select id from clients"):
+    async def opened() -> AsyncIterator[Stack]:
+        async with running_stack(database, monkeypatch, simulated=None) as stack:
+            yield stack
+            for row in await stack.platform.pool.fetch("select id from clients"):
                 name = f"pgw_{row['id'].hex}"
-                await house.platform.pool.execute(f'drop database if exists "{name}" with (force)')
-                await house.platform.pool.execute(f'drop role if exists "{name}"')
+                await stack.platform.pool.execute(f'drop database if exists "{name}" with (force)')
+                await stack.platform.pool.execute(f'drop role if exists "{name}"')
 
     return opened
 
 
-async def look(house: House) -> list[Finding]:
+async def look(stack: Stack) -> list[Finding]:
     """Look, and leave out what other tests have on the same server."""
-    clients = {row["id"] for row in await house.platform.pool.fetch("select id from clients")}
-    findings = await Reconciler(house.platform).look()
-    if house.simulator is not None:
+    clients = {row["id"] for row in await stack.platform.pool.fetch("select id from clients")}
+    findings = await Reconciler(stack.platform).look()
+    if stack.running_simulator is not None:
         return list(findings)
     return [each for each in findings if each.client_id in clients]
 
 
-async def kinds(house: House) -> list[FindingKind]:
-    return [each.kind for each in await look(house)]
+async def kinds(stack: Stack) -> list[FindingKind]:
+    return [each.kind for each in await look(stack)]
 
 
-async def events(house: House, *names: str) -> list[dict[str, Any]]:
-    rows = await house.platform.pool.fetch(
+async def events(stack: Stack, *names: str) -> list[dict[str, Any]]:
+    rows = await stack.platform.pool.fetch(
         "select event, actor, client_id, error, detail from pgworker.events"
         " where event = any($1) order by id",
         names,
@@ -70,24 +70,24 @@ async def events(house: House, *names: str) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-async def a_ready_client(house: House) -> UUID:
-    client_id = await house.add()
-    await house.work()
-    assert (await house.client(client_id))["provisioning_status"] == "ready"
+async def a_ready_client(stack: Stack) -> UUID:
+    client_id = await stack.add()
+    await stack.run_until_empty()
+    assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
     return client_id
 
 
-async def a_client_whose_create_was_lost(house: House) -> UUID:
+async def a_client_whose_create_was_lost(stack: Stack) -> UUID:
     """Its project is there, the answer got lost, and the job failed before it could look."""
-    faults = house.the.faults
+    faults = stack.faults
     faults.order(operation="create_project", fault=Answer(504, after_effect=True))
     faults.order(operation=LISTING, fault=Answer(422), nth=2, times=None)
-    client_id = await house.add()
-    await house.work()
+    client_id = await stack.add()
+    await stack.run_until_empty()
     faults.clear()
-    assert (await house.job(client_id))["status"] == "failed"
-    assert (await house.client(client_id))["project_ref"] is None
-    assert house.creates() == 1
+    assert (await stack.fetch_job(client_id))["status"] == "failed"
+    assert (await stack.fetch_client(client_id))["project_ref"] is None
+    assert stack.count_creates() == 1
     return client_id
 
 
@@ -97,71 +97,71 @@ async def a_client_whose_create_was_lost(house: House) -> UUID:
 async def test_an_orphan_on_the_last_page_is_told_and_its_look_alikes_are_not(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        await a_ready_client(house)
+    async with supabase() as stack:
+        await a_ready_client(stack)
         stranger = uuid4()
         for number in range(120):
-            house.the.projects.plant(f"customer {number}")
-        house.the.projects.plant(f"pgworker-{stranger}-2")
-        house.the.projects.plant(f"pgworker-{str(stranger).upper()}")
-        house.the.projects.plant(f"pgworker-{stranger.hex}")
-        house.the.projects.plant(str(stranger))
-        house.the.projects.plant(f"pgworker-{uuid4()}", is_branch=True)
-        house.the.projects.plant(f"pgworker-{uuid4()}", status="REMOVED")
-        house.the.projects.plant(f"pgworker-{uuid4()}", status="GOING_DOWN")
-        orphan = house.the.projects.plant(f"pgworker-{stranger}")
+            stack.simulator.projects.plant(f"customer {number}")
+        stack.simulator.projects.plant(f"pgworker-{stranger}-2")
+        stack.simulator.projects.plant(f"pgworker-{str(stranger).upper()}")
+        stack.simulator.projects.plant(f"pgworker-{stranger.hex}")
+        stack.simulator.projects.plant(str(stranger))
+        stack.simulator.projects.plant(f"pgworker-{uuid4()}", is_branch=True)
+        stack.simulator.projects.plant(f"pgworker-{uuid4()}", status="REMOVED")
+        stack.simulator.projects.plant(f"pgworker-{uuid4()}", status="GOING_DOWN")
+        orphan = stack.simulator.projects.plant(f"pgworker-{stranger}")
 
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
 
         assert (finding.kind, finding.ref) == (FindingKind.ORPHAN, orphan.ref)
         assert finding.client_id == stranger
         assert finding.created_at is not None
         assert finding.remedy is None
         assert "another pgworker" in finding.advice
-        pages = {dict(entry.query).get("offset") for entry in house.the.ledger.of(LISTING)}
+        pages = {dict(entry.query).get("offset") for entry in stack.ledger.of(LISTING)}
         assert pages >= {"0", "100"}
 
 
 async def test_a_listing_that_fails_on_its_second_page_says_nothing_of_any_project(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        await a_ready_client(house)
-        (project,) = house.the.projects.all()
+    async with supabase() as stack:
+        await a_ready_client(stack)
+        (project,) = stack.simulator.projects.all()
         project.becomes("VANISHED", at=0)
         for number in range(120):
-            house.the.projects.plant(f"customer {number}")
-        house.the.projects.plant(f"pgworker-{uuid4()}")
-        house.the.faults.order(
+            stack.simulator.projects.plant(f"customer {number}")
+        stack.simulator.projects.plant(f"pgworker-{uuid4()}")
+        stack.faults.order(
             operation=LISTING, fault=Answer(500), times=None, query={"offset": "[1-9]*"}
         )
 
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
 
         assert finding.kind is FindingKind.UNSEEN
         assert "500" in finding.message
 
-        house.the.faults.clear()
-        assert await kinds(house) == [FindingKind.ORPHAN, FindingKind.GONE]
+        stack.faults.clear()
+        assert await kinds(stack) == [FindingKind.ORPHAN, FindingKind.GONE]
 
 
 async def test_a_listing_that_fails_once_is_read_again(supabase: Open) -> None:
-    async with supabase() as house:
-        await a_ready_client(house)
-        house.the.faults.order(operation=LISTING, fault=Answer(500))
-        assert await look(house) == []
+    async with supabase() as stack:
+        await a_ready_client(stack)
+        stack.faults.order(operation=LISTING, fault=Answer(500))
+        assert await look(stack) == []
 
 
 async def test_one_ref_that_is_none_hides_no_other_finding(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_ready_client(house)
-        orphan = house.the.projects.plant(f"pgworker-{uuid4()}")
-        (project,) = house.the.projects.named(f"pgworker-{client_id}")
+    async with supabase() as stack:
+        client_id = await a_ready_client(stack)
+        orphan = stack.simulator.projects.plant(f"pgworker-{uuid4()}")
+        (project,) = stack.simulator.projects.named(f"pgworker-{client_id}")
         project.becomes("VANISHED", at=0)
-        await house.platform.pool.execute("update clients set project_ref = 'my own'")
-        await house.platform.pool.execute("update pgworker.intents set ref = null")
+        await stack.platform.pool.execute("update clients set project_ref = 'my own'")
+        await stack.platform.pool.execute("update pgworker.intents set ref = null")
 
-        told = [(each.kind, each.ref) for each in await look(house)]
+        told = [(each.kind, each.ref) for each in await look(stack)]
 
         assert told == [
             (FindingKind.UNSEEN, "my own"),
@@ -174,49 +174,49 @@ async def test_one_ref_that_is_none_hides_no_other_finding(supabase: Open) -> No
 
 
 async def test_a_project_that_is_made_while_we_look_is_not_an_orphan(supabase: Open) -> None:
-    async with supabase() as house:
-        asked = house.the.faults.order(operation=LISTING, fault=Hang())
-        looking = asyncio.create_task(look(house))
+    async with supabase() as stack:
+        asked = stack.faults.order(operation=LISTING, fault=Hang())
+        looking = asyncio.create_task(look(stack))
         await asked.reached.wait()
         # Client and project come now; the listing is read when they are there.
-        await a_ready_client(house)
+        await a_ready_client(stack)
         asked.release()
 
         assert await looking == []
 
 
 async def test_a_project_whose_create_is_under_way_is_not_an_orphan(supabase: Open) -> None:
-    async with supabase() as house:
-        made = house.the.faults.order(operation="create_project", fault=Hang(after_effect=True))
-        await house.add()
-        async with house.working() as worker:
+    async with supabase() as stack:
+        made = stack.faults.order(operation="create_project", fault=Hang(after_effect=True))
+        await stack.add()
+        async with stack.running() as worker:
             await made.reached.wait()
-            assert await look(house) == []
+            assert await look(stack) == []
             made.release()
             await worker
 
 
 async def test_a_project_that_is_recorded_while_we_look_is_not_gone(supabase: Open) -> None:
-    async with supabase() as house:
-        read = house.the.faults.order(operation=LISTING, fault=Hang(after_effect=True))
-        looking = asyncio.create_task(look(house))
+    async with supabase() as stack:
+        read = stack.faults.order(operation=LISTING, fault=Hang(after_effect=True))
+        looking = asyncio.create_task(look(stack))
         await read.reached.wait()
         # The listing is read and on its way: what comes now isn't in it.
-        await a_ready_client(house)
+        await a_ready_client(stack)
         read.release()
 
         assert await looking == []
 
 
 async def test_a_job_asleep_looks_after_its_create_and_is_no_finding(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="create_project", fault=Drop())
-        await house.add()
-        async with house.working(until_empty=False):
-            await house.parked(1)
-        await house.let_time_pass(seconds=7200)
+    async with supabase() as stack:
+        stack.faults.order(operation="create_project", fault=Drop())
+        await stack.add()
+        async with stack.running(until_empty=False):
+            await stack.wait_until_snoozed(1)
+        await stack.let_time_pass(seconds=7200)
 
-        assert (await kinds(house), house.creates()) == ([], 0)
+        assert (await kinds(stack), stack.count_creates()) == ([], 0)
 
 
 # -- supabase: what a fix does ----------------------------------------------------------------
@@ -225,105 +225,105 @@ async def test_a_job_asleep_looks_after_its_create_and_is_no_finding(supabase: O
 async def test_a_fix_puts_the_failed_job_in_line_and_its_next_try_adopts_the_project(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        client_id = await a_client_whose_create_was_lost(house)
-        (finding,) = await look(house)
+    async with supabase() as stack:
+        client_id = await a_client_whose_create_was_lost(stack)
+        (finding,) = await look(stack)
         assert finding.kind is FindingKind.UNRECORDED
-        assert (await house.job(client_id))["status"] == "failed", "a look changes nothing"
+        assert (await stack.fetch_job(client_id))["status"] == "failed", "a look changes nothing"
 
-        mended = await Reconciler(house.platform).fix(finding)
+        mended = await Reconciler(stack.platform).fix(finding)
 
         assert mended.outcome is not None
-        assert await look(house) == []
-        assert (await house.work()).failed == 0
-        assert house.creates() == 1
-        client = await house.client(client_id)
+        assert await look(stack) == []
+        assert (await stack.run_until_empty()).failed == 0
+        assert stack.count_creates() == 1
+        client = await stack.fetch_client(client_id)
         assert (client["provisioning_status"], client["project_ref"]) == ("ready", finding.ref)
-        (event,) = await events(house, "reconciled")
+        (event,) = await events(stack, "reconciled")
         assert event["client_id"] == client_id
         assert event["actor"].startswith("cli:")
         assert event["detail"] == {"remedy": "retry", "ref": finding.ref}
 
 
 async def test_a_client_that_was_cancelled_meanwhile_is_not_started_again(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_client_whose_create_was_lost(house)
-        (finding,) = await look(house)
-        await house.platform.commands.cancel(client_id)
+    async with supabase() as stack:
+        client_id = await a_client_whose_create_was_lost(stack)
+        (finding,) = await look(stack)
+        await stack.platform.commands.cancel(client_id)
 
-        mended = await Reconciler(house.platform).fix(finding)
+        mended = await Reconciler(stack.platform).fix(finding)
 
         assert mended.outcome is None
-        assert (await house.job(client_id))["status"] == "cancelled"
-        assert await events(house, "reconciled") == []
-        (finding,) = await look(house)
+        assert (await stack.fetch_job(client_id))["status"] == "cancelled"
+        assert await events(stack, "reconciled") == []
+        (finding,) = await look(stack)
         assert (finding.kind, finding.remedy) == (FindingKind.UNRECORDED, None)
         assert f"pgworker retry {client_id}" in finding.advice
         assert f"--delete {finding.ref}" in finding.advice
 
 
 async def test_a_create_that_made_nothing_is_settled_once_its_time_is_over(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="create_project", fault=Drop())
-        client_id = await house.add()
-        async with house.working(until_empty=False):
-            await house.parked(1)
-        await house.platform.commands.cancel(client_id)
-        assert await look(house) == [], "it may still show up"
-        await house.let_time_pass(seconds=121)
+    async with supabase() as stack:
+        stack.faults.order(operation="create_project", fault=Drop())
+        client_id = await stack.add()
+        async with stack.running(until_empty=False):
+            await stack.wait_until_snoozed(1)
+        await stack.platform.commands.cancel(client_id)
+        assert await look(stack) == [], "it may still show up"
+        await stack.let_time_pass(seconds=121)
 
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
         assert (finding.kind, finding.remedy) == (FindingKind.UNANSWERED, Remedy.SETTLE)
-        reconciler = Reconciler(house.platform)
+        reconciler = Reconciler(stack.platform)
         assert (await reconciler.fix(finding)).outcome is not None
 
-        assert await look(house) == []
+        assert await look(stack) == []
         assert (await reconciler.fix(finding)).outcome is None, "there is nothing left to settle"
-        await house.retry(client_id)
-        assert (await house.work()).failed == 0
-        assert house.creates() == 1
+        await stack.retry(client_id)
+        assert (await stack.run_until_empty()).failed == 0
+        assert stack.count_creates() == 1
 
 
 async def test_a_create_that_is_sent_after_the_look_is_not_settled(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="create_project", fault=Drop())
-        client_id = await house.add()
-        async with house.working(until_empty=False):
-            await house.parked(1)
-        await house.platform.commands.cancel(client_id)
-        await house.let_time_pass(seconds=121)
-        (finding,) = await look(house)
-        await house.platform.pool.execute("update pgworker.steps set intended_at = now()")
+    async with supabase() as stack:
+        stack.faults.order(operation="create_project", fault=Drop())
+        client_id = await stack.add()
+        async with stack.running(until_empty=False):
+            await stack.wait_until_snoozed(1)
+        await stack.platform.commands.cancel(client_id)
+        await stack.let_time_pass(seconds=121)
+        (finding,) = await look(stack)
+        await stack.platform.pool.execute("update pgworker.steps set intended_at = now()")
 
-        assert (await Reconciler(house.platform).fix(finding)).outcome is None
+        assert (await Reconciler(stack.platform).fix(finding)).outcome is None
 
 
 async def test_a_client_that_lost_sight_of_its_project_shows_it_again(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_ready_client(house)
-        before = await house.client(client_id)
-        await house.platform.pool.execute(
+    async with supabase() as stack:
+        client_id = await a_ready_client(stack)
+        before = await stack.fetch_client(client_id)
+        await stack.platform.pool.execute(
             "update clients set project_ref = null, project_url = null"
         )
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
         assert finding.kind is FindingKind.MISMATCH
 
-        await Reconciler(house.platform).fix(finding)
+        await Reconciler(stack.platform).fix(finding)
 
-        after = await house.client(client_id)
+        after = await stack.fetch_client(client_id)
         for column in ("project_ref", "project_url"):
             assert after[column] == before[column]
-        assert await look(house) == []
+        assert await look(stack) == []
 
 
 async def test_a_client_that_shows_another_ref_is_left_to_a_person(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_ready_client(house)
-        await house.platform.pool.execute("update clients set project_ref = 'mine'")
-        (finding,) = await look(house)
+    async with supabase() as stack:
+        client_id = await a_ready_client(stack)
+        await stack.platform.pool.execute("update clients set project_ref = 'mine'")
+        (finding,) = await look(stack)
 
-        assert (await Reconciler(house.platform).fix(finding)).outcome is None
-        assert (await house.client(client_id))["project_ref"] == "mine"
+        assert (await Reconciler(stack.platform).fix(finding)).outcome is None
+        assert (await stack.fetch_client(client_id))["project_ref"] == "mine"
         assert "mine" in finding.message
 
 
@@ -331,54 +331,54 @@ async def test_a_client_that_shows_another_ref_is_left_to_a_person(supabase: Ope
 
 
 async def test_a_project_that_somebody_renamed_is_still_there(supabase: Open) -> None:
-    async with supabase() as house:
-        await a_ready_client(house)
-        (project,) = house.the.projects.all()
+    async with supabase() as stack:
+        await a_ready_client(stack)
+        (project,) = stack.simulator.projects.all()
         project.name = "Acme production"
-        assert await look(house) == []
+        assert await look(stack) == []
 
 
 @pytest.mark.parametrize("status", ["VANISHED", "GOING_DOWN", "REMOVED"])
 async def test_a_project_that_somebody_deleted_is_gone(supabase: Open, status: str) -> None:
-    async with supabase() as house:
-        client_id = await a_ready_client(house)
-        (project,) = house.the.projects.all()
+    async with supabase() as stack:
+        client_id = await a_ready_client(stack)
+        (project,) = stack.simulator.projects.all()
         project.becomes(status, at=0)
 
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
 
         assert (finding.kind, finding.client_id) == (FindingKind.GONE, client_id)
         assert project.ref in finding.message
 
 
 async def test_a_second_project_of_a_clients_name_is_a_duplicate(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_ready_client(house)
-        twin = house.the.projects.plant(f"pgworker-{client_id}")
-        (finding,) = await look(house)
+    async with supabase() as stack:
+        client_id = await a_ready_client(stack)
+        twin = stack.simulator.projects.plant(f"pgworker-{client_id}")
+        (finding,) = await look(stack)
         assert (finding.kind, finding.ref) == (FindingKind.DUPLICATE, twin.ref)
 
-        await Reconciler(house.platform).delete(finding)
+        await Reconciler(stack.platform).delete(finding)
 
-        assert await look(house) == []
-        (left,) = house.the.projects.named(f"pgworker-{client_id}")
-        assert left.ref == (await house.client(client_id))["project_ref"]
+        assert await look(stack) == []
+        (left,) = stack.simulator.projects.named(f"pgworker-{client_id}")
+        assert left.ref == (await stack.fetch_client(client_id))["project_ref"]
 
 
 async def test_a_ready_client_whose_keys_are_lost_is_told(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_ready_client(house)
-        await house.platform.pool.execute(
+    async with supabase() as stack:
+        client_id = await a_ready_client(stack)
+        await stack.platform.pool.execute(
             "delete from pgworker.tenant_secrets where field in ('secret_key', 'service_role_key')"
         )
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
         assert finding.kind is FindingKind.SECRETS_MISSING
 
         # The advice works.
         assert f"select pgworker.enqueue('{client_id}');" in finding.advice
-        await house.platform.pool.execute(f"select pgworker.enqueue('{client_id}')")
-        await house.work()
-        assert await look(house) == []
+        await stack.platform.pool.execute(f"select pgworker.enqueue('{client_id}')")
+        await stack.run_until_empty()
+        assert await look(stack) == []
 
 
 # -- supabase: deleting -----------------------------------------------------------------------
@@ -387,55 +387,55 @@ async def test_a_ready_client_whose_keys_are_lost_is_told(supabase: Open) -> Non
 async def test_what_was_given_up_is_deleted_when_it_is_named_and_the_trail_tells(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        client_id = await a_client_whose_create_was_lost(house)
-        await house.platform.commands.cancel(client_id)
-        (finding,) = await look(house)
+    async with supabase() as stack:
+        client_id = await a_client_whose_create_was_lost(stack)
+        await stack.platform.commands.cancel(client_id)
+        (finding,) = await look(stack)
 
-        deleted = await Reconciler(house.platform).delete(finding)
+        deleted = await Reconciler(stack.platform).delete(finding)
 
         assert deleted.outcome == "deleted"
-        assert house.the.projects.named(f"pgworker-{client_id}") == []
-        trail = await events(house, "tenant_deletion_began", "tenant_deleted")
+        assert stack.simulator.projects.named(f"pgworker-{client_id}") == []
+        trail = await events(stack, "tenant_deletion_began", "tenant_deleted")
         assert [event["event"] for event in trail] == ["tenant_deletion_began", "tenant_deleted"]
         for event in trail:
             assert event["client_id"] == client_id
             assert event["detail"]["ref"] == finding.ref
-        await house.let_time_pass(seconds=121)
-        assert await look(house) == [], "the create has an outcome now"
+        await stack.let_time_pass(seconds=121)
+        assert await look(stack) == [], "the create has an outcome now"
 
 
 async def test_what_a_client_owns_by_now_is_not_deleted(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await a_client_whose_create_was_lost(house)
-        (finding,) = await look(house)
-        await house.retry(client_id)
-        reconciler = Reconciler(house.platform)
+    async with supabase() as stack:
+        client_id = await a_client_whose_create_was_lost(stack)
+        (finding,) = await look(stack)
+        await stack.retry(client_id)
+        reconciler = Reconciler(stack.platform)
         with pytest.raises(NotDeleted, match="unfinished and may adopt it"):
             await reconciler.delete(finding)
-        await house.work()
+        await stack.run_until_empty()
         with pytest.raises(NotDeleted, match=f"the tenant of client {client_id}"):
             await reconciler.delete(finding)
 
-        assert house.the.ledger.of("delete_project") == []
-        assert await events(house, "tenant_deletion_began") == []
-        assert len(house.the.projects.named(f"pgworker-{client_id}")) == 1
+        assert stack.ledger.of("delete_project") == []
+        assert await events(stack, "tenant_deletion_began") == []
+        assert len(stack.simulator.projects.named(f"pgworker-{client_id}")) == 1
 
 
 async def test_a_deletion_that_the_provider_did_not_confirm_is_told_as_such(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        house.the.projects.plant(f"pgworker-{uuid4()}")
-        (finding,) = await look(house)
-        house.the.faults.order(operation="delete_project", fault=Answer(500))
+    async with supabase() as stack:
+        stack.simulator.projects.plant(f"pgworker-{uuid4()}")
+        (finding,) = await look(stack)
+        stack.faults.order(operation="delete_project", fault=Answer(500))
 
         with pytest.raises(NotDeleted, match="may not have been deleted"):
-            await Reconciler(house.platform).delete(finding)
+            await Reconciler(stack.platform).delete(finding)
 
-        trail = await events(house, "tenant_deletion_began", "tenant_deletion_failed")
+        trail = await events(stack, "tenant_deletion_began", "tenant_deletion_failed")
         assert [event["error"] is not None for event in trail] == [False, True]
-        assert await kinds(house) == [FindingKind.ORPHAN]
+        assert await kinds(stack) == [FindingKind.ORPHAN]
 
 
 # -- every provider in use --------------------------------------------------------------------
@@ -444,30 +444,30 @@ async def test_a_deletion_that_the_provider_did_not_confirm_is_told_as_such(
 async def test_a_provider_in_use_that_is_not_configured_is_a_line_of_its_own(
     postgres: Open,
 ) -> None:
-    async with postgres() as house:
-        client_id = await a_ready_client(house)
-        other = await house.add("Other", provider="postgres")
-        await house.work()
-        await house.platform.pool.execute(
+    async with postgres() as stack:
+        client_id = await a_ready_client(stack)
+        other = await stack.add("Other", provider="postgres")
+        await stack.run_until_empty()
+        await stack.platform.pool.execute(
             "update pgworker.intents set provider = 'supabase' where client_id = $1", other
         )
-        findings = await Reconciler(house.platform).look()
+        findings = await Reconciler(stack.platform).look()
 
         (blind,) = (each for each in findings if each.kind is FindingKind.UNSEEN)
         assert blind.provider == "supabase"
         assert "SUPABASE_ACCESS_TOKEN is not set" in blind.message
         assert client_id not in {each.client_id for each in findings}
-        only = await Reconciler(house.platform).look("postgres")
+        only = await Reconciler(stack.platform).look("postgres")
         assert {each.provider for each in only} <= {"postgres"}
 
 
 # -- postgres ---------------------------------------------------------------------------------
 
 
-async def a_half_made_tenant(house: House, *, steps: int) -> tuple[UUID, str]:
+async def a_half_made_tenant(stack: Stack, *, steps: int) -> tuple[UUID, str]:
     """A client whose worker died in the middle of a create, once too often."""
-    pool = house.platform.pool
-    client_id = await house.add()
+    pool = stack.platform.pool
+    client_id = await stack.add()
     name = f"pgw_{client_id.hex}"
     statements = [
         QUERIES.create_roles.format(name=f"'{name}'"),
@@ -488,8 +488,8 @@ async def a_half_made_tenant(house: House, *, steps: int) -> tuple[UUID, str]:
     return client_id, name
 
 
-async def give_up(house: House) -> None:
-    await house.platform.pool.execute(
+async def give_up(stack: Stack) -> None:
+    await stack.platform.pool.execute(
         "update client_provisioning_jobs set status = 'failed', error_kind = 'permanent',"
         " last_error = 'the worker fell silent 5 times', finished_at = now()"
     )
@@ -499,32 +499,32 @@ async def give_up(house: House) -> None:
 async def test_half_of_a_tenant_is_finished_by_the_job_that_a_fix_puts_in_line(
     postgres: Open, steps: int
 ) -> None:
-    async with postgres() as house:
-        client_id, name = await a_half_made_tenant(house, steps=steps)
-        assert await look(house) == [], "its job is in line"
-        await give_up(house)
+    async with postgres() as stack:
+        client_id, name = await a_half_made_tenant(stack, steps=steps)
+        assert await look(stack) == [], "its job is in line"
+        await give_up(stack)
 
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
         assert (finding.kind, finding.ref) == (FindingKind.HALF_MADE, name)
-        await Reconciler(house.platform).fix(finding)
-        await house.work()
+        await Reconciler(stack.platform).fix(finding)
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert await look(house) == []
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert await look(stack) == []
 
 
 async def test_half_of_a_tenant_that_was_given_up_is_deleted_when_it_is_named(
     postgres: Open,
 ) -> None:
-    async with postgres() as house:
-        client_id, name = await a_half_made_tenant(house, steps=2)
-        await house.platform.commands.cancel(client_id)
-        (finding,) = await look(house)
+    async with postgres() as stack:
+        client_id, name = await a_half_made_tenant(stack, steps=2)
+        await stack.platform.commands.cancel(client_id)
+        (finding,) = await look(stack)
 
-        await Reconciler(house.platform).delete(finding)
+        await Reconciler(stack.platform).delete(finding)
 
-        assert await look(house) == []
-        assert not await house.count(
+        assert await look(stack) == []
+        assert not await stack.count(
             "select count(*) from pg_roles, pg_database where $1 in (rolname, datname)", name
         )
 
@@ -532,64 +532,64 @@ async def test_half_of_a_tenant_that_was_given_up_is_deleted_when_it_is_named(
 async def test_a_database_that_somebody_dropped_is_gone_and_so_is_one_that_was_half_dropped(
     postgres: Open,
 ) -> None:
-    async with postgres() as house:
-        pool = house.platform.pool
-        client_id = await a_ready_client(house)
+    async with postgres() as stack:
+        pool = stack.platform.pool
+        client_id = await a_ready_client(stack)
         name = f"pgw_{client_id.hex}"
         # What a drop leaves behind that was interrupted (PostgreSQL 14.9, 15.4, 16).
         await pool.execute("update pg_database set datconnlimit = -2 where datname = $1", name)
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
         assert (finding.kind, "interrupted" in finding.message) == (FindingKind.GONE, True)
 
         await pool.execute(f'drop database "{name}"')
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
         assert (finding.kind, "only role" in finding.message) == (FindingKind.GONE, True)
 
         await pool.execute(f'drop role "{name}"')
-        assert await kinds(house) == [FindingKind.GONE]
+        assert await kinds(stack) == [FindingKind.GONE]
 
 
 async def test_a_tenant_that_was_opened_to_all_is_told_and_its_advice_closes_it(
     postgres: Open,
 ) -> None:
-    async with postgres() as house:
-        client_id = await a_ready_client(house)
+    async with postgres() as stack:
+        client_id = await a_ready_client(stack)
         name = f"pgw_{client_id.hex}"
-        await house.platform.pool.execute(f'grant connect on database "{name}" to public')
-        (finding,) = await look(house)
+        await stack.platform.pool.execute(f'grant connect on database "{name}" to public')
+        (finding,) = await look(stack)
         assert finding.kind is FindingKind.HALF_MADE
 
-        await house.platform.pool.execute(finding.advice.removeprefix("close it: "))
-        assert await look(house) == []
+        await stack.platform.pool.execute(finding.advice.removeprefix("close it: "))
+        assert await look(stack) == []
 
 
 async def test_a_database_of_our_name_and_somebody_elses_role_is_left_alone(
     postgres: Open,
 ) -> None:
-    async with postgres() as house:
-        pool = house.platform.pool
-        client_id = await house.add()
+    async with postgres() as stack:
+        pool = stack.platform.pool
+        client_id = await stack.add()
         name = f"pgw_{client_id.hex}"
         await pool.execute(f'create database "{name}"')
-        await house.work()
-        assert (await house.job(client_id))["status"] == "failed"
+        await stack.run_until_empty()
+        assert (await stack.fetch_job(client_id))["status"] == "failed"
 
-        (finding,) = await look(house)
+        (finding,) = await look(stack)
 
         assert (finding.kind, finding.ref) == (FindingKind.FOREIGN, name)
-        reconciler = Reconciler(house.platform)
+        reconciler = Reconciler(stack.platform)
         assert (await reconciler.fix(finding)).outcome is None
         with pytest.raises(NotDeleted):
             await reconciler.delete(finding)
-        assert await house.count("select count(*) from pg_database where datname = $1", name) == 1
+        assert await stack.count("select count(*) from pg_database where datname = $1", name) == 1
 
 
 async def test_a_tenants_server_that_does_not_answer_says_nothing_of_any_tenant(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = {"PGWORKER_TENANTS_URL": "postgresql://u:hunter2@127.0.0.1:1/postgres"}
-    async with a_house(database, monkeypatch, simulated=None, settings=nowhere) as house:
-        (finding,) = await Reconciler(house.platform).look()
+    async with running_stack(database, monkeypatch, simulated=None, settings=nowhere) as stack:
+        (finding,) = await Reconciler(stack.platform).look()
 
         assert finding.kind is FindingKind.UNSEEN
         assert "hunter2" not in str(finding)
@@ -598,17 +598,17 @@ async def test_a_tenants_server_that_does_not_answer_says_nothing_of_any_tenant(
 async def test_a_role_without_rights_on_the_catalogue_of_others_still_sees_every_tenant(
     postgres: Open, server_dsn: str
 ) -> None:
-    async with postgres() as house:
-        client_id, name = await a_half_made_tenant(house, steps=2)
+    async with postgres() as stack:
+        client_id, name = await a_half_made_tenant(stack, steps=2)
         login = f"pgworker_test_{uuid4().hex[:12]}"
-        await house.platform.pool.execute(f"create role {login} login createdb createrole")
+        await stack.platform.pool.execute(f"create role {login} login createdb createrole")
         try:
             connection = await asyncpg.connect(server_dsn)
             await connection.execute(f"set session authorization {login}")
             rows = await connection.fetch(QUERIES.list_tenants)
             await connection.close()
         finally:
-            await house.platform.pool.execute(f"drop role {login}")
+            await stack.platform.pool.execute(f"drop role {login}")
         (row,) = (row for row in rows if row["name"] == name)
         assert (row["owner"], row["is_closed"], row["is_invalid"]) == (name, False, False)
-        await house.platform.commands.cancel(client_id)
+        await stack.platform.commands.cancel(client_id)

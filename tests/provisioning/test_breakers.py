@@ -20,10 +20,10 @@ from pgworker.provisioning.breakers import Breakers
 from pgworker.queue.jobs import Jobs
 from pgworker.simulator.faults import Answer
 from tests.support.jobs import JobsInTest
-from tests.support.stack import TO_NEXT_PROBE_SECONDS, House, a_house
+from tests.support.stack import TO_NEXT_PROBE_SECONDS, Stack, running_stack
 from tests.support.workers import PATIENCE, within
 
-Open = Callable[..., AbstractAsyncContextManager[House]]
+Open = Callable[..., AbstractAsyncContextManager[Stack]]
 
 CREDENTIAL = "supabase:0123abcd"
 REASON = "401: check SUPABASE_ACCESS_TOKEN"
@@ -32,7 +32,9 @@ REASON = "401: check SUPABASE_ACCESS_TOKEN"
 @pytest.fixture
 def supabase(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
     def opened(**settings: Any) -> Any:
-        return a_house(database, monkeypatch, simulated={}, strange_answers=True, settings=settings)
+        return running_stack(
+            database, monkeypatch, simulated={}, invalid_answers=True, settings=settings
+        )
 
     return opened
 
@@ -104,29 +106,29 @@ async def test_another_claim_of_the_probes_job_is_not_the_probe(jobs: JobsInTest
 async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_probe(
     supabase: Open, workers: int
 ) -> None:
-    async with supabase() as house, AsyncExitStack() as stack:
-        order = house.the.faults.order(operation="*", fault=Answer(401), times=None)
-        await house.add_many(12)
-        daemons = [await stack.enter_async_context(house.working()) for _ in range(workers)]
-        waits = await house.parked(12)
+    async with supabase() as stack, AsyncExitStack() as exits:
+        order = stack.faults.order(operation="*", fault=Answer(401), times=None)
+        await stack.add_many(12)
+        daemons = [await exits.enter_async_context(stack.running()) for _ in range(workers)]
+        waits = await stack.wait_until_snoozed(12)
 
         for _ in range(3):
             asked = order.hits
-            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
-            waits = await house.parked(12, after=waits)
+            await stack.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            waits = await stack.wait_until_snoozed(12, after=waits)
             assert order.hits == asked + 1
 
         order.release()
-        await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+        await stack.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
         await asyncio.gather(*daemons)
 
-        assert await house.count("select max(attempts) from client_provisioning_jobs") == 0
+        assert await stack.count("select max(attempts) from client_provisioning_jobs") == 0
         events = "select count(*) from pgworker.event_log where event = $1"
-        assert await house.count(events, "breaker_opened") == 1
-        assert await house.count(events, "breaker_closed") == 1
+        assert await stack.count(events, "breaker_opened") == 1
+        assert await stack.count(events, "breaker_closed") == 1
         ready = "select count(*) from clients where provisioning_status = 'ready'"
-        assert await house.count(ready) == 12
-        assert house.creates() == 12
+        assert await stack.count(ready) == 12
+        assert stack.count_creates() == 12
 
 
 # -- opening ----------------------------------------------------------------------------------
@@ -205,90 +207,90 @@ def silent_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"{name}:silent"
 
 
-async def open_breaker_of(house: House) -> None:
-    credential = house.platform.providers.default.credential
-    await Breakers(house.platform.pool).open(credential, REASON)
-    await let_probe_be_due(house.platform.pool)
+async def open_breaker_of(stack: Stack) -> None:
+    credential = stack.platform.providers.default.credential
+    await Breakers(stack.platform.pool).open(credential, REASON)
+    await let_probe_be_due(stack.platform.pool)
 
 
 async def test_a_probe_whose_phase_asks_nobody_proves_nothing_by_ending_well(
     supabase: Open, silent_workflow: str
 ) -> None:
-    async with supabase(PGWORKER_WORKFLOW=silent_workflow) as house:
-        order = house.the.faults.order(operation="*", fault=Answer(401), times=None)
-        await open_breaker_of(house)
-        client_id = await house.add()
-        async with house.working() as daemon:
-            await house.parked(1)
+    async with supabase(PGWORKER_WORKFLOW=silent_workflow) as stack:
+        order = stack.faults.order(operation="*", fault=Answer(401), times=None)
+        await open_breaker_of(stack)
+        client_id = await stack.add()
+        async with stack.running() as daemon:
+            await stack.wait_until_snoozed(1)
             assert order.hits == 1
-            assert await house.count("select count(*) from pgworker.breakers") == 1
-            assert (await house.job(client_id))["attempts"] == 0
+            assert await stack.count("select count(*) from pgworker.breakers") == 1
+            assert (await stack.fetch_job(client_id))["attempts"] == 0
 
             order.release()
-            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            await stack.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await daemon
-        assert [entry.operation for entry in house.the.ledger.entries] == ["get_organization"] * 2
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert await house.count("select count(*) from pgworker.breakers") == 0
+        assert [entry.operation for entry in stack.ledger.entries] == ["get_organization"] * 2
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert await stack.count("select count(*) from pgworker.breakers") == 0
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_probe_without_an_answer_leaves_the_breaker_open_and_costs_no_attempt(
     supabase: Open, status: int
 ) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="get_organization", fault=Answer(status))
-        await open_breaker_of(house)
-        client_id = await house.add()
-        async with house.working(until_empty=False):
-            await house.parked(1)
+    async with supabase() as stack:
+        stack.faults.order(operation="get_organization", fault=Answer(status))
+        await open_breaker_of(stack)
+        client_id = await stack.add()
+        async with stack.running(until_empty=False):
+            await stack.wait_until_snoozed(1)
 
-            assert await house.count("select count(*) from pgworker.breakers") == 1
-            job = await house.job(client_id)
+            assert await stack.count("select count(*) from pgworker.breakers") == 1
+            job = await stack.fetch_job(client_id)
             assert (job["attempts"], job["error_kind"], job["last_error"]) == (0, "auth", REASON)
-            assert len(house.the.ledger.entries) == 1
+            assert len(stack.ledger.entries) == 1
 
 
 @pytest.mark.parametrize("status", [404, 402])
 async def test_an_answer_about_something_else_proves_that_the_token_is_taken(
     supabase: Open, status: int
 ) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="get_organization", fault=Answer(status))
-        await open_breaker_of(house)
-        client_id = await house.add()
-        await house.work()
+    async with supabase() as stack:
+        stack.faults.order(operation="get_organization", fault=Answer(status))
+        await open_breaker_of(stack)
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert len(house.log.of("breaker_closed")) == 1
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert len(stack.log.find("breaker_closed")) == 1
 
 
 async def test_a_token_that_is_taken_but_may_not_create_keeps_its_breaker_open(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="create_project", fault=Answer(403), times=None)
-        await house.add_many(3)
-        async with house.working(until_empty=False):
-            waits = await house.parked(3)
-            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
-            await house.parked(3, after=waits)
+    async with supabase() as stack:
+        stack.faults.order(operation="create_project", fault=Answer(403), times=None)
+        await stack.add_many(3)
+        async with stack.running(until_empty=False):
+            waits = await stack.wait_until_snoozed(3)
+            await stack.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            await stack.wait_until_snoozed(3, after=waits)
 
-        assert len(house.log.of("breaker_opened")) == 1
-        assert house.log.of("breaker_closed") == []
+        assert len(stack.log.find("breaker_opened")) == 1
+        assert stack.log.find("breaker_closed") == []
 
 
 async def test_a_probe_that_fails_for_another_reason_lets_the_others_go_on(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        await open_breaker_of(house)
-        failing = await house.add(region="atlantis")
-        async with house.working(until_empty=False):
-            await house.log.seen("job_failed")
+    async with supabase() as stack:
+        await open_breaker_of(stack)
+        failing = await stack.add(region="atlantis")
+        async with stack.running(until_empty=False):
+            await stack.log.wait_for("job_failed")
 
-        assert (await house.job(failing))["error_kind"] == "permanent"
-        assert len(house.log.of("breaker_closed")) == 1
+        assert (await stack.fetch_job(failing))["error_kind"] == "permanent"
+        assert len(stack.log.find("breaker_closed")) == 1
 
 
 async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: str) -> None:

@@ -23,7 +23,7 @@ from pgworker.http_server import HttpServer, open_listener
 from pgworker.settings import Settings
 from pgworker.simulator import SimulatorSettings, running_simulator
 from tests.simulator.contract import ContractChecker
-from tests.support.stack import CANONICAL, KEY, environment_of
+from tests.support.stack import CANONICAL, KEY, build_environment
 from tests.support.workers import within
 
 PGWORKER = Path(sys.executable).with_name("pgworker")
@@ -149,7 +149,7 @@ async def test_two_hundred_clients_become_ready_with_a_project_each_and_no_viola
         environment = {
             name: str(value)
             for name, value in {
-                **environment_of(simulator),
+                **build_environment(simulator),
                 "SUPABASE_API_URL": url,
                 "PGWORKER_SUPABASE_PROJECT_URL": url + "/projects/{ref}",
                 "DATABASE_URL": empty_database,
@@ -187,7 +187,7 @@ async def test_workers_that_share_a_token_stay_under_its_limit_together(
         environment = {
             name: str(value)
             for name, value in {
-                **environment_of(simulator),
+                **build_environment(simulator),
                 "DATABASE_URL": empty_database,
                 "PGWORKER_ENCRYPTION_KEYS": KEY,
                 "PGWORKER_MIGRATIONS_DIR": CANONICAL,

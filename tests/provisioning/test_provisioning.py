@@ -16,23 +16,29 @@ import pytest
 
 from pgworker.runtime.daemon import Daemon
 from pgworker.simulator import Answer, Becomes, Drop, Hang, Truncated
-from tests.support.stack import CANONICAL, TIMEOUT_SECONDS, TO_NEXT_PROBE_SECONDS, House, a_house
+from tests.support.stack import (
+    CANONICAL,
+    TIMEOUT_SECONDS,
+    TO_NEXT_PROBE_SECONDS,
+    Stack,
+    running_stack,
+)
 
-Open = Callable[..., AbstractAsyncContextManager[House]]
+Open = Callable[..., AbstractAsyncContextManager[Stack]]
 HEAD = max(CANONICAL.glob("*.sql")).name.partition("_")[0]
 
 
 @pytest.fixture
 def supabase(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
     def opened(
-        *, settings: dict[str, Any] | None = None, strange_answers: bool = False, **how: Any
-    ) -> AbstractAsyncContextManager[House]:
-        return a_house(
+        *, settings: dict[str, Any] | None = None, invalid_answers: bool = False, **how: Any
+    ) -> AbstractAsyncContextManager[Stack]:
+        return running_stack(
             database,
             monkeypatch,
             simulated=how,
             settings=settings,
-            strange_answers=strange_answers,
+            invalid_answers=invalid_answers,
         )
 
     return opened
@@ -48,24 +54,24 @@ def migrations(tmp_path: Path) -> Path:
 
 
 async def test_clients_become_ready_each_with_exactly_one_project(supabase: Open) -> None:
-    async with supabase(coming_up_seconds=0.1, services_lag_seconds=0.1) as house:
-        clients = [await house.add(f"client {n}") for n in range(5)]
+    async with supabase(coming_up_seconds=0.1, services_lag_seconds=0.1) as stack:
+        clients = [await stack.add(f"client {n}") for n in range(5)]
 
-        outstanding = await house.work()
+        outstanding = await stack.run_until_empty()
 
         assert (outstanding.live, outstanding.failed) == (0, 0)
-        assert set(house.the.ledger.creates_by_name.values()) == {1}
-        assert house.creates() == 5
+        assert set(stack.ledger.creates_by_name.values()) == {1}
+        assert stack.count_creates() == 5
         for client_id in clients:
-            client = await house.client(client_id)
+            client = await stack.fetch_client(client_id)
             assert client["provisioning_status"] == "ready"
             assert client["provisioning_error"] is None
             assert client["provisioning_completed_at"] >= client["provisioning_started_at"]
             assert client["schema_version"] == HEAD
-            (project,) = house.the.projects.named(f"pgworker-{client_id}")
+            (project,) = stack.simulator.projects.named(f"pgworker-{client_id}")
             assert client["project_ref"] == project.ref
             assert client["project_url"].endswith(project.ref)
-            job = await house.job(client_id)
+            job = await stack.fetch_job(client_id)
             assert (job["status"], job["job_type"], job["attempts"]) == (
                 "succeeded",
                 "smoke_checks",
@@ -74,12 +80,12 @@ async def test_clients_become_ready_each_with_exactly_one_project(supabase: Open
 
 
 async def test_the_keys_are_stored_encrypted_and_are_the_projects_own(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase() as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        (project,) = house.the.projects.all()
-        stored = await house.platform.secrets().of_client(client_id)
+        (project,) = stack.simulator.projects.all()
+        stored = await stack.platform.secrets().of_client(client_id)
         assert stored["db_password"] == project.database_password
         assert stored.keys() == {
             "db_password",
@@ -93,35 +99,35 @@ async def test_the_keys_are_stored_encrypted_and_are_the_projects_own(supabase: 
         assert await connection.fetchval("select count(*) from app_settings") > 0
         await connection.close()
         async with httpx.AsyncClient(timeout=60) as http:
-            url = f"{(await house.client(client_id))['project_url']}/rest/v1/"
+            url = f"{(await stack.fetch_client(client_id))['project_url']}/rest/v1/"
             answer = await http.get(url, headers={"apikey": stored["secret_key"]})
         assert answer.status_code == 200
 
 
 async def test_nothing_secret_is_in_a_table_a_log_or_a_span(supabase: Open) -> None:
-    async with supabase(coming_up_seconds=0.1, keys_lag_seconds=0.2, strange_answers=True) as house:
-        house.the.faults.order(operation="create_project", fault=Answer(504, after_effect=True))
-        house.the.faults.order(operation="run_query", fault=Answer(544), nth=2)
-        house.the.faults.order(operation="list_api_keys", fault=Truncated())
-        await house.add_many(3)
-        await house.work()
+    async with supabase(coming_up_seconds=0.1, keys_lag_seconds=0.2, invalid_answers=True) as stack:
+        stack.faults.order(operation="create_project", fault=Answer(504, after_effect=True))
+        stack.faults.order(operation="run_query", fault=Answer(544), nth=2)
+        stack.faults.order(operation="list_api_keys", fault=Truncated())
+        await stack.add_many(3)
+        await stack.run_until_empty()
 
-        assert len(await house.secrets()) >= 3 * 6
-        assert len(house.spans.get_finished_spans()) > 10
-        assert "pgworker-" in await house.said()
-        await house.assert_nothing_secret_was_said()
+        assert len(await stack.fetch_secrets()) >= 3 * 6
+        assert len(stack.spans.get_finished_spans()) > 10
+        assert "pgworker-" in await stack.collect_output()
+        await stack.assert_no_secret_in_output()
 
 
 async def test_a_client_gets_the_region_and_size_it_asks_for_and_keeps_its_other_settings(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
+    async with supabase() as stack:
         wish: dict[str, Any] = {"region": "eu-central-1", "plan": "small", "theme": {"dark": True}}
-        client_id = await house.add(**wish)
-        await house.work()
+        client_id = await stack.add(**wish)
+        await stack.run_until_empty()
 
-        assert [project.region for project in house.the.ledger.created] == ["eu-central-1"]
-        settings = (await house.client(client_id))["additional_settings"]
+        assert [project.region for project in stack.ledger.created] == ["eu-central-1"]
+        settings = (await stack.fetch_client(client_id))["additional_settings"]
         got = settings.pop("provisioning")
         assert settings == wish
         assert got.pop("created_at")
@@ -129,21 +135,21 @@ async def test_a_client_gets_the_region_and_size_it_asks_for_and_keeps_its_other
             "provider": "supabase",
             "region": "eu-central-1",
             "plan": "small",
-            "organization": house.the.organization,
+            "organization": stack.simulator.organization,
         }
 
 
 async def test_a_client_may_ask_for_another_provider(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await house.add(provider="postgres")
-        await house.work()
+    async with supabase() as stack:
+        client_id = await stack.add(provider="postgres")
+        await stack.run_until_empty()
 
-        client = await house.client(client_id)
+        client = await stack.fetch_client(client_id)
         assert client["provisioning_status"] == "ready"
         assert client["project_ref"] == f"pgw_{client_id.hex}"
         assert client["additional_settings"]["provisioning"].keys() == {"provider", "created_at"}
-        assert house.creates() == 0
-        await house.platform.providers.named("postgres").delete(client["project_ref"])
+        assert stack.count_creates() == 0
+        await stack.platform.providers.named("postgres").delete(client["project_ref"])
 
 
 @pytest.mark.parametrize(
@@ -158,43 +164,43 @@ async def test_a_client_may_ask_for_another_provider(supabase: Open) -> None:
 async def test_a_wish_that_cannot_be_met_fails_before_anything_is_created(
     supabase: Open, wish: dict[str, Any], message: str
 ) -> None:
-    async with supabase() as house:
-        client_id = await house.add(**wish)
-        await house.work()
+    async with supabase() as stack:
+        client_id = await stack.add(**wish)
+        await stack.run_until_empty()
 
-        await assert_failed(house, client_id, "permanent", message)
-        assert house.the.ledger.of("create_project") == []
+        await assert_failed(stack, client_id, "permanent", message)
+        assert stack.ledger.of("create_project") == []
 
 
 @pytest.mark.parametrize("kinds", ["both", "new", "legacy"])
 async def test_projects_with_any_kind_of_keys_become_ready(supabase: Open, kinds: str) -> None:
-    async with supabase(key_kinds=kinds, foreign_secret_key=kinds != "legacy") as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase(key_kinds=kinds, foreign_secret_key=kinds != "legacy") as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        stored = (await house.platform.secrets().of_client(client_id)).keys()
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        stored = (await stack.platform.secrets().of_client(client_id)).keys()
         assert ("secret_key" in stored) == (kinds != "legacy")
         assert ("service_role_key" in stored) == (kinds != "new")
 
 
 async def test_keys_and_pooler_that_lag_are_waited_for_without_an_attempt(supabase: Open) -> None:
-    async with supabase(keys_lag_seconds=0.4, pooler_lag_seconds=0.6) as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase(keys_lag_seconds=0.4, pooler_lag_seconds=0.6) as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert house.log.of("phase_failed") == []
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert stack.log.find("phase_failed") == []
 
 
 async def test_sql_goes_through_the_pooler_when_chosen(supabase: Open) -> None:
     settings = {"PGWORKER_SUPABASE_SQL": "postgres"}
-    async with supabase(settings=settings, pooler_lag_seconds=0.2) as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase(settings=settings, pooler_lag_seconds=0.2) as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert house.the.ledger.of("run_query") == []
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert stack.ledger.of("run_query") == []
 
 
 # -- a create without an answer ---------------------------------------------------------------
@@ -213,15 +219,15 @@ async def test_sql_goes_through_the_pooler_when_chosen(supabase: Open) -> None:
 async def test_a_project_whose_create_was_not_answered_is_adopted(
     supabase: Open, fault: Any
 ) -> None:
-    async with supabase(strange_answers=isinstance(fault, Truncated)) as house:
-        house.the.faults.order(operation="create_project", fault=fault)
-        client_id = await house.add()
-        await house.work()
+    async with supabase(invalid_answers=isinstance(fault, Truncated)) as stack:
+        stack.faults.order(operation="create_project", fault=fault)
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        client = await house.client(client_id)
+        client = await stack.fetch_client(client_id)
         assert client["provisioning_status"] == "ready"
-        assert house.creates() == len(house.the.ledger.of("create_project")) == 1
-        assert client["project_ref"] == house.the.ledger.created[0].ref
+        assert stack.count_creates() == len(stack.ledger.of("create_project")) == 1
+        assert client["project_ref"] == stack.ledger.created[0].ref
         assert client["additional_settings"]["provisioning"]["organization"]
 
 
@@ -229,72 +235,72 @@ async def test_a_listing_that_lags_does_not_lead_to_a_second_project(supabase: O
     settings = {"PGWORKER_CREATE_LOOKUP_SECONDS": 5}
     async with supabase(
         listing_lag_seconds=1.0, duplicate_names="accepted", settings=settings
-    ) as house:
-        house.the.faults.order(operation="create_project", fault=Answer(502, after_effect=True))
-        client_id = await house.add()
-        await house.work()
+    ) as stack:
+        stack.faults.order(operation="create_project", fault=Answer(502, after_effect=True))
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert len(house.the.ledger.of("create_project")) == 1
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert len(stack.ledger.of("create_project")) == 1
 
 
 async def test_a_create_that_truly_did_not_happen_is_sent_again_after_the_window(
     supabase: Open,
 ) -> None:
     settings = {"PGWORKER_CREATE_LOOKUP_SECONDS": 0.5}
-    async with supabase(settings=settings) as house:
-        house.the.faults.order(operation="create_project", fault=Answer(504))
-        client_id = await house.add()
-        await house.work()
+    async with supabase(settings=settings) as stack:
+        stack.faults.order(operation="create_project", fault=Answer(504))
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert len(house.the.ledger.of("create_project")) == 2
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert len(stack.ledger.of("create_project")) == 2
         # What the window counts from: the first request may have been long on its way.
-        apart = await house.platform.pool.fetchval(
+        apart = await stack.platform.pool.fetchval(
             "select max(intended_at) - min(intended_at) from pgworker.steps"
             " where step = 'create_project'"
         )
         assert apart >= timedelta(seconds=0.5)
-        assert house.creates() == 1
+        assert stack.count_creates() == 1
 
 
 async def test_after_three_creates_without_an_answer_a_person_must_look_and_may_allow_more(
     supabase: Open,
 ) -> None:
     settings = {"PGWORKER_CREATE_LOOKUP_SECONDS": 0.2}
-    async with supabase(settings=settings) as house:
-        order = house.the.faults.order(operation="create_project", fault=Answer(504), times=None)
-        client_id = await house.add()
-        await house.work()
+    async with supabase(settings=settings) as stack:
+        order = stack.faults.order(operation="create_project", fault=Answer(504), times=None)
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        await assert_failed(house, client_id, "permanent", "3 creates of .* none shows up")
-        assert len(house.the.ledger.of("create_project")) == 3
+        await assert_failed(stack, client_id, "permanent", "3 creates of .* none shows up")
+        assert len(stack.ledger.of("create_project")) == 3
 
         order.release()
-        await house.retry(client_id)
-        await house.work()
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert house.creates() == 1
+        await stack.retry(client_id)
+        await stack.run_until_empty()
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert stack.count_creates() == 1
 
 
 async def test_two_projects_of_the_name_are_for_a_person_and_both_are_named(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        client_id = await house.add()
-        refs = [house.the.projects.plant(f"pgworker-{client_id}").ref for _ in range(2)]
-        await house.work()
+    async with supabase() as stack:
+        client_id = await stack.add()
+        refs = [stack.simulator.projects.plant(f"pgworker-{client_id}").ref for _ in range(2)]
+        await stack.run_until_empty()
 
-        error = await assert_failed(house, client_id, "permanent", "2 projects are called")
+        error = await assert_failed(stack, client_id, "permanent", "2 projects are called")
         assert all(ref in error for ref in refs)
-        assert house.the.ledger.of("create_project") == []
+        assert stack.ledger.of("create_project") == []
 
 
 # -- a project that was there already ---------------------------------------------------------
 
 
-async def steps_of(house: House, client_id: Any) -> list[tuple[str, str]]:
-    rows = await house.platform.pool.fetch(
+async def steps_of(stack: Stack, client_id: Any) -> list[tuple[str, str]]:
+    rows = await stack.platform.pool.fetch(
         "select step, state from pgworker.steps"
         " where client_id = $1 and step <> 'apply_migration' order by id",
         client_id,
@@ -302,23 +308,23 @@ async def steps_of(house: House, client_id: Any) -> list[tuple[str, str]]:
     return [tuple(row) for row in rows]
 
 
-async def assert_stored_dsn_logs_in(house: House, client_id: Any) -> None:
-    stored = await house.platform.secrets().of_client(client_id)
+async def assert_stored_dsn_logs_in(stack: Stack, client_id: Any) -> None:
+    stored = await stack.platform.secrets().of_client(client_id)
     connection = await asyncpg.connect(stored["dsn"])
     await connection.close()
 
 
 async def assert_ready_with_a_new_password(
-    house: House, client_id: Any, *, failures: int = 0
+    stack: Stack, client_id: Any, *, failures: int = 0
 ) -> None:
-    client = await house.client(client_id)
+    client = await stack.fetch_client(client_id)
     assert client["provisioning_status"] == "ready", client["provisioning_error"]
-    assert await steps_of(house, client_id) == [
+    assert await steps_of(stack, client_id) == [
         ("create_project", "done"),
         *[("set_password", "refused")] * failures,
         ("set_password", "done"),
     ]
-    await assert_stored_dsn_logs_in(house, client_id)
+    await assert_stored_dsn_logs_in(stack, client_id)
 
 
 @pytest.mark.parametrize("sql", ["api", "postgres"])
@@ -326,37 +332,37 @@ async def test_a_project_that_no_create_of_ours_made_is_adopted_and_given_our_pa
     supabase: Open, sql: str
 ) -> None:
     """The platform was restored from a backup that is older than the project, for one."""
-    async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as house:
-        client_id = await house.add()
-        house.the.projects.plant(f"pgworker-{client_id}")
-        await house.work()
+    async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as stack:
+        client_id = await stack.add()
+        stack.simulator.projects.plant(f"pgworker-{client_id}")
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert house.creates() == 0
-        assert await steps_of(house, client_id) == [("set_password", "done")]
-        assert len(house.the.ledger.of("update_password")) == 1
-        await assert_stored_dsn_logs_in(house, client_id)
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert stack.count_creates() == 0
+        assert await steps_of(stack, client_id) == [("set_password", "done")]
+        assert len(stack.ledger.of("update_password")) == 1
+        await assert_stored_dsn_logs_in(stack, client_id)
 
 
 async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase: Open) -> None:
     settings = {"PGWORKER_SUPABASE_SQL": "postgres"}
-    async with supabase(settings=settings) as house:
-        looking = house.the.faults.order(operation="get_health", fault=Hang(after_effect=False))
-        client_id = await house.add()
-        async with house.working() as working:
+    async with supabase(settings=settings) as stack:
+        looking = stack.faults.order(operation="get_health", fault=Hang(after_effect=False))
+        client_id = await stack.add()
+        async with stack.running() as working:
             await looking.reached.wait()
-            (project,) = house.the.projects.all()
-            async with httpx.AsyncClient(base_url=house.the.url, timeout=60) as somebody_else:
+            (project,) = stack.simulator.projects.all()
+            async with httpx.AsyncClient(base_url=stack.simulator.url, timeout=60) as somebody_else:
                 answer = await somebody_else.patch(
                     f"/v1/projects/{project.ref}/database/password",
-                    headers={"Authorization": f"Bearer {house.the.token}"},
+                    headers={"Authorization": f"Bearer {stack.simulator.token}"},
                     json={"password": "somebody else's choice"},
                 )
                 assert answer.status_code == 200, answer.text
             looking.release()
             await working
 
-        await assert_ready_with_a_new_password(house, client_id)
+        await assert_ready_with_a_new_password(stack, client_id)
 
 
 @pytest.mark.parametrize("sql", ["api", "postgres"])
@@ -365,45 +371,45 @@ async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
     supabase: Open, sql: str, failures: int
 ) -> None:
     """Here first: if it doesn't get there at once, by an error or a death, the next look tells."""
-    async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as house:
+    async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as stack:
         for _ in range(failures):
-            house.the.faults.order(operation="update_password", fault=Answer(503))
-        looking = house.the.faults.order(operation="get_health", fault=Hang(after_effect=False))
-        client_id = await house.add()
-        async with house.working() as working:
+            stack.faults.order(operation="update_password", fault=Answer(503))
+        looking = stack.faults.order(operation="get_health", fault=Hang(after_effect=False))
+        client_id = await stack.add()
+        async with stack.running() as working:
             await looking.reached.wait()
-            assert await house.platform.pool.fetchval(
+            assert await stack.platform.pool.fetchval(
                 "delete from pgworker.tenant_secrets where field = 'db_password' returning true"
             )
             looking.release()
             await working
 
-        await assert_ready_with_a_new_password(house, client_id, failures=failures)
-        assert len(house.the.ledger.of("update_password")) == failures + 1
+        await assert_ready_with_a_new_password(stack, client_id, failures=failures)
+        assert len(stack.ledger.of("update_password")) == failures + 1
 
 
 async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_stays_as_it_is(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        client_id = await house.add()
-        project = house.the.projects.plant(f"pgworker-{client_id}")
+    async with supabase() as stack:
+        client_id = await stack.add()
+        project = stack.simulator.projects.plant(f"pgworker-{client_id}")
         project.inserted_at -= timedelta(days=3)
-        await house.work()
+        await stack.run_until_empty()
 
-        error = await assert_failed(house, client_id, "permanent", "belongs to somebody else")
+        error = await assert_failed(stack, client_id, "permanent", "belongs to somebody else")
         assert project.ref in error
-        assert house.the.ledger.of("create_project") == []
-        assert house.the.ledger.of("update_password") == []
+        assert stack.ledger.of("create_project") == []
+        assert stack.ledger.of("update_password") == []
 
 
 async def test_every_step_outside_is_recorded_as_done(supabase: Open) -> None:
-    async with supabase() as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase() as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        rows = await house.platform.pool.fetch("select step, target, state from pgworker.steps")
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        rows = await stack.platform.pool.fetch("select step, target, state from pgworker.steps")
         assert {row["state"] for row in rows} == {"done"}
         assert [row["step"] for row in rows].count("create_project") == 1
         assert {row["target"] for row in rows if row["step"] == "apply_migration"} == {
@@ -425,55 +431,55 @@ async def test_every_step_outside_is_recorded_as_done(supabase: Open) -> None:
 async def test_a_project_that_will_not_come_up_fails_with_the_providers_words(
     supabase: Open, status: str, message: str
 ) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="create_project", fault=Becomes(status))
-        client_id = await house.add()
-        async with house.working():
+    async with supabase() as stack:
+        stack.faults.order(operation="create_project", fault=Becomes(status))
+        client_id = await stack.add()
+        async with stack.running():
             if status == "GOING_DOWN":
-                await house.log.seen("phase_snoozed", phase="await_project")
-                await house.let_time_pass(seconds=130)
-            await house.log.seen("job_failed")
+                await stack.log.wait_for("phase_snoozed", phase="await_project")
+                await stack.let_time_pass(seconds=130)
+            await stack.log.wait_for("job_failed")
 
-        await assert_failed(house, client_id, "permanent", message)
-        assert house.creates() == 1
+        await assert_failed(stack, client_id, "permanent", message)
+        assert stack.count_creates() == 1
 
 
 async def test_a_project_that_vanishes_is_never_replaced(supabase: Open) -> None:
     # Long enough that there is a second look, however late the first one is.
-    async with supabase(coming_up_seconds=3600) as house:
-        house.the.faults.order(operation="get_project", nth=2, fault=Becomes("VANISHED"))
-        client_id = await house.add()
-        await house.work()
+    async with supabase(coming_up_seconds=3600) as stack:
+        stack.faults.order(operation="get_project", nth=2, fault=Becomes("VANISHED"))
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        await assert_failed(house, client_id, "permanent", "is gone .* find out who deleted it")
-        await house.retry(client_id)
-        await house.work()
-        await assert_failed(house, client_id, "permanent", "is gone")
-        assert house.creates() == 1
+        await assert_failed(stack, client_id, "permanent", "is gone .* find out who deleted it")
+        await stack.retry(client_id)
+        await stack.run_until_empty()
+        await assert_failed(stack, client_id, "permanent", "is gone")
+        assert stack.count_creates() == 1
 
 
 async def test_a_project_that_is_stuck_is_given_up_after_the_time_limit(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="create_project", fault=Becomes("COMING_UP"))
-        client_id = await house.add()
-        async with house.working():
-            await house.log.seen("phase_snoozed", times=3, phase="await_project")
-            await house.let_time_pass(seconds=1300)
-            await house.log.seen("job_failed")
+    async with supabase() as stack:
+        stack.faults.order(operation="create_project", fault=Becomes("COMING_UP"))
+        client_id = await stack.add()
+        async with stack.running():
+            await stack.log.wait_for("phase_snoozed", times=3, phase="await_project")
+            await stack.let_time_pass(seconds=1300)
+            await stack.log.wait_for("job_failed")
 
-        error = await assert_failed(house, client_id, "permanent", "is not up after 13.. s")
+        error = await assert_failed(stack, client_id, "permanent", "is not up after 13.. s")
         assert "COMING_UP" in error
-        assert (await house.job(client_id))["attempts"] == 1
+        assert (await stack.fetch_job(client_id))["attempts"] == 1
 
 
 async def test_a_new_project_that_is_not_visible_yet_is_waited_for(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="get_project", fault=Answer(404), times=3)
-        client_id = await house.add()
-        await house.work()
+    async with supabase() as stack:
+        stack.faults.order(operation="get_project", fault=Answer(404), times=3)
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert house.log.of("phase_failed") == []
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert stack.log.find("phase_failed") == []
 
 
 # -- credentials, money, rate limits ----------------------------------------------------------
@@ -482,13 +488,13 @@ async def test_a_new_project_that_is_not_visible_yet_is_waited_for(supabase: Ope
 async def test_a_refused_token_parks_its_jobs_unburnt_and_one_probe_sets_them_all_going(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        order = house.the.faults.order(operation="*", fault=Answer(401), times=None)
-        await house.add_many(6)
-        async with house.working() as daemon:
-            waits = await house.parked(6)
-            assert len(house.log.of("breaker_opened")) == 1
-            parked = await house.platform.pool.fetch("select * from client_provisioning_jobs")
+    async with supabase() as stack:
+        order = stack.faults.order(operation="*", fault=Answer(401), times=None)
+        await stack.add_many(6)
+        async with stack.running() as daemon:
+            waits = await stack.wait_until_snoozed(6)
+            assert len(stack.log.find("breaker_opened")) == 1
+            parked = await stack.platform.pool.fetch("select * from client_provisioning_jobs")
             assert {(job["status"], job["attempts"], job["error_kind"]) for job in parked} == {
                 ("waiting", 0, "auth")
             }
@@ -496,88 +502,88 @@ async def test_a_refused_token_parks_its_jobs_unburnt_and_one_probe_sets_them_al
 
             # The time of a probe comes, and it is refused like the others: one request.
             asked = order.hits
-            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
-            await house.parked(6, after=waits)
+            await stack.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            await stack.wait_until_snoozed(6, after=waits)
             assert order.hits == asked + 1
 
             order.release()
-            await house.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
+            await stack.let_time_pass(seconds=TO_NEXT_PROBE_SECONDS)
             await daemon
 
-        assert len(house.log.of("breaker_closed")) == 1
+        assert len(stack.log.find("breaker_closed")) == 1
         assert (
-            await house.count("select count(*) from clients where provisioning_status = 'ready'")
+            await stack.count("select count(*) from clients where provisioning_status = 'ready'")
             == 6
         )
-        assert await house.count("select max(attempts) from client_provisioning_jobs") == 0
-        assert await house.count("select count(*) from pgworker.breakers") == 0
-        assert house.creates() == 6
+        assert await stack.count("select max(attempts) from client_provisioning_jobs") == 0
+        assert await stack.count("select count(*) from pgworker.breakers") == 0
+        assert stack.count_creates() == 6
 
 
 async def test_a_quota_fails_at_once_and_says_what_to_settle(supabase: Open) -> None:
-    async with supabase(max_projects=1) as house:
-        first = await house.add()
-        await house.work()
-        second = await house.add("Second")
-        await house.work()
+    async with supabase(max_projects=1) as stack:
+        first = await stack.add()
+        await stack.run_until_empty()
+        second = await stack.add("Second")
+        await stack.run_until_empty()
 
-        assert (await house.client(first))["provisioning_status"] == "ready"
-        await assert_failed(house, second, "quota", "maximum limits .* billing settings")
-        assert (await house.job(second))["attempts"] == 1
+        assert (await stack.fetch_client(first))["provisioning_status"] == "ready"
+        await assert_failed(stack, second, "quota", "maximum limits .* billing settings")
+        assert (await stack.fetch_job(second))["attempts"] == 1
 
 
 async def test_a_rate_limit_is_waited_for_without_an_attempt(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(
+    async with supabase() as stack:
+        stack.faults.order(
             operation="create_project", fault=Answer(429, headers={"X-RateLimit-Reset": "17"})
         )
-        client_id = await house.add()
-        async with house.working() as daemon:
-            await house.parked(1)
-            job = await house.job(client_id)
+        client_id = await stack.add()
+        async with stack.running() as daemon:
+            await stack.wait_until_snoozed(1)
+            job = await stack.fetch_job(client_id)
             assert (job["status"], job["attempts"], job["error_kind"]) == (
                 "waiting",
                 0,
                 "throttled",
             )
-            wait = await house.platform.pool.fetchval(
+            wait = await stack.platform.pool.fetchval(
                 "select extract(epoch from run_at - updated_at) from client_provisioning_jobs"
             )
             assert 15 < wait < 25
-            reopen(house)
-            await house.let_time_pass(seconds=30)
+            reopen(stack)
+            await stack.let_time_pass(seconds=30)
             await daemon
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert house.creates() == 1
-        assert house.log.of("phase_failed") == []
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert stack.count_creates() == 1
+        assert stack.log.find("phase_failed") == []
 
 
-def reopen(house: House) -> None:
+def reopen(stack: Stack) -> None:
     """Let this process forget what it was told of rate limits, as it does when time passes."""
-    house.platform.providers.default._api._limits._own._windows.clear()  # type: ignore[attr-defined]
+    stack.platform.providers.default._api._limits._own._windows.clear()  # type: ignore[attr-defined]
 
 
 async def test_errors_that_pass_are_tried_again(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="list_organization_projects", fault=Answer(503), times=2)
-        house.the.faults.order(operation="run_query", fault=Drop(), nth=3)
-        client_id = await house.add()
-        await house.work()
+    async with supabase() as stack:
+        stack.faults.order(operation="list_organization_projects", fault=Answer(503), times=2)
+        stack.faults.order(operation="run_query", fault=Drop(), nth=3)
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        kinds = [entry["error_kind"] for entry in house.log.of("phase_failed")]
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        kinds = [entry["error_kind"] for entry in stack.log.find("phase_failed")]
         assert kinds[:2] == ["transient", "transient"]
 
 
 async def test_what_does_not_pass_is_given_up_after_the_attempts(supabase: Open) -> None:
-    async with supabase() as house:
-        house.the.faults.order(operation="get_project", fault=Answer(503), times=None)
-        client_id = await house.add()
-        await house.platform.pool.execute("update client_provisioning_jobs set max_attempts = 3")
-        await house.work()
+    async with supabase() as stack:
+        stack.faults.order(operation="get_project", fault=Answer(503), times=None)
+        client_id = await stack.add()
+        await stack.platform.pool.execute("update client_provisioning_jobs set max_attempts = 3")
+        await stack.run_until_empty()
 
-        await assert_failed(house, client_id, "transient", "gave up after 3 attempts: .*503")
+        await assert_failed(stack, client_id, "transient", "gave up after 3 attempts: .*503")
 
 
 # -- migrations -------------------------------------------------------------------------------
@@ -590,40 +596,40 @@ async def test_a_broken_migration_names_file_and_line_and_a_retry_creates_nothin
     broken = migrations / "20260101000500_broken.sql"
     broken.write_text("create table public.a (id int);\n\nselect\n    nonsense;\n")
     settings = {"PGWORKER_MIGRATIONS_DIR": str(migrations), "PGWORKER_SUPABASE_SQL": way}
-    async with supabase(settings=settings) as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase(settings=settings) as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
         message = r"20260101000500_broken.sql:[34] \(statement 2\): .*nonsense"
-        await assert_failed(house, client_id, "permanent", message)
-        job = await house.job(client_id)
+        await assert_failed(stack, client_id, "permanent", message)
+        job = await stack.fetch_job(client_id)
         assert job["job_type"] == "schema_sync"
 
         broken.write_text(
             "create table public.a (id int);\nalter table public.a enable row level security;\n"
         )
-        before = len(house.the.ledger.entries)
-        await house.retry(client_id)
-        await house.work()
+        before = len(stack.ledger.entries)
+        await stack.retry(client_id)
+        await stack.run_until_empty()
 
-        client = await house.client(client_id)
+        client = await stack.fetch_client(client_id)
         assert client["provisioning_status"] == "ready"
         assert client["provisioning_error"] is None
         assert client["schema_version"] == "20260101000500"
-        asked = {entry.operation for entry in house.the.ledger.entries[before:]}
+        asked = {entry.operation for entry in stack.ledger.entries[before:]}
         assert asked.isdisjoint({"create_project", "list_api_keys", "list_organization_projects"})
-        phases = {entry["phase"] for entry in house.log.of("phase_started", job_id=job["id"])}
+        phases = {entry["phase"] for entry in stack.log.find("phase_started", job_id=job["id"])}
         assert phases == {"create_project", "await_project", "schema_sync", "smoke_checks"}
 
 
 async def test_a_failing_smoke_check_names_itself(supabase: Open, migrations: Path) -> None:
     (migrations / "smoke" / "never.sql").write_text("select false as is_true;\n")
     settings = {"PGWORKER_MIGRATIONS_DIR": str(migrations)}
-    async with supabase(settings=settings) as house:
-        client_id = await house.add()
-        await house.work()
+    async with supabase(settings=settings) as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        await assert_failed(house, client_id, "permanent", "smoke/never.sql: row 1 is not true")
+        await assert_failed(stack, client_id, "permanent", "smoke/never.sql: row 1 is not true")
 
 
 # -- configuration that a job meets -----------------------------------------------------------
@@ -632,18 +638,18 @@ async def test_a_failing_smoke_check_names_itself(supabase: Open, migrations: Pa
 async def test_secrets_under_a_key_that_is_missing_fail_the_job_with_the_keys_name(
     supabase: Open,
 ) -> None:
-    async with supabase() as house:
-        client_id = await house.add()
-        await house.work()
-        await house.platform.pool.execute("update pgworker.tenant_secrets set key_id = 'lost'")
-        await house.platform.pool.execute(
+    async with supabase() as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
+        await stack.platform.pool.execute("update pgworker.tenant_secrets set key_id = 'lost'")
+        await stack.platform.pool.execute(
             "insert into client_provisioning_jobs (client_id, job_type) values ($1, 'schema_sync')",
             client_id,
         )
-        await house.work()
+        await stack.run_until_empty()
 
-        await assert_failed(house, client_id, "permanent", "the key lost is missing")
-        await house.platform.pool.execute("update pgworker.tenant_secrets set key_id = 'test'")
+        await assert_failed(stack, client_id, "permanent", "the key lost is missing")
+        await stack.platform.pool.execute("update pgworker.tenant_secrets set key_id = 'test'")
 
 
 # -- a worker that goes -----------------------------------------------------------------------
@@ -668,10 +674,10 @@ async def test_a_worker_stopped_around_any_request_leaves_one_project_and_the_ne
     supabase: Open, operation: str, after_effect: bool
 ) -> None:
     settings = {"PGWORKER_CREATE_LOOKUP_SECONDS": 0.3}
-    async with supabase(settings=settings) as house:
-        order = house.the.faults.order(operation=operation, fault=Hang(after_effect=after_effect))
-        client_id = await house.add()
-        daemon = Daemon(house.platform, until_empty=True)
+    async with supabase(settings=settings) as stack:
+        order = stack.faults.order(operation=operation, fault=Hang(after_effect=after_effect))
+        client_id = await stack.add()
+        daemon = Daemon(stack.platform, until_empty=True)
         async with asyncio.timeout(TIMEOUT_SECONDS):
             working = asyncio.create_task(daemon.run())
             await order.reached.wait()
@@ -679,16 +685,16 @@ async def test_a_worker_stopped_around_any_request_leaves_one_project_and_the_ne
             daemon.drain()
             left = await working
         assert left.live == 1
-        job = await house.job(client_id)
+        job = await stack.fetch_job(client_id)
         assert (job["status"], job["attempts"], job["crashes"]) == ("queued", 0, 0)
         if operation == "create_project" and not after_effect:
             # The request is on its way still and takes effect after the worker has gone.
             order.release()
-        await house.work()
+        await stack.run_until_empty()
 
-        client = await house.client(client_id)
+        client = await stack.fetch_client(client_id)
         assert client["provisioning_status"] == "ready", client["provisioning_error"]
-        assert house.creates() == 1
+        assert stack.count_creates() == 1
         assert client["additional_settings"]["provisioning"]["region"]
 
 
@@ -713,35 +719,37 @@ async def test_a_worker_stopped_around_any_commit_leaves_one_project_and_the_nex
         await asyncio.Event().wait()
 
     settings = {"PGWORKER_CREATE_LOOKUP_SECONDS": 0.3}
-    async with supabase(settings=settings) as house:
-        client_id = await house.add()
+    async with supabase(settings=settings) as stack:
+        client_id = await stack.add()
         with monkeypatch.context() as patch:
             patch.setattr(Ledger, method, stops)
-            daemon = Daemon(house.platform, until_empty=True)
+            daemon = Daemon(stack.platform, until_empty=True)
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 working = asyncio.create_task(daemon.run())
                 await reached.wait()
                 daemon.drain()
                 daemon.drain()
                 await working
-        await house.work()
+        await stack.run_until_empty()
 
-        client = await house.client(client_id)
+        client = await stack.fetch_client(client_id)
         assert client["provisioning_status"] == "ready", client["provisioning_error"]
-        assert house.creates() == 1
+        assert stack.count_creates() == 1
         assert client["additional_settings"]["provisioning"]["region"]
-        rows = await house.platform.pool.fetch("select distinct state from pgworker.steps")
+        rows = await stack.platform.pool.fetch("select distinct state from pgworker.steps")
         assert {row["state"] for row in rows} <= {"done", "repeated"}
 
 
-async def assert_failed(house: House, client_id: Any, kind: str, message: str) -> str:
+async def assert_failed(stack: Stack, client_id: Any, kind: str, message: str) -> str:
     """Check that client, job and view tell of the same failure; return its message."""
-    client, job = await house.client(client_id), await house.job(client_id)
+    client, job = await stack.fetch_client(client_id), await stack.fetch_job(client_id)
     assert (client["provisioning_status"], job["status"]) == ("failed", "failed")
     assert job["error_kind"] == kind
     assert client["provisioning_error"] == job["last_error"]
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(job["last_error"])
-    shown = await house.row("select * from pgworker.failed_jobs where client_id = $1", client_id)
+    shown = await stack.fetch_row(
+        "select * from pgworker.failed_jobs where client_id = $1", client_id
+    )
     assert shown["error_kind"] == kind
     return str(job["last_error"])

@@ -11,7 +11,7 @@ import pytest
 
 from pgworker.errors import BadConfiguration
 from pgworker.provisioning.runner import find_workflows
-from tests.support.stack import House, a_house
+from tests.support.stack import Stack, running_stack
 
 MODULE = """
 from pgworker.errors import Permanent
@@ -47,46 +47,48 @@ not_a_workflow = [SeedData()]
 """
 SEED = "insert into public.app_settings (key, value, is_public) values ('seed', '1', true)"
 
-Open = Callable[..., AbstractAsyncContextManager[House]]
+Open = Callable[..., AbstractAsyncContextManager[Stack]]
 
 
 @pytest.fixture
 def seeding(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Return what opens a house whose workflow has a phase `seed_data` after `schema_sync`."""
+    """Return what opens a stack whose workflow has a phase `seed_data` after `schema_sync`."""
 
     def opened(*, status: str = "ClientStatus.SCHEMA_SYNCING", sql: str = SEED) -> Any:
         name = f"user_phases_{tmp_path.name.replace('-', '_')}"
         (tmp_path / f"{name}.py").write_text(MODULE.format(status=status, sql=sql))
         monkeypatch.syspath_prepend(str(tmp_path))
         settings = {"PGWORKER_WORKFLOW": f"{name}:with_seeds"}
-        return a_house(database, monkeypatch, simulated={}, settings=settings)
+        return running_stack(database, monkeypatch, simulated={}, settings=settings)
 
     return opened
 
 
 def phases_in(log: Any) -> list[str]:
-    return [entry["phase"] for entry in log.of("phase_succeeded")]
+    return [entry["phase"] for entry in log.find("phase_succeeded")]
 
 
 async def test_a_phase_of_the_users_runs_in_its_place_and_the_views_know_it(
     seeding: Open,
 ) -> None:
-    async with seeding() as house:
-        client_id = await house.add()
-        await house.work()
+    async with seeding() as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        assert phases_in(house.log) == [
+        assert phases_in(stack.log) == [
             "create_project",
             "await_project",
             "schema_sync",
             "seed_data",
             "smoke_checks",
         ]
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        job = await house.row("select * from pgworker.job_status where client_id = $1", client_id)
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        job = await stack.fetch_row(
+            "select * from pgworker.job_status where client_id = $1", client_id
+        )
         assert (job["phase"], job["phase_number"], job["phase_count"]) == ("smoke_checks", 5, 5)
-        assert (await house.job(client_id))["checkpoint"]["seeded"] is True
-        timed = await house.platform.pool.fetch("select phase from pgworker.phase_latency")
+        assert (await stack.fetch_job(client_id))["checkpoint"]["seeded"] is True
+        timed = await stack.platform.pool.fetch("select phase from pgworker.phase_latency")
         assert "seed_data" in {row["phase"] for row in timed}
 
 
@@ -98,12 +100,12 @@ async def test_a_phase_of_the_users_runs_in_its_place_and_the_views_know_it(
 async def test_a_client_shows_the_status_of_the_phase_or_keeps_the_one_before(
     seeding: Open, status: str, shown: str
 ) -> None:
-    async with seeding(status=status, sql="select pg_sleep(0)") as house:
-        order = _hang_in_the_seed(house)
-        client_id = await house.add()
-        async with house.working() as daemon:
+    async with seeding(status=status, sql="select pg_sleep(0)") as stack:
+        order = _hang_in_the_seed(stack)
+        client_id = await stack.add()
+        async with stack.running() as daemon:
             await order.reached.wait()
-            view = await house.row(
+            view = await stack.fetch_row(
                 "select * from pgworker.client_status where client_id = $1", client_id
             )
             order.release()
@@ -112,20 +114,20 @@ async def test_a_client_shows_the_status_of_the_phase_or_keeps_the_one_before(
         assert (view["status"], view["phase"], view["phase_number"]) == (shown, "seed_data", 4)
 
 
-def _hang_in_the_seed(house: House) -> Any:
+def _hang_in_the_seed(stack: Stack) -> Any:
     from pgworker.simulator import Hang
 
-    return house.the.faults.order(operation="run_query", fault=Hang(), contains="pg_sleep(0)")
+    return stack.faults.order(operation="run_query", fault=Hang(), contains="pg_sleep(0)")
 
 
 async def test_sql_that_the_tenant_refuses_fails_the_users_phase_with_the_servers_words(
     seeding: Open,
 ) -> None:
-    async with seeding(sql="insert into public.nowhere values (1)") as house:
-        client_id = await house.add()
-        await house.work()
+    async with seeding(sql="insert into public.nowhere values (1)") as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
 
-        job = await house.job(client_id)
+        job = await stack.fetch_job(client_id)
         assert (job["status"], job["job_type"], job["error_kind"]) == (
             "failed",
             "seed_data",
@@ -135,12 +137,12 @@ async def test_sql_that_the_tenant_refuses_fails_the_users_phase_with_the_server
 
 
 async def test_a_retry_resumes_at_the_users_phase(seeding: Open) -> None:
-    async with seeding(sql="insert into public.made_later values (1)") as house:
-        client_id = await house.add()
-        await house.work()
-        stored = await house.platform.secrets().of_client(client_id)
-        ref = (await house.client(client_id))["project_ref"]
-        provider = house.platform.providers.default
+    async with seeding(sql="insert into public.made_later values (1)") as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
+        stored = await stack.platform.secrets().of_client(client_id)
+        ref = (await stack.fetch_client(client_id))["project_ref"]
+        provider = stack.platform.providers.default
         from pgworker.providers.base import Credentials
 
         async with provider.connect(ref, Credentials(stored)) as connection:
@@ -149,12 +151,12 @@ async def test_a_retry_resumes_at_the_users_phase(seeding: Open) -> None:
                 "alter table public.made_later enable row level security;"
                 "grant select on public.made_later to service_role"
             )
-        await house.retry(client_id)
-        await house.work()
+        await stack.retry(client_id)
+        await stack.run_until_empty()
 
-        assert (await house.client(client_id))["provisioning_status"] == "ready"
-        assert phases_in(house.log).count("schema_sync") == 1
-        assert house.creates() == 1
+        assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
+        assert phases_in(stack.log).count("schema_sync") == 1
+        assert stack.count_creates() == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pgworker.status.overdue import Late, LateKind
 from pgworker.status.overview import Urgency, latencies, notices, survey, verdict
 from pgworker.status.progress import Progresses
 from tests.support.console_story import tell_a_day
-from tests.support.stack import a_house
+from tests.support.stack import running_stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,8 +154,8 @@ async def test_a_day_is_surveyed(
 ) -> None:
     async with jobs.pool.acquire() as connection:
         await tell_a_day(connection)
-    async with a_house(database, monkeypatch, simulated=None) as house:
-        seen = await survey(house.platform.pool, house.platform.settings, Progresses(jobs.pool))
+    async with running_stack(database, monkeypatch, simulated=None) as stack:
+        seen = await survey(stack.platform.pool, stack.platform.settings, Progresses(jobs.pool))
 
     assert seen.verdict == "11 clients need you"
     assert seen.urgency is Urgency.ALARM

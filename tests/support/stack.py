@@ -1,4 +1,4 @@
-"""A whole pgworker in a test: the platform's database, the daemon, a simulator, what they said."""
+"""A complete pgworker in a test: database, daemon, provider, and everything that they output."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
     import pytest
 
     from pgworker.queue.jobs import Outstanding
+    from pgworker.simulator import Faults, Ledger
 
 KEY = "test:" + base64.b64encode(bytes(range(32))).decode()
 CANONICAL = Path(__file__).parents[2] / "supabase" / "migrations"
-# For a whole daemon's work, on a machine that has no time for it.
+# For all jobs of a daemon, on a busy machine.
 TIMEOUT_SECONDS = 150
-# A probe's time comes when a test lets it come, not because the machine is slow.
+# Longer than any test takes: a probe is due only when a test moves its time.
 PROBE_EVERY = timedelta(hours=1)
 TO_NEXT_PROBE_SECONDS = 2 * 3600
 
 
 class Log:
-    """What was logged; a test may wait for an event instead of sleeping."""
+    """The captured log; a test can wait for an event instead of sleeping."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -51,7 +52,8 @@ class Log:
         self._grown.set()
         raise structlog.DropEvent
 
-    def of(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+    def find(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Return the entries of this event that have these fields."""
         return [
             entry
             for entry in self.entries
@@ -59,10 +61,10 @@ class Log:
             and all(entry.get(name) == value for name, value in fields.items())
         ]
 
-    async def seen(self, event: str, *, times: int = 1, **fields: Any) -> None:
+    async def wait_for(self, event: str, *, times: int = 1, **fields: Any) -> None:
         """Return once the event has been logged so often."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while len(self.of(event, **fields)) < times:
+            while len(self.find(event, **fields)) < times:
                 self._grown.clear()
                 await self._grown.wait()
 
@@ -80,19 +82,33 @@ class Log:
 
 
 @dataclass
-class House:
-    """A platform whose daemon works against a simulator (or a server of tenants)."""
+class Stack:
+    """A platform whose daemon works with a simulator, or with a server of tenants.
+
+    Attributes:
+        checker: of the traffic between daemon and simulator.
+    """
 
     platform: Platform
     log: Log
     spans: InMemorySpanExporter
-    simulator: Simulator | None = None
+    running_simulator: Simulator | None = None
     checker: ContractChecker = field(default_factory=ContractChecker)
 
     @property
-    def the(self) -> Simulator:
-        assert self.simulator is not None
-        return self.simulator
+    def simulator(self) -> Simulator:
+        assert self.running_simulator is not None, "the provider is postgres"
+        return self.running_simulator
+
+    @property
+    def faults(self) -> Faults:
+        """What the simulator does wrong."""
+        return self.simulator.faults
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the simulator was asked and has created."""
+        return self.simulator.ledger
 
     async def add(self, name: str = "Acme", **settings: Any) -> UUID:
         client_id: UUID = await self.platform.pool.fetchval(
@@ -110,16 +126,16 @@ class House:
             count,
         )
 
-    async def work(self) -> Outstanding:
-        """Run a daemon until nothing is left to do."""
+    async def run_until_empty(self) -> Outstanding:
+        """Run a daemon until no job is left."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await Daemon(self.platform, until_empty=True).run()
 
     @asynccontextmanager
-    async def working(
+    async def running(
         self, *, until_empty: bool = True
     ) -> AsyncIterator[asyncio.Task[Outstanding]]:
-        """Run a daemon beside the block; it is told to leave at once at the block's end."""
+        """Run a daemon during the block; at the end of the block it is stopped at once."""
         daemon = Daemon(self.platform, until_empty=until_empty)
         async with asyncio.timeout(TIMEOUT_SECONDS):
             task = asyncio.create_task(daemon.run(), name="daemon")
@@ -131,16 +147,16 @@ class House:
                     daemon.drain()
                 await task
 
-    async def row(self, query: str, *arguments: Any) -> dict[str, Any]:
+    async def fetch_row(self, query: str, *arguments: Any) -> dict[str, Any]:
         row = await self.platform.pool.fetchrow(query, *arguments)
         assert row is not None, query
         return dict(row)
 
-    async def client(self, client_id: UUID) -> dict[str, Any]:
-        return await self.row("select * from clients where id = $1", client_id)
+    async def fetch_client(self, client_id: UUID) -> dict[str, Any]:
+        return await self.fetch_row("select * from clients where id = $1", client_id)
 
-    async def job(self, client_id: UUID) -> dict[str, Any]:
-        return await self.row(
+    async def fetch_job(self, client_id: UUID) -> dict[str, Any]:
+        return await self.fetch_row(
             "select * from client_provisioning_jobs where client_id = $1 order by id desc limit 1",
             client_id,
         )
@@ -153,7 +169,7 @@ class House:
         await self.platform.commands.retry(client_id)
 
     async def let_time_pass(self, *, seconds: float) -> None:
-        """Move what is timed into the past, as if the seconds had gone by, and wake the worker."""
+        """Move all timestamps so many seconds into the past, and wake the worker."""
         async with self.platform.pool.acquire() as connection, connection.transaction():
             for statement in (
                 (
@@ -173,37 +189,37 @@ class House:
                 ),
             ):
                 await connection.execute(statement, seconds)
-            # The log is append-only; without its trigger, and without a lock that workers wait for.
+            # The log is append-only: this avoids its trigger without a lock that workers wait for.
             await connection.execute("set local session_replication_role = replica")
             await connection.execute(
                 "update pgworker.event_log set at = at - $1 * interval '1 s'", seconds
             )
             await connection.execute("select pg_notify('pgworker', 'time')")
 
-    async def parked(self, jobs: int, *, after: int = 0) -> int:
-        """Wait until so many jobs wait and none runs; return how many waits there have been.
+    async def wait_until_snoozed(self, jobs: int, *, after: int = 0) -> int:
+        """Wait until so many jobs wait and none runs; return how many snoozes there have been.
 
-        With `after`, a number that this returned before, each of them has waited once more. The
-        log couldn't tell: what PostgreSQL has stored is logged when its answer has arrived.
+        With `after`, a number that this returned before, each of them has been snoozed once more.
+        The log can't show that: it is written when PostgreSQL's answer arrives, after the fact.
         """
         query = (
             "select count(*) filter (where status = 'waiting') = $1"
-            " and count(*) filter (where status in ('queued', 'running')) = 0 as are_parked,"
-            " (select count(*) from pgworker.event_log where event = 'snoozed') as waits"
+            " and count(*) filter (where status in ('queued', 'running')) = 0 as are_snoozed,"
+            " (select count(*) from pgworker.event_log where event = 'snoozed') as snoozes"
             " from client_provisioning_jobs"
         )
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
-                row = await self.row(query, jobs)
-                if row["are_parked"] and (not after or row["waits"] >= after + jobs):
-                    return int(row["waits"])
+                row = await self.fetch_row(query, jobs)
+                if row["are_snoozed"] and (not after or row["snoozes"] >= after + jobs):
+                    return int(row["snoozes"])
 
-    def creates(self) -> int:
+    def count_creates(self) -> int:
         """Count the projects that were ever created."""
-        return len(self.the.ledger.created)
+        return len(self.ledger.created)
 
-    async def secrets(self) -> set[str]:
-        """Return every secret there is: of all tenants, and our own."""
+    async def fetch_secrets(self) -> set[str]:
+        """Return every secret: those of all tenants, and the access token."""
         clients = await self.platform.pool.fetch("select id from clients")
         tenant_secrets = self.platform.secrets()
         values = {
@@ -211,10 +227,10 @@ class House:
             for client in clients
             for value in (await tenant_secrets.of_client(client["id"])).values()
         }
-        return values | ({self.the.token} if self.simulator else set())
+        return values | ({self.simulator.token} if self.running_simulator else set())
 
-    async def said(self) -> str:
-        """Return everything that a person or a dashboard may read of this house."""
+    async def collect_output(self) -> str:
+        """Return everything that a person or a dashboard can read: tables, logs and spans."""
         parts = []
         for table in (
             "public.clients",
@@ -232,16 +248,16 @@ class House:
         parts += [span.to_json() for span in self.spans.get_finished_spans()]
         return "\n".join(parts)
 
-    async def assert_nothing_secret_was_said(self) -> None:
-        said = await self.said()
-        for secret in await self.secrets():
+    async def assert_no_secret_in_output(self) -> None:
+        output = await self.collect_output()
+        for secret in await self.fetch_secrets():
             assert len(secret) > 8
-            place = said.find(secret)
-            assert place < 0, said[max(0, place - 300) : place]
-            assert secret.encode().hex() not in said
+            place = output.find(secret)
+            assert place < 0, output[max(0, place - 300) : place]
+            assert secret.encode().hex() not in output
 
     def assert_no_violations(self, *, of_answers: bool) -> None:
-        """Check the traffic; an ordered fault may answer what no document allows."""
+        """Check the traffic against the API's document; some ordered faults answer against it."""
         found = [str(violation) for violation in self.checker.requests]
         if of_answers:
             found += [str(violation) for violation in self.checker.answers]
@@ -249,14 +265,14 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(
+async def running_stack(
     database: str,
     monkeypatch: pytest.MonkeyPatch,
     *,
     simulated: dict[str, Any] | None,
     settings: dict[str, Any] | None = None,
-    strange_answers: bool = False,
-) -> AsyncIterator[House]:
+    invalid_answers: bool = False,
+) -> AsyncIterator[Stack]:
     """Open a platform on the database.
 
     Args:
@@ -264,7 +280,7 @@ async def a_house(
         monkeypatch: of the test.
         simulated: settings of a simulator; None is the postgres provider.
         settings: by environment name.
-        strange_answers: whether ordered faults answer what no document allows.
+        invalid_answers: whether ordered faults answer what the API's document doesn't allow.
     """
     spans = InMemorySpanExporter()
     tracing = TracerProvider()
@@ -286,21 +302,21 @@ async def a_house(
         if simulated is None:
             chosen = quick | {"PGWORKER_PROVIDER": "postgres"} | (settings or {})
             async with open_platform(Settings(_env_file=None, **chosen)) as platform:
-                yield House(platform, log, spans, checker=checker)
+                yield Stack(platform, log, spans, checker=checker)
             return
         wanted: dict[str, Any] = {"admin_dsn": database, "rate_limit": 10_000, **simulated}
-        how = SimulatorSettings(**wanted)
-        async with running_simulator(how, middleware=[checker.middleware]) as simulator:
-            chosen = quick | environment_of(simulator) | (settings or {})
+        options = SimulatorSettings(**wanted)
+        async with running_simulator(options, middleware=[checker.middleware]) as simulator:
+            chosen = quick | build_environment(simulator) | (settings or {})
             async with open_platform(Settings(_env_file=None, **chosen)) as platform:
-                house = House(platform, log, spans, simulator, checker)
-                yield house
-                house.assert_no_violations(of_answers=not strange_answers)
-                assert log.of("phase_crashed") == []
-                await house.assert_nothing_secret_was_said()
+                stack = Stack(platform, log, spans, simulator, checker)
+                yield stack
+                stack.assert_no_violations(of_answers=not invalid_answers)
+                assert log.find("phase_crashed") == []
+                await stack.assert_no_secret_in_output()
 
 
-def environment_of(simulator: Simulator) -> dict[str, Any]:
+def build_environment(simulator: Simulator) -> dict[str, Any]:
     return {
         "PGWORKER_PROVIDER": "supabase",
         "SUPABASE_ACCESS_TOKEN": simulator.token,

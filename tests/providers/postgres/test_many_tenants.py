@@ -7,7 +7,7 @@ import pytest
 
 from pgworker.db.migrate import migrate
 from tests.support.clusters import a_server
-from tests.support.stack import CANONICAL, a_house
+from tests.support.stack import CANONICAL, running_stack
 
 CLIENTS = 50
 # Three of them are the superuser's. A worker takes at most 9 for the platform and 10 for tenants.
@@ -23,27 +23,27 @@ async def test_fifty_tenants_of_twenty_slots_fit_into_thirty_connections(
         connection = await asyncpg.connect(dsn)
         await migrate(connection)
         await connection.close()
-        async with a_house(
+        async with running_stack(
             dsn, monkeypatch, simulated=None, settings={"PGWORKER_CONCURRENCY": 20}
-        ) as house:
-            await house.add_many(CLIENTS)
+        ) as stack:
+            await stack.add_many(CLIENTS)
 
-            left = await house.work()
+            left = await stack.run_until_empty()
 
             assert left.failed == 0
-            assert await house.count("select count(*) from clients where project_ref is null") == 0
-            assert house.log.of("phase_failed") == []
-            assert [each for each in house.log.of("phase_snoozed") if each.get("error")] == []
+            assert await stack.count("select count(*) from clients where project_ref is null") == 0
+            assert stack.log.find("phase_failed") == []
+            assert [each for each in stack.log.find("phase_snoozed") if each.get("error")] == []
             # Those that began when the template was there were copied.
             first_file = min(file.name for file in CANONICAL.glob("*.sql"))
-            names = [entry["event"] for entry in house.log.entries]
+            names = [entry["event"] for entry in stack.log.entries]
             later = {
                 entry["job_id"]
-                for entry in house.log.entries[names.index("template_made") :]
+                for entry in stack.log.entries[names.index("template_made") :]
                 if entry["event"] == "phase_started" and entry["phase"] == "create_project"
             }
             applied = {
-                entry["job_id"] for entry in house.log.of("migration_applied", file=first_file)
+                entry["job_id"] for entry in stack.log.find("migration_applied", file=first_file)
             }
             assert later
             assert not later & applied
