@@ -70,7 +70,7 @@ class Mutation:
     sql: str = ""
 
 
-_REQUEUED = ((Failpoint("before tenants.fulfil", "requeue"),),)
+_REQUEUED = ((Failpoint("before ledger.record_ref", "requeue"),),)
 _ANSWER_UNREAD = ((Failpoint("after POST /v1/projects", "die"),),)
 
 MUTATIONS = {

@@ -99,7 +99,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "a worker frozen past its lease",
         "postgres",
-        failpoints=((Failpoint("before tenants.fulfil", "freeze"),),),
+        failpoints=((Failpoint("before ledger.record_ref", "freeze"),),),
     ),
     Scenario("a project", "supabase"),
     Scenario("a project, its SQL over the pooler", "pooler"),

@@ -5,17 +5,28 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from pgworker.db.queries import load
 from pgworker.errors import CredentialRefused, JobError
 from pgworker.models import ErrorKind, Snooze
-from pgworker.provisioning.ledger import TENANT_QUERIES
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
     from pgworker.models import Job
     from pgworker.providers.base import Provider
+
+
+class BreakerQueries(NamedTuple):
+    """The statements of `sql/queries/breakers.sql`."""
+
+    admit: str
+    open_breaker: str
+    close_breaker: str
+
+
+BREAKER_QUERIES = load(BreakerQueries, "queries/breakers.sql")
 
 PROBE_EVERY = timedelta(seconds=30)
 
@@ -48,7 +59,7 @@ class Breakers:
     async def admit(self, credential: str, job: Job) -> Admission:
         """Ask before a job uses a credential."""
         row = await self._pool.fetchrow(
-            TENANT_QUERIES.admit, credential, job.id, job.claim_token, PROBE_EVERY
+            BREAKER_QUERIES.admit, credential, job.id, job.claim_token, PROBE_EVERY
         )
         assert row is not None
         wait: timedelta | None = row["wait"]
@@ -81,14 +92,14 @@ class Breakers:
     async def open(self, credential: str, reason: str) -> None:
         """Park the users of this credential; one probe at a time tries again."""
         newly = await self._pool.fetchval(
-            TENANT_QUERIES.open_breaker, credential, reason, PROBE_EVERY
+            BREAKER_QUERIES.open_breaker, credential, reason, PROBE_EVERY
         )
         if newly:
             log.error("breaker_opened", credential=credential, error=reason)
 
     async def close(self, credential: str) -> None:
         """Let everybody through again, and wake those who are parked."""
-        was_open = await self._pool.fetchval(TENANT_QUERIES.close_breaker, credential)
+        was_open = await self._pool.fetchval(BREAKER_QUERIES.close_breaker, credential)
         if was_open:
             log.info("breaker_closed", credential=credential)
 

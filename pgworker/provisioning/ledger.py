@@ -26,24 +26,15 @@ if TYPE_CHECKING:
 PASSWORD_LENGTH = 40
 
 
-class TenantQueries(NamedTuple):
-    """The statements of `sql/queries/tenants.sql`."""
+class LedgerQueries(NamedTuple):
+    """The statements of `sql/queries/ledger.sql`."""
 
-    briefings: str
     commit_intent: str
     intent_of: str
-    begin_step: str
-    end_step: str
-    find_steps: str
     fulfil: str
-    admit: str
-    open_breaker: str
-    close_breaker: str
-    register_phase: str
-    forget_phases: str
 
 
-TENANT_QUERIES = load(TenantQueries, "queries/tenants.sql")
+LEDGER_QUERIES = load(LedgerQueries, "queries/ledger.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +81,7 @@ class Ledger:
         password = generate_password()
         sealed = self._secrets.seal(job.client_id, DATABASE_PASSWORD, password)
         are_new = await self._pool.fetchval(
-            TENANT_QUERIES.commit_intent,
+            LEDGER_QUERIES.commit_intent,
             job.id,
             job.claim_token,
             job.client_id,
@@ -137,7 +128,7 @@ class Ledger:
             done: the steps that made it (`Steps.drain_completed`).
         """
         await self._pool.execute(
-            TENANT_QUERIES.fulfil,
+            LEDGER_QUERIES.fulfil,
             job.id,
             job.claim_token,
             job.client_id,
@@ -159,7 +150,7 @@ class Ledger:
 
     async def intent_of(self, client_id: UUID) -> Intent | None:
         """Return what is meant or made for the client; None when nothing was meant yet."""
-        row = await self._pool.fetchrow(TENANT_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
+        row = await self._pool.fetchrow(LEDGER_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
         if row is None:
             return None
         seconds = row["seconds_since_create"]

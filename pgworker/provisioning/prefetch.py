@@ -6,17 +6,26 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pgworker.db.queries import load
 from pgworker.errors import DatabaseUnreachable
 from pgworker.models import Client, client_status
-from pgworker.provisioning.ledger import TENANT_QUERIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgworker.db.pool import Pool
     from pgworker.models import Job
+
+
+class PrefetchQueries(NamedTuple):
+    """The statements of `sql/queries/prefetch.sql`."""
+
+    briefings: str
+
+
+PREFETCH_QUERIES = load(PrefetchQueries, "queries/prefetch.sql")
 
 # A job that was claimed with many others may have to wait until it begins.
 FRESH_FOR: Final = timedelta(seconds=1)
@@ -104,7 +113,7 @@ class Briefings:
     async def _read(self, jobs: Sequence[Job]) -> dict[int, Briefing]:
         """Return a briefing for each: a client can't be deleted while it has a job."""
         rows = await self._pool.fetch(
-            TENANT_QUERIES.briefings, [job.id for job in jobs], [job.client_id for job in jobs]
+            PREFETCH_QUERIES.briefings, [job.id for job in jobs], [job.client_id for job in jobs]
         )
         # In the order of the columns that the block names.
         return {

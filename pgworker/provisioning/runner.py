@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from pgworker.db.queries import load
 from pgworker.errors import (
     BadConfiguration,
     CredentialRefused,
@@ -16,7 +17,7 @@ from pgworker.errors import (
 )
 from pgworker.models import Advance, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.provisioning.breakers import ADMITTED, Breakers
-from pgworker.provisioning.ledger import TENANT_QUERIES, Ledger
+from pgworker.provisioning.ledger import Ledger
 from pgworker.provisioning.phases.await_project import AwaitProject
 from pgworker.provisioning.phases.base import Phase, PhaseContext, PhaseSettings
 from pgworker.provisioning.phases.create_project import CreateProject
@@ -36,6 +37,16 @@ if TYPE_CHECKING:
     from pgworker.tenants.secrets import TenantSecrets
 
 log = get_logger()
+
+
+class PhaseQueries(NamedTuple):
+    """The statements of `sql/queries/phases.sql`."""
+
+    register_phase: str
+    forget_phases: str
+
+
+PHASE_QUERIES = load(PhaseQueries, "queries/phases.sql")
 
 ENTRY_POINTS = "pgworker.workflows"
 
@@ -126,14 +137,14 @@ class PhaseRunner:
             for workflow in self._workflows.values():
                 for ordinal, phase in enumerate(workflow.phases, start=1):
                     await connection.execute(
-                        TENANT_QUERIES.register_phase,
+                        PHASE_QUERIES.register_phase,
                         workflow.name,
                         phase.name,
                         phase.client_status,
                         ordinal,
                     )
                 await connection.execute(
-                    TENANT_QUERIES.forget_phases,
+                    PHASE_QUERIES.forget_phases,
                     workflow.name,
                     [phase.name for phase in workflow.phases],
                 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from pgworker.db.queries import load
 from pgworker.errors import JobError, OutcomeUnknown
-from pgworker.provisioning.ledger import TENANT_QUERIES
 from pgworker.tenants.connection import StatementError
 
 if TYPE_CHECKING:
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from pgworker.models import Job
     from pgworker.tenants.steps import Step
 
+
+class StepQueries(NamedTuple):
+    """The statements of `sql/queries/steps.sql`."""
+
+    begin_step: str
+    end_step: str
+    find_steps: str
+
+
+STEP_QUERIES = load(StepQueries, "queries/steps.sql")
 
 # From the moment at which the lease was asked for.
 MUST_LEAVE_WITHIN = timedelta(seconds=10)
@@ -51,7 +61,7 @@ class StepLedger:
         asked_at = time.monotonic()
         hold_for = None if time_limit is None else MUST_LEAVE_WITHIN + time_limit
         step_id: int = await self._pool.fetchval(
-            TENANT_QUERIES.begin_step,
+            STEP_QUERIES.begin_step,
             *self._who,
             step,
             target,
@@ -72,7 +82,7 @@ class StepLedger:
 
     async def confirm(self, step: Step, targets: Sequence[str]) -> None:
         """As `Steps.confirm`."""
-        await self._pool.execute(TENANT_QUERIES.find_steps, *self._who, step, list(targets))
+        await self._pool.execute(STEP_QUERIES.find_steps, *self._who, step, list(targets))
 
     def drain_completed(self) -> list[int]:
         """As `Steps.drain_completed`."""
@@ -85,4 +95,4 @@ class StepLedger:
             await self._end(done, "done")
 
     async def _end(self, step_ids: Sequence[int], state: str) -> None:
-        await self._pool.execute(TENANT_QUERIES.end_step, *self._who, list(step_ids), state)
+        await self._pool.execute(STEP_QUERIES.end_step, *self._who, list(step_ids), state)

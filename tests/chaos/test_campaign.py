@@ -36,11 +36,11 @@ MISSED_SHARE = 0.05
 # Boundaries that the discovery must find. Patterns, because transactions grow.
 LANDMARKS = (
     "before jobs.claim",
-    "after tenants.commit_intent",
-    "after tenants.begin_step",
+    "after ledger.commit_intent",
+    "after steps.begin_step",
     "before POST /v1/projects",
     "after POST /v1/projects",
-    "after tenants.fulfil",
+    "after ledger.record_ref",
     "before secrets.put",
     "after jobs.advance",
     "before POST /v1/projects/{ref}/database/query: apply 20260101000100",

@@ -15,8 +15,8 @@ from pgworker.db.pool import open_pool
 from pgworker.errors import LeaseLost, OutcomeUnknown
 from pgworker.models import Job
 from pgworker.providers.base import Tenant
-from pgworker.provisioning.ledger import TENANT_QUERIES, Intent, Ledger, generate_password
-from pgworker.provisioning.step_ledger import StepLedger
+from pgworker.provisioning.ledger import LEDGER_QUERIES, Intent, Ledger, generate_password
+from pgworker.provisioning.step_ledger import STEP_QUERIES, StepLedger
 from pgworker.queue.jobs import Jobs
 from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets, Vault
 from pgworker.tenants.steps import Step
@@ -275,17 +275,17 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
     async def commit_intent(connection: Any) -> None:
         holder = (held.job.id, held.job.claim_token, held.client_id)
         intent: tuple[Any, ...] = ("supabase", "pgworker-abc", {}, DATABASE_PASSWORD, "k", b"", b"")
-        await connection.fetchval(TENANT_QUERIES.commit_intent, *holder, *intent)
+        await connection.fetchval(LEDGER_QUERIES.commit_intent, *holder, *intent)
 
     async def fulfil(connection: Any) -> None:
         holder = (held.job.id, held.job.claim_token, held.client_id)
-        await connection.execute(TENANT_QUERIES.fulfil, *holder, "ref", "url", {}, [])
+        await connection.execute(LEDGER_QUERIES.fulfil, *holder, "ref", "url", {}, [])
 
     async def begin_step(connection: Any) -> None:
-        await connection.fetchval(TENANT_QUERIES.begin_step, *who, step, "x", None, [], [])
+        await connection.fetchval(STEP_QUERIES.begin_step, *who, step, "x", None, [], [])
 
     async def end_step(connection: Any) -> None:
-        await connection.fetchval(TENANT_QUERIES.end_step, *who, [], "done")
+        await connection.fetchval(STEP_QUERIES.end_step, *who, [], "done")
 
     async def of_the_holder(connection: Any) -> None:
         await held.secrets.put(held.client_id, {"dsn": "x"}, job=held.job, connection=connection)

@@ -12,8 +12,7 @@ from pgworker.db.pool import Pool
 from pgworker.errors import DatabaseUnreachable
 from pgworker.provisioning import prefetch as briefings_module
 from pgworker.provisioning.breakers import Breakers
-from pgworker.provisioning.ledger import TENANT_QUERIES
-from pgworker.provisioning.prefetch import Briefing, Briefings
+from pgworker.provisioning.prefetch import PREFETCH_QUERIES, Briefing, Briefings
 from tests.support.workers import within
 
 if TYPE_CHECKING:
@@ -173,6 +172,6 @@ async def test_a_briefing_costs_the_same_beside_many_clients(jobs: JobsInTest) -
         read = "select seq_tup_read from pg_stat_xact_user_tables where relname = 'clients'"
         before = await connection.fetchval(read)
         await connection.fetch(
-            TENANT_QUERIES.briefings, [job.id for job in held], [job.client_id for job in held]
+            PREFETCH_QUERIES.briefings, [job.id for job in held], [job.client_id for job in held]
         )
         assert await connection.fetchval(read) == before

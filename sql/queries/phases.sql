@@ -1,0 +1,15 @@
+-- name: register_phase
+insert into pgworker.phases (workflow, job_type, client_status, ordinal)
+values ($1, $2, $3, $4)
+on conflict (workflow, job_type) do update
+    set
+        client_status = excluded.client_status,
+        ordinal = excluded.ordinal
+    where
+    phases.client_status is distinct from excluded.client_status
+    or phases.ordinal <> excluded.ordinal;
+
+-- name: forget_phases
+-- Phases of a workflow that it no longer has.
+delete from pgworker.phases
+where workflow = $1 and job_type <> all($2::text[]);
