@@ -121,7 +121,7 @@ async def sync_client(
         JobError: of any kind; the message holds no secret of the tenant.
     """
     tenant_secrets = platform.secrets()
-    intent = await Ledger(platform.pool, tenant_secrets).intent_of(client_id)
+    intent = await Ledger(platform.pool, tenant_secrets).find_intent(client_id)
     if intent is None or intent.ref is None:
         raise Permanent("it has no tenant yet: provision it first")
     provider = platform.providers.named(intent.provider)

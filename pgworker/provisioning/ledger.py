@@ -30,8 +30,8 @@ class LedgerQueries(NamedTuple):
     """The statements of `sql/queries/ledger.sql`."""
 
     commit_intent: str
-    intent_of: str
-    fulfil: str
+    find_intent: str
+    record_ref: str
 
 
 LEDGER_QUERIES = load(LedgerQueries, "queries/ledger.sql")
@@ -106,11 +106,11 @@ class Ledger:
                 plan=plan,
                 password=password,
             )
-        intent = await self.intent_of(job.client_id)
+        intent = await self.find_intent(job.client_id)
         assert intent is not None
         return intent
 
-    async def fulfil(
+    async def record_ref(
         self,
         job: Job,
         tenant: Tenant,
@@ -128,7 +128,7 @@ class Ledger:
             done: the steps that made it (`Steps.drain_completed`).
         """
         await self._pool.execute(
-            LEDGER_QUERIES.fulfil,
+            LEDGER_QUERIES.record_ref,
             job.id,
             job.claim_token,
             job.client_id,
@@ -148,9 +148,9 @@ class Ledger:
         """Encrypt and store the tenant's credentials."""
         await self._secrets.put(job.client_id, fields, job=job)
 
-    async def intent_of(self, client_id: UUID) -> Intent | None:
+    async def find_intent(self, client_id: UUID) -> Intent | None:
         """Return what is meant or made for the client; None when nothing was meant yet."""
-        row = await self._pool.fetchrow(LEDGER_QUERIES.intent_of, client_id, DATABASE_PASSWORD)
+        row = await self._pool.fetchrow(LEDGER_QUERIES.find_intent, client_id, DATABASE_PASSWORD)
         if row is None:
             return None
         seconds = row["seconds_since_create"]

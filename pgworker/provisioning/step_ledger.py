@@ -38,7 +38,7 @@ class StepLedger:
     """`Steps` in the platform's database. One statement before each step, one after the last.
 
     That a step has happened is told with the beginning of the next one, with what comes of it
-    (`Ledger.fulfil`), or by `flush`: who dies in between leaves it as intended, and the next look
+    (`Ledger.record_ref`), or by `flush`: who dies in between leaves it as intended, and the next look
     finds it.
     """
 

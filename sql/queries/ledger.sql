@@ -1,8 +1,8 @@
 -- name: commit_intent
 -- The client's intent and the password that goes with it: made now, or as an earlier try left them;
--- tells whether both are new. By who holds the job, or PW001; so do `fulfil` and `secrets.put`, one
--- statement each. Waits for no disk: `begin_step` comes before anything is made outside, and waits
--- for all that was committed before it.
+-- tells whether both are new. By who holds the job, or PW001; so do `record_ref` and `secrets.put`,
+-- one statement each. Waits for no disk: `begin_step` comes before anything is made outside, and
+-- waits for all that was committed before it.
 with held as materialized (
     select
         pgworker.hold($1, $2) as is_held,
@@ -37,7 +37,7 @@ intent as (
 
 select exists (select from intent) and exists (select from password) as are_new;
 
--- name: intent_of
+-- name: find_intent
 -- What was meant for the client, with which password, and what became of it. Creates count from the
 -- last time that a person put the job in line: who did so has looked, and allows further ones. A
 -- refused one made nothing. A step carried the password that is stored now if it began
@@ -98,7 +98,7 @@ cross join taken
 left join password on true
 where intent.client_id = $1 and intent.kind = 'tenant';
 
--- name: fulfil
+-- name: record_ref
 -- What the intent was for exists; its ref is never taken back. The ref, and what was really got,
 -- are on the client at once, whatever becomes of the phase. The steps that made it are told along.
 with held as materialized (

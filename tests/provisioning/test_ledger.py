@@ -86,7 +86,7 @@ async def held(database: str) -> AsyncIterator[LedgerInTest]:
 
 WRITES: dict[str, Callable[[LedgerInTest], Coroutine[Any, Any, object]]] = {
     "commit": lambda held: held.commit(),
-    "fulfil": lambda held: held.ledger.fulfil(held.job, TENANT, provisioning={"region": "x"}),
+    "record_ref": lambda held: held.ledger.record_ref(held.job, TENANT, provisioning={"region": "x"}),
     "replace_password": lambda held: held.ledger.replace_password(held.job),
     "store_secrets": lambda held: held.ledger.store_secrets(held.job, {"dsn": "x"}),
 }
@@ -141,7 +141,7 @@ async def test_what_others_have_just_written_to_the_client_is_kept(held: LedgerI
     await held.commit()
     async with held.pool.acquire() as connection, connection.transaction():
         await connection.execute("update clients set additional_settings = $1", {"mine": 1})
-        writing = asyncio.create_task(WRITES["fulfil"](held))
+        writing = asyncio.create_task(WRITES["record_ref"](held))
         await until_somebody_waits_for_a_lock(held.pool)
     await within(writing)
 
@@ -162,7 +162,7 @@ async def test_a_first_commit_by_who_lost_the_job_leaves_no_intent(held: LedgerI
 def test_every_writing_method_is_tried_above() -> None:
     public = {name for name in vars(Ledger) if not name.startswith("_")}
 
-    assert public - {"intent_of"} == WRITES.keys()
+    assert public - {"find_intent"} == WRITES.keys()
 
 
 async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
@@ -174,7 +174,7 @@ async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
     assert intent.region == "eu-central-1"
     stored = await held.secrets.of_client(held.client_id)
     assert stored == {DATABASE_PASSWORD: intent.password}
-    assert await held.ledger.intent_of(held.client_id) == intent
+    assert await held.ledger.find_intent(held.client_id) == intent
 
 
 async def test_what_was_meant_first_stands_when_the_clients_wishes_change(
@@ -238,7 +238,7 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
         "update clients set additional_settings = $1", {"region": "eu-west-1", "mine": [1]}
     )
     await held.commit()
-    await held.ledger.fulfil(held.job, TENANT, provisioning={"region": "eu-west-1"})
+    await held.ledger.record_ref(held.job, TENANT, provisioning={"region": "eu-west-1"})
 
     client = await held.pool.fetchrow("select * from clients")
     assert client is not None
@@ -248,7 +248,7 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
         "mine": [1],
         "provisioning": {"region": "eu-west-1"},
     }
-    intent = await held.ledger.intent_of(held.client_id)
+    intent = await held.ledger.find_intent(held.client_id)
     assert intent is not None
     assert (intent.provider, intent.ref) == ("supabase", TENANT.ref)
 
@@ -259,7 +259,7 @@ async def test_the_ref_comes_with_the_step_that_made_it(held: LedgerInTest) -> N
     async with steps.record(Step.CREATE_PROJECT, "pgworker-abc"):
         pass
 
-    await held.ledger.fulfil(held.job, TENANT, provisioning={}, done=steps.drain_completed())
+    await held.ledger.record_ref(held.job, TENANT, provisioning={}, done=steps.drain_completed())
 
     assert await held.pool.fetchval("select state from pgworker.steps") == "done"
     await held.lose_the_job()
@@ -277,9 +277,9 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
         intent: tuple[Any, ...] = ("supabase", "pgworker-abc", {}, DATABASE_PASSWORD, "k", b"", b"")
         await connection.fetchval(LEDGER_QUERIES.commit_intent, *holder, *intent)
 
-    async def fulfil(connection: Any) -> None:
+    async def record_ref(connection: Any) -> None:
         holder = (held.job.id, held.job.claim_token, held.client_id)
-        await connection.execute(LEDGER_QUERIES.fulfil, *holder, "ref", "url", {}, [])
+        await connection.execute(LEDGER_QUERIES.record_ref, *holder, "ref", "url", {}, [])
 
     async def begin_step(connection: Any) -> None:
         await connection.fetchval(STEP_QUERIES.begin_step, *who, step, "x", None, [], [])
@@ -294,7 +294,7 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
         await held.secrets.put(held.client_id, {"dsn": "x"}, connection=connection)
 
     waits = {}
-    for write in (commit_intent, begin_step, end_step, fulfil, of_the_holder, of_a_person):
+    for write in (commit_intent, begin_step, end_step, record_ref, of_the_holder, of_a_person):
         async with held.pool.acquire() as connection, connection.transaction():
             await connection.execute("set local synchronous_commit = on")
             await write(connection)
@@ -306,14 +306,14 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
         "commit_intent": "off",
         "begin_step": "on",
         "end_step": "off",
-        "fulfil": "on",
+        "record_ref": "on",
         "of_the_holder": "off",
         "of_a_person": "on",
     }
 
 
 async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:
-    assert await held.ledger.intent_of(held.client_id) is None
+    assert await held.ledger.find_intent(held.client_id) is None
 
 
 def test_a_password_needs_no_escaping_and_never_comes_twice() -> None:

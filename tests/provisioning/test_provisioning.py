@@ -698,7 +698,7 @@ async def test_a_worker_stopped_around_any_request_leaves_one_project_and_the_ne
         assert client["additional_settings"]["provisioning"]["region"]
 
 
-METHODS = ("commit", "fulfil", "store_secrets")
+METHODS = ("commit", "record_ref", "store_secrets")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -55,7 +55,7 @@ class AwaitProject:
         looks = int(ctx.job.checkpoint.get("ready_checks", 0)) + 1
         if looks < ctx.provider.ready_checks:
             return _look_again(ctx, waited, seen.answer, looks=looks)
-        intent = await ctx.ledger.intent_of(ctx.client.id)
+        intent = await ctx.ledger.find_intent(ctx.client.id)
         assert intent is not None, "create_project comes first"
         password = intent.password or await ctx.ledger.replace_password(ctx.job)
         tenant_has_it = intent.password_went_with_create or intent.password_was_set

@@ -59,7 +59,7 @@ class CreateProject:
                 return wait
             tenant = await self._create(ctx, intent)
         try:
-            await ctx.ledger.fulfil(
+            await ctx.ledger.record_ref(
                 ctx.job,
                 tenant,
                 provisioning=_got(ctx, tenant),
@@ -74,7 +74,7 @@ class CreateProject:
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
         assert intent.password is not None, "commit has stored one, if there was none"
-        # A crash between here and `fulfil` leaves a tenant that only the intent tells of; the next
+        # A crash between here and `record_ref` leaves a tenant that only the intent tells of; the next
         # try finds it by the name that was committed first.
         async with ctx.steps.record(
             Step.CREATE_PROJECT, intent.name, time_limit=CREATE_TAKES_AT_MOST
