@@ -37,9 +37,9 @@ MUST_LEAVE_WITHIN = timedelta(seconds=10)
 class StepLedger:
     """`Steps` in the platform's database. One statement before each step, one after the last.
 
-    That a step has happened is told with the beginning of the next one, with what comes of it
-    (`Ledger.record_ref`), or by `flush`: who dies in between leaves it as intended, and the next look
-    finds it.
+    That a step has happened is recorded with the beginning of the next one, with its result
+    (`Ledger.record_ref`), or by `flush`. A worker that dies in between leaves the step as intended,
+    and the next attempt looks outside for what it did.
     """
 
     def __init__(self, pool: Pool, client_id: UUID, job: Job | None) -> None:

@@ -86,7 +86,9 @@ async def held(database: str) -> AsyncIterator[LedgerInTest]:
 
 WRITES: dict[str, Callable[[LedgerInTest], Coroutine[Any, Any, object]]] = {
     "commit": lambda held: held.commit(),
-    "record_ref": lambda held: held.ledger.record_ref(held.job, TENANT, provisioning={"region": "x"}),
+    "record_ref": lambda held: held.ledger.record_ref(
+        held.job, TENANT, provisioning={"region": "x"}
+    ),
     "replace_password": lambda held: held.ledger.replace_password(held.job),
     "store_secrets": lambda held: held.ledger.store_secrets(held.job, {"dsn": "x"}),
 }

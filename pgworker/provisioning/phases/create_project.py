@@ -74,8 +74,8 @@ class CreateProject:
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
         assert intent.password is not None, "commit has stored one, if there was none"
-        # A crash between here and `record_ref` leaves a tenant that only the intent tells of; the next
-        # try finds it by the name that was committed first.
+        # A crash between here and `record_ref` leaves a tenant of which only the intent is
+        # recorded: the next attempt finds it by the name that was committed first.
         async with ctx.steps.record(
             Step.CREATE_PROJECT, intent.name, time_limit=CREATE_TAKES_AT_MOST
         ) as must_leave_before:
