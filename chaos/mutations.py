@@ -76,11 +76,11 @@ _ANSWER_UNREAD = ((Failpoint("after POST /v1/projects", "die"),),)
 MUTATIONS = {
     "nothing": Mutation("nothing", _ANSWER_UNREAD, None),
     "fence": Mutation(
-        "the check of the fencing token in pgworker.hold",
+        "the check of the fencing token in pgworker.check_claim",
         _REQUEUED,
         "no_write_after_a_lost_fence",
         sql=(
-            "create or replace function pgworker.hold(p_job_id bigint, p_claim_token bigint)"
+            "create or replace function pgworker.check_claim(p_job_id bigint, p_claim_token bigint)"
             " returns void language sql as 'select'"
         ),
     ),

@@ -25,7 +25,7 @@ class StepQueries(NamedTuple):
 
     begin_step: str
     end_step: str
-    find_steps: str
+    confirm_steps: str
 
 
 STEP_QUERIES = load(StepQueries, "queries/steps.sql")
@@ -82,7 +82,7 @@ class StepLedger:
 
     async def confirm(self, step: Step, targets: Sequence[str]) -> None:
         """As `Steps.confirm`."""
-        await self._pool.execute(STEP_QUERIES.find_steps, *self._who, step, list(targets))
+        await self._pool.execute(STEP_QUERIES.confirm_steps, *self._who, step, list(targets))
 
     def drain_completed(self) -> list[int]:
         """As `Steps.drain_completed`."""

@@ -102,7 +102,7 @@ begin
     end if;
 
     if v_some_are_silent then
-        perform pgworker.fail_poisonous(p_worker, p_max_crashes);
+        perform pgworker.fail_poison_jobs(p_worker, p_max_crashes);
 
         v_silent := array(
             select job.id
@@ -110,7 +110,7 @@ begin
             where
                 job.status = 'running'
                 and job.lease_expires_at <= now()
-                -- Those beyond are fail_poisonous's, even if it had to skip them just now.
+                -- Those beyond are fail_poison_jobs's, even if it had to skip them just now.
                 and job.crashes + 1 < p_max_crashes
                 and job.workflow = any(v_workflows)
             order by job.lease_expires_at

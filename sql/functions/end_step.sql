@@ -15,7 +15,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if p_job_id is not null then
-        perform pgworker.hold(p_job_id, p_claim_token);
+        perform pgworker.check_claim(p_job_id, p_claim_token);
     end if;
 
     update pgworker.steps as step

@@ -36,7 +36,7 @@ begin
         return v_job.status;
     end if;
 
-    perform pgworker.hold(p_job_id, p_claim_token);
+    perform pgworker.check_claim(p_job_id, p_claim_token);
 
     select job.*
     into strict v_job

@@ -79,7 +79,7 @@ alter table pgworker.breakers enable row level security;
 -- of one credential to one endpoint of one project or organisation, counted in the windows of
 -- the server (sql/README.md). Rows are made when they are first needed and removed a day after
 -- their last window.
--- Logged, though a crash may lose its last changes (take_requests commits without waiting for
+-- Logged, though a crash may lose its last changes (reserve_requests commits without waiting for
 -- the disk): a standby can read the table and keeps it when it is promoted.
 create table pgworker.rate_limits (
     credential text not null,

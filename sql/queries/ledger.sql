@@ -5,7 +5,7 @@
 -- waits for all that was committed before it.
 with held as materialized (
     select
-        pgworker.hold($1, $2) as is_held,
+        pgworker.check_claim($1, $2) as is_held,
         set_config('synchronous_commit', 'off', true) as is_relaxed
 ),
 

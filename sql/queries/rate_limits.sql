@@ -7,7 +7,7 @@ select
     is_told,
     wait,
     spread
-from pgworker.take_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+from pgworker.reserve_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: learn
-select pgworker.learn_limit($1, $2, $3, $4, $5, $6, $7, $8);
+select pgworker.report_limit($1, $2, $3, $4, $5, $6, $7, $8);

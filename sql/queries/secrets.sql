@@ -5,7 +5,7 @@
 -- that ends the phase does, and waits for what was committed before it.
 with held as materialized (
     select
-        pgworker.hold($1, $2) as is_held,
+        pgworker.check_claim($1, $2) as is_held,
         set_config('synchronous_commit', 'off', true) as is_relaxed
     where $1 is not null
 )

@@ -361,7 +361,7 @@ select
     extract(epoch from resets_at - now())::double precision as seconds
 from pgworker.rate_limits
 where
-    used >= pgworker.ceiling_of(rate_limits)
+    used >= pgworker.request_limit(rate_limits)
     and resets_at > now()
 order by resets_at desc;
 

@@ -1,7 +1,7 @@
 -- name: begin_step
 -- What a look has found of the same step, at other targets, is told along.
 with found as materialized (
-    select pgworker.find_steps($1, $2, $3, $4, $8)
+    select pgworker.confirm_steps($1, $2, $3, $4, $8)
 )
 
 select pgworker.begin_step($1, $2, $3, $4, $5, $6, $7)
@@ -17,5 +17,5 @@ with relaxed as materialized (
 select pgworker.end_step($1, $2, $3, $4, $5)
 from relaxed;
 
--- name: find_steps
-select pgworker.find_steps($1, $2, $3, $4, $5);
+-- name: confirm_steps
+select pgworker.confirm_steps($1, $2, $3, $4, $5);

@@ -20,7 +20,7 @@ select
         select count(*)
         from pgworker.rate_limits as bucket
         where
-            bucket.used >= pgworker.ceiling_of(bucket)
+            bucket.used >= pgworker.request_limit(bucket)
             and bucket.resets_at > now()
     ) as limits_used_up,
     coalesce(

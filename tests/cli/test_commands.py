@@ -363,7 +363,7 @@ async def test_the_doctor_tells_in_one_line_which_rate_limits_are_used_up(
 ) -> None:
     await sql(
         database,
-        "select pgworker.learn_limit('supabase:0123abcd', 'acme-org', endpoint, null, 120, used,"
+        "select pgworker.report_limit('supabase:0123abcd', 'acme-org', endpoint, null, 120, used,"
         " now(), now() + interval '42 s')"
         " from (values ('POST /v1/projects', 120), ('GET /v1/projects', 119)) as v(endpoint, used)",
     )

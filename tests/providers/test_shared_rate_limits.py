@@ -67,7 +67,7 @@ class Workers:
         assert answer.reset is not None
         used = None if answer.limit is None else answer.limit - (answer.remaining or 0)
         await self.pool.execute(
-            "select pgworker.learn_limit($1, $2, $3, null, $4, $5,"
+            "select pgworker.report_limit($1, $2, $3, null, $4, $5,"
             " now() + $6 - interval '1 s', now() + $6)",
             *(bucket.credential, bucket.scope, bucket.endpoint),
             *(answer.limit, None if answer.is_refusal else used, answer.reset),
@@ -75,7 +75,7 @@ class Workers:
 
     async def take_sql(self, wanted: int, *, keep: bool = True) -> dict[str, Any]:
         row = await self.pool.fetchrow(
-            f"select * from pgworker.take_requests({KEY}, $1, $2, {NOTHING_TOLD})", wanted, keep
+            f"select * from pgworker.reserve_requests({KEY}, $1, $2, {NOTHING_TOLD})", wanted, keep
         )
         assert row is not None
         return dict(row)
@@ -218,7 +218,7 @@ async def test_an_answer_corrects_what_we_know(
     known = await workers.pool.fetchrow(
         f"with known as (select row({KEY}, $1::int, null, {OPENED},"
         f" {OPENED} + $2 * interval '1 s', $3::bool, $4::int, 0)::pgworker.rate_limits as bucket),"
-        f" corrected as (select pgworker.with_answer(bucket, {OPENED} + $5 * interval '1 s',"
+        f" corrected as (select pgworker.apply_response(bucket, {OPENED} + $5 * interval '1 s',"
         f" {OPENED} + $6 * interval '1 s', $7, $8, {OPENED} + $9 * interval '1 s',"
         f" {OPENED} + $10 * interval '1 s')"
         " as bucket from known)"
@@ -386,7 +386,7 @@ async def test_a_projects_bucket_that_runs_low_is_shared_like_the_others(
 
 async def test_an_update_touches_no_index_and_waits_for_no_disk(workers: Workers) -> None:
     await workers.tell(told(1000, 1000))
-    take = f"select * from pgworker.take_requests({KEY}, 1, true, {NOTHING_TOLD})"
+    take = f"select * from pgworker.reserve_requests({KEY}, 1, true, {NOTHING_TOLD})"
     async with workers.pool.acquire() as connection:
         before = await connection.fetchval("show synchronous_commit")
         async with connection.transaction():

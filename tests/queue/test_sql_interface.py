@@ -365,7 +365,7 @@ async def test_a_pause_of_another_workflow_stops_nobody_here(jobs: JobsInTest) -
 @pytest.mark.parametrize(
     ("statement", "sqlstate"),
     [
-        ("select pgworker.hold(1, 1)", "PW001"),
+        ("select pgworker.check_claim(1, 1)", "PW001"),
         ("select pgworker.fail(1, 1, 'transient', '', true, '1 s', '1 s')", "PW001"),
         ("select pgworker.retry(id) from clients", "PW002"),
         ("select pgworker.retry(gen_random_uuid())", "PW003"),

@@ -433,7 +433,7 @@ async def test_a_rescue_does_not_wait_for_a_holder_that_is_writing(jobs: JobsInT
     job = await jobs.claimed()
     await jobs.let_lease_expire(job.id)
     async with jobs.pool.acquire() as connection, connection.transaction():
-        await connection.execute("select pgworker.hold($1, $2)", job.id, job.claim_token)
+        await connection.execute("select pgworker.check_claim($1, $2)", job.id, job.claim_token)
         assert await within(jobs.claim()) == []
 
 

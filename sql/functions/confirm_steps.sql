@@ -1,7 +1,7 @@
--- find_steps: a look outside has found what these targets stand for: steps that were without an
+-- confirm_steps: a look outside has found what these targets stand for: steps that were without an
 -- outcome are done.
 -- Raises PW001 when p_claim_token is not the current one.
-create or replace function pgworker.find_steps(
+create or replace function pgworker.confirm_steps(
     p_client_id uuid,
     p_job_id bigint,
     p_claim_token bigint,

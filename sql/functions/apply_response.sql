@@ -1,9 +1,9 @@
--- with_answer: a bucket as an answer of the server tells of it. Pure: writes nothing.
+-- apply_response: a bucket as an answer of the server tells of it. Pure: writes nothing.
 -- p_opened_at is the window that the request was taken from (null: none). The answer's
 -- window ends between p_ends_after and p_ends_before: the server tells whole seconds left,
 -- and the answer was on its way for a while. p_used counts the requests of
 -- everybody with this credential, the one answered included; null: all are used up.
-create or replace function pgworker.with_answer(
+create or replace function pgworker.apply_response(
     p_bucket pgworker.rate_limits,
     p_now timestamptz,
     p_opened_at timestamptz,
@@ -23,7 +23,7 @@ declare
     v_used integer;
 begin
     p_bucket.ceiling := coalesce(p_ceiling, p_bucket.ceiling);
-    v_used := coalesce(p_used, pgworker.ceiling_of(p_bucket));
+    v_used := coalesce(p_used, pgworker.request_limit(p_bucket));
 
     if p_used is not null then
         -- The server told whole seconds, and a moment has passed since.

@@ -1,6 +1,6 @@
--- ceiling_of: how many requests a window of the bucket takes. Ten until the server has
+-- request_limit: how many requests a window of the bucket takes. Ten until the server has
 -- told: enough to learn it, too few for a storm if it is less than the documented 120.
-create or replace function pgworker.ceiling_of(p_bucket pgworker.rate_limits)
+create or replace function pgworker.request_limit(p_bucket pgworker.rate_limits)
 returns integer
 language sql
 immutable

@@ -1,7 +1,7 @@
--- hold: takes part in a worker's own transaction. Locks the job until commit, so that
+-- check_claim: takes part in a worker's own transaction. Locks the job until commit, so that
 -- what the transaction writes outside the jobs table is written by the holder or not at
 -- all. Raises PW001 when p_claim_token is not the current one.
-create or replace function pgworker.hold(
+create or replace function pgworker.check_claim(
     p_job_id bigint,
     p_claim_token bigint
 )

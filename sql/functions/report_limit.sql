@@ -1,7 +1,7 @@
--- learn_limit: what an answer told of a bucket (see with_answer) that others should know at
+-- report_limit: what an answer told of a bucket (see apply_response) that others should know at
 -- once: the first answer of a window, and any that refused us. All others go along with
--- take_requests. Safe to repeat.
-create or replace function pgworker.learn_limit(
+-- reserve_requests. Safe to repeat.
+create or replace function pgworker.report_limit(
     p_credential text,
     p_scope text,
     p_endpoint text,
@@ -21,7 +21,7 @@ begin
     perform set_config('synchronous_commit', 'off', true);
 
     v_bucket := pgworker.lock_bucket(p_credential, p_scope, p_endpoint, p_make => true);
-    v_bucket := pgworker.with_answer(
+    v_bucket := pgworker.apply_response(
         v_bucket,
         clock_timestamp(),
         p_opened_at,

@@ -1,6 +1,6 @@
--- take_requests: may p_wanted requests be sent now? Up to that many are granted; no window
+-- reserve_requests: may p_wanted requests be sent now? Up to that many are granted; no window
 -- of a bucket grants more than the server takes, however many workers ask. The arguments
--- from p_opened_at on are what the newest answer told the caller (see with_answer; all
+-- from p_opened_at on are what the newest answer told the caller (see apply_response; all
 -- null: nothing), so that learning costs no statement of its own.
 -- p_keep: count them even if the bucket has no row. Without, a bucket that nobody has
 -- worried about stays without one, and everything is granted.
@@ -12,7 +12,7 @@
 -- that they come back as fast as they can be served, and not all at once.
 -- Lasts for one transaction of one statement: its row is locked no longer, not even for
 -- the disk. A crash forgets the last moments, and the server's next answer tells them.
-create or replace function pgworker.take_requests(
+create or replace function pgworker.reserve_requests(
     p_credential text,
     p_scope text,
     p_endpoint text,
@@ -54,7 +54,7 @@ begin
     asked_at := v_now;
 
     if p_ends_before is not null then
-        v_bucket := pgworker.with_answer(
+        v_bucket := pgworker.apply_response(
             v_bucket, v_now, p_opened_at, p_ceiling, p_used, p_ends_after, p_ends_before
         );
     end if;
@@ -72,7 +72,7 @@ begin
         v_bucket.refused := 0;
     end if;
 
-    granted := greatest(0, least(p_wanted, pgworker.ceiling_of(v_bucket) - v_bucket.used));
+    granted := greatest(0, least(p_wanted, pgworker.request_limit(v_bucket) - v_bucket.used));
     v_refused := p_wanted - granted;
     v_bucket.used := v_bucket.used + granted;
     opened_at := v_bucket.opened_at;
@@ -86,7 +86,7 @@ begin
     elsif v_refused > 0 then
         v_bucket.refused := v_bucket.refused + v_refused;
         spread := coalesce(v_bucket.span, interval '1 minute')
-        * (v_bucket.refused::double precision / pgworker.ceiling_of(v_bucket));
+        * (v_bucket.refused::double precision / pgworker.request_limit(v_bucket));
     end if;
 
     perform pgworker.store_bucket(v_bucket);

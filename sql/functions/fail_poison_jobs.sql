@@ -1,7 +1,7 @@
--- fail_poisonous: running -> failed, for jobs whose holder fell silent once more after
+-- fail_poison_jobs: running -> failed, for jobs whose holder fell silent once more after
 -- p_max_crashes - 1 rescues in the present phase: whatever kills the workers, a further
 -- one will not survive it either. Part of claim.
-create or replace function pgworker.fail_poisonous(
+create or replace function pgworker.fail_poison_jobs(
     p_worker text,
     p_max_crashes integer
 )
