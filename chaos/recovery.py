@@ -8,7 +8,7 @@ import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -27,15 +27,15 @@ from chaos.testbed import (
 )
 from pgworker.settings import parse_encryption_keys
 from pgworker.tenants.secrets import Vault
-from tests.support.clusters import Server, a_server, a_standby
-from tests.support.worker_process import WorkerProcess, a_process
+from tests.support.clusters import Server, running_server, running_standby
+from tests.support.polling import wait_until
+from tests.support.worker_process import WorkerProcess, running_process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 KILLED_WORKERS = 4
 CLIENTS = 40
-TIMEOUT_SECONDS = 120
 
 ALL_SYNCING = """
 select count(*) = $1
@@ -100,13 +100,13 @@ async def measure_rescues(server: Server, folder: Path, rng: random.Random) -> l
             )
         one_each = environment | {"PGWORKER_CONCURRENCY": "1"}
         async with _run_workers(KILLED_WORKERS, one_each, folder, name="killed") as killed:
-            await _wait_until(connection, ALL_SYNCING, KILLED_WORKERS)
+            await wait_until(connection, ALL_SYNCING, KILLED_WORKERS)
             async with _run_workers(1, environment, folder):
                 for worker in killed:
                     await asyncio.sleep(rng.uniform(1, 4))
                     await worker.kill()
                     killed_at[str(worker.pid)] = time.time()
-                await _wait_until(connection, ALL_RESCUED, KILLED_WORKERS)
+                await wait_until(connection, ALL_RESCUED, KILLED_WORKERS)
         rows = await connection.fetch(RESCUES)
     finally:
         await connection.close()
@@ -123,8 +123,8 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
         folder: for logs.
     """
     async with (
-        a_server(**SERVER_SETTINGS) as primary,
-        a_standby(primary) as standby,
+        running_server(**SERVER_SETTINGS) as primary,
+        running_standby(primary) as standby,
     ):
         await make_template(primary)
         platform = "platform"
@@ -146,7 +146,7 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
         )
         async with _run_workers(2, environment, folder) as workers:
             before = await asyncpg.connect(primary.dsn_of(platform))
-            await _wait_until(before, ENOUGH_READY, CLIENTS // 5)
+            await wait_until(before, ENOUGH_READY, CLIENTS // 5)
             before.terminate()
             crashed_at = time.time()
             await primary.crash()
@@ -154,7 +154,7 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
             promoted_at = time.time()
             after = await asyncpg.connect(standby.dsn_of(platform))
             try:
-                await _wait_until(after, ENOUGH_READY, CLIENTS)
+                await wait_until(after, ENOUGH_READY, CLIENTS)
                 ready_at = time.time()
                 first = await after.fetchval(
                     "select min(at) from pgworker.event_log where at > to_timestamp($1)",
@@ -172,7 +172,7 @@ async def measure_fail_over(tenants: Server, folder: Path) -> FailOver:
             tenants.dsn,
             vault=Vault(parse_encryption_keys((SecretStr(ENCRYPTION_KEY),))),
             ledger=None,
-            logs={worker.log.name: worker.said for worker in workers},
+            logs={worker.log.name: worker.output for worker in workers},
         )
         await drop_tenants(tenants)
     return FailOver(
@@ -203,13 +203,7 @@ async def _run_workers(
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                a_process(folder, "run", name=f"{name}-{number}", environment=environment)
+                running_process(folder, "run", name=f"{name}-{number}", environment=environment)
             )
             for number in range(count)
         ]
-
-
-async def _wait_until(connection: asyncpg.Connection, condition: str, *arguments: Any) -> None:
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not await connection.fetchval(condition, *arguments):  # noqa: ASYNC110  # no event
-            await asyncio.sleep(0.05)

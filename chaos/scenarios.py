@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chaos.failpoints import Failpoint
 from pgworker.simulator import Answer, Drop, Faults, Hang
+from tests.support.polling import eventually
 
 if TYPE_CHECKING:
     from chaos.failpoints import FailpointPlan
@@ -85,11 +85,11 @@ def _hanging_query(faults: Faults, project: str) -> None:
 
 async def _terminate_twice(worker: ChaosWorker) -> None:
     """Send SIGTERM twice while a query hangs: the job is released without an attempt."""
-    while worker.is_running and not any(  # noqa: ASYNC110
-        "20260101000300" in line for line in worker.read_passed()
-    ):
-        # The worker writes to a file: there is no event to wait for.
-        await asyncio.sleep(0.02)
+    await eventually(
+        lambda: (
+            not worker.is_running or any("20260101000300" in line for line in worker.read_passed())
+        )
+    )
     for _ in range(SIGTERMS):
         worker.send(signal.SIGTERM)
 

@@ -77,7 +77,7 @@ class Supervisor:
 
     def _check_exit(self, worker: ChaosWorker, code: int) -> None:
         """Record a worker that ended by itself; it may while it starts and finds no database."""
-        log = worker.said
+        log = worker.output
         if code == os.EX_UNAVAILABLE and '"worker_started"' not in log:
             return
         last = log.splitlines()[-1:] or ["its log is empty"]

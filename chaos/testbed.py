@@ -22,7 +22,7 @@ from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.settings import parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from pgworker.tenants.secrets import Vault
-from tests.support.clusters import Server, a_server
+from tests.support.clusters import Server, running_server
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ async def run_testbed(folder: Path) -> AsyncIterator[Testbed]:
         folder: for the logs and traces of workers.
     """
     async with AsyncExitStack() as stack:
-        platform = await stack.enter_async_context(a_server(**SERVER_SETTINGS))
-        tenants = await stack.enter_async_context(a_server(**SERVER_SETTINGS))
+        platform = await stack.enter_async_context(running_server(**SERVER_SETTINGS))
+        tenants = await stack.enter_async_context(running_server(**SERVER_SETTINGS))
         await make_template(platform)
         launcher = await stack.enter_async_context(launch_workers(folder))
         yield Testbed(platform, tenants, launcher)
@@ -128,7 +128,7 @@ class Sandbox:
             vault=Vault(parse_encryption_keys((SecretStr(ENCRYPTION_KEY),))),
             ledger=None if self.simulator is None else self.simulator.ledger.as_json(),
             logs={
-                worker.folder.name: worker.said
+                worker.folder.name: worker.output
                 for name in self.platforms
                 for worker in self.testbed.launcher.get_workers(name)
             },

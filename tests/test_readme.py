@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from tests.support.clusters import a_server
+from tests.support.clusters import running_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,7 +81,7 @@ async def running(command: str, env: dict[str, str]) -> AsyncIterator[None]:
 
 async def test_the_commands_of_the_readme_work_in_their_order() -> None:
     # A server of its own: `pgworker reconcile` finds what other tests make on theirs.
-    async with a_server() as server:
+    async with running_server() as server:
         await _run_the_commands(server.dsn)
 
 

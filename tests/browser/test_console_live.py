@@ -14,8 +14,8 @@ import pytest_asyncio
 from playwright.async_api import expect
 
 from tests.support.browser import Operator, a_browser, an_operator
-from tests.support.clusters import a_server
-from tests.support.worker_process import ROOT, a_worker
+from tests.support.clusters import running_server
+from tests.support.worker_process import ROOT, running_worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,8 +79,8 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     shutil.copytree(ROOT / "supabase" / "migrations", migrations)
     # A server of its own: real tenants are made on it.
     async with (
-        a_server() as server,
-        a_worker(
+        running_server() as server,
+        running_worker(
             folder,
             *("run", "--migrate", "--http", "127.0.0.1:0"),
             DATABASE_URL=server.dsn,
@@ -88,12 +88,12 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
             PGWORKER_API_TOKENS=f"ada:admin:{TOKEN}",
         ) as worker,
     ):
-        (listening,) = await worker.until("http_listening")
-        await worker.until("listen_connected")
+        (listening,) = await worker.wait_for("http_listening")
+        await worker.wait_for("listen_connected")
         connection = await asyncpg.connect(server.dsn)
         yield Site(f"{listening['url']}/admin/provisioning", connection, migrations)
         await connection.close()
-        assert await worker.leave() == 0
+        assert await worker.stop() == 0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from chaos.testbed import SERVER_SETTINGS, Testbed, make_template
 from chaos.workers import launch_workers
-from tests.support.clusters import Server, a_server
+from tests.support.clusters import Server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def own_server() -> Iterator[Server]:
     """A server for platforms and tenants both, which no other test uses."""
     with asyncio.Runner() as loop:
-        running = a_server(**SERVER_SETTINGS)
+        running = running_server(**SERVER_SETTINGS)
         server = loop.run(running.__aenter__())
         loop.run(make_template(server))
         yield server

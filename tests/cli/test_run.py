@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from pgworker.settings import parse_api_tokens, token_digest
+from tests.support.polling import wait_until_in
 from tests.support.sse import events_of
 from tests.support.workers import PATIENCE
 
@@ -42,18 +42,6 @@ def hanging(tmp_path: Path) -> str:
     directory.mkdir()
     (directory / "20260101000000_hangs.sql").write_text("select pg_sleep(600);\n")
     return str(directory)
-
-
-async def until(sql: Sql, dsn: str, condition: str) -> None:
-    """Wait until a query says true."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
-            # Another process: no event reaches us.
-            while not await connection.fetchval(condition):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-    finally:
-        await connection.close()
 
 
 def logged_up_to(event: str, worker: subprocess.Popen[str]) -> list[dict[str, Any]]:
@@ -109,7 +97,7 @@ async def test_sigterm_gives_an_idle_worker_leave_with_0(
     start: Start, sql: Sql, database: str
 ) -> None:
     worker = start("run", DATABASE_URL=database)
-    await until(sql, database, "select count(*) = 1 from pgworker.worker_status where alive")
+    await wait_until_in(database, "select count(*) = 1 from pgworker.worker_status where alive")
     worker.send_signal(signal.SIGTERM)
     _, logged = await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
     assert worker.returncode == 0, logged
@@ -125,8 +113,7 @@ async def test_a_second_signal_leaves_at_once_and_gives_the_job_back_unburnt(
 ) -> None:
     await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
     worker = start("run", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=hanging)
-    await until(
-        sql,
+    await wait_until_in(
         database,
         "select exists (select from pg_stat_activity "
         "where query like '%pg_sleep(600)%' and pid <> pg_backend_pid() and datname = "
@@ -156,8 +143,7 @@ async def test_drain_that_was_told_to_leave_before_the_end_exits_1(
 ) -> None:
     await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
     worker = start("run", "--drain", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=hanging)
-    await until(
-        sql,
+    await wait_until_in(
         database,
         "select count(*) = 1 from client_provisioning_jobs where job_type = 'schema_sync'",
     )
@@ -253,8 +239,8 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
         base_url=await url_of(worker), headers=headers, timeout=60
     ) as client:
         ordered = (await client.post("/clients", json={"name": "Acme"})).json()
-        await until(
-            sql, database, "select exists (select from clients where schema_version is null"
+        await wait_until_in(
+            database, "select exists (select from clients where schema_version is null"
             " and provisioning_status = 'schema_syncing')",
         )  # fmt: skip
         async with events_of(client, ordered["events_url"]) as events:

@@ -45,18 +45,18 @@ async def add_clients(server: Server, count: int, *, name: str = "client") -> No
 
 async def until_all_are_ready(server: Server, worker: WorkerProcess) -> None:
     """Wait for every client; a worker that ends meanwhile fails the test with its last words."""
-    waiting = asyncio.ensure_future(server.until(ALL_READY))
+    waiting = asyncio.ensure_future(server.wait_until(ALL_READY))
     dying = asyncio.ensure_future(worker.wait())
     try:
         await asyncio.wait({waiting, dying}, return_when=asyncio.FIRST_COMPLETED)
-        assert worker.is_running, worker.said
+        assert worker.is_running, worker.output
         await waiting
     except TimeoutError:
         rows = await server.value(
             "select jsonb_pretty(jsonb_agg(to_jsonb(job))) from client_provisioning_jobs as job"
             " where status <> 'succeeded'"
         )
-        raise AssertionError(f"not ready: {rows}\n{worker.said}") from None
+        raise AssertionError(f"not ready: {rows}\n{worker.output}") from None
     finally:
         waiting.cancel()
         dying.cancel()
@@ -93,8 +93,8 @@ def assert_told_once(worker: WorkerProcess, *sentences: str) -> None:
             nobody's to choose, and each is told what is true of its own session.
     """
     (failed,) = worker.events("database_unreachable")
-    assert any(words in failed["error"] for words in sentences), worker.said
+    assert any(words in failed["error"] for words in sentences), worker.output
     (back,) = worker.events("database_recovered")
     assert back["seconds"] >= 0
     assert len(worker.events("worker_started")) == 1
-    assert "Traceback" not in worker.said
+    assert "Traceback" not in worker.output

@@ -11,24 +11,24 @@ from tests.faults.checks import (
     prepare,
     until_all_are_ready,
 )
-from tests.support.clusters import a_server, a_standby
-from tests.support.worker_process import a_worker
+from tests.support.clusters import running_server, running_standby
+from tests.support.worker_process import running_worker
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
 
 
 async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Path) -> None:
-    async with a_server() as primary:
+    async with running_server() as primary:
         await prepare(primary)
-        async with a_standby(primary) as standby:
+        async with running_standby(primary) as standby:
             await add_clients(primary, 6)
             both = f"postgresql://postgres:{primary.password}@{primary.address},{standby.address}"
-            async with a_worker(tmp_path, DATABASE_URL=f"{both}/postgres") as worker:
-                await primary.until(SOME_ARE_READY)
+            async with running_worker(tmp_path, DATABASE_URL=f"{both}/postgres") as worker:
+                await primary.wait_until(SOME_ARE_READY)
                 await primary.stop(signal.SIGQUIT)
-                await worker.until("database_unreachable")
+                await worker.wait_for("database_unreachable")
                 await standby.promote()
-                await worker.until("database_recovered")
+                await worker.wait_for("database_recovered")
                 await add_clients(standby, 4, name="late")
 
                 await until_all_are_ready(standby, worker)
@@ -39,5 +39,5 @@ async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Pat
                     line["host"]
                     for line in worker.events("database_host_changed", "listen_connected")
                 }
-                assert "Traceback" not in worker.said
-                assert await worker.leave() == 0
+                assert "Traceback" not in worker.output
+                assert await worker.stop() == 0

@@ -17,8 +17,8 @@ from tests.faults.checks import (
     prepare,
     until_all_are_ready,
 )
-from tests.support.clusters import Server, a_server
-from tests.support.worker_process import PATIENT, a_worker
+from tests.support.clusters import Server, running_server
+from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 # A fresh cluster's databases take about 25 MB, each tenant's 8 MB: there is room for a few.
 DISK_BYTES = 128 * 2**20
@@ -75,27 +75,30 @@ def fill(disk: Path) -> Path:
 
 
 async def test_a_full_disk_of_the_tenants_is_waited_out_and_told_of(tmp_path: Path) -> None:
-    async with a_server() as platform, a_server() as tenants:
+    async with running_server() as platform, running_server() as tenants:
         await prepare(platform)
         with small_disk(tenants.cluster.path / "disk") as disk:
             await move_databases(tenants, disk)
             await add_clients(platform, FIRST)
-            async with a_worker(
-                tmp_path, DATABASE_URL=platform.dsn, PGWORKER_TENANTS_URL=tenants.dsn, **PATIENT
+            async with running_worker(
+                tmp_path,
+                DATABASE_URL=platform.dsn,
+                PGWORKER_TENANTS_URL=tenants.dsn,
+                **DEFAULT_LEASE,
             ) as worker:
                 await until_all_are_ready(platform, worker)
                 ballast = fill(disk)
                 await add_clients(platform, LATE, name="late")
-                failed = await worker.until("phase_failed")
+                failed = await worker.wait_for("phase_failed")
                 ballast.unlink()
 
                 await until_all_are_ready(platform, worker)
 
                 await assert_nothing_was_made_twice_or_lost(platform, tenants=tenants)
-                assert "No space left on device" in failed[0]["error"], worker.said
+                assert "No space left on device" in failed[0]["error"], worker.output
                 assert {line["error_kind"] for line in worker.events("phase_failed")} == {
                     "transient"
                 }
                 assert worker.events("database_unreachable") == []
-                assert "Traceback" not in worker.said
+                assert "Traceback" not in worker.output
             await tenants.crash()

@@ -18,9 +18,9 @@ from tests.faults.checks import (
     prepare,
     until_all_are_ready,
 )
-from tests.support.clusters import RELOAD, Server, a_server
+from tests.support.clusters import RELOAD, Server, running_server
 from tests.support.tcp_proxy import proxy_to
-from tests.support.worker_process import PATIENT, a_worker
+from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
 OURS = "from pg_stat_activity where application_name like 'pgworker%' and pid <> pg_backend_pid()"
@@ -31,7 +31,7 @@ UNBURNT = "select sum(attempts + crashes) = 0 from client_provisioning_jobs"
 async def server() -> AsyncIterator[Server]:
     # Who waits for a lock looks for a deadlock once, after this time: long enough for a test to
     # close the circle meanwhile.
-    async with a_server(deadlock_timeout="2s") as started:
+    async with running_server(deadlock_timeout="2s") as started:
         await prepare(started)
         yield started
 
@@ -44,13 +44,13 @@ async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
     server: Server, tmp_path: Path, how: signal.Signals
 ) -> None:
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await server.until(SOME_ARE_READY)
-        await worker.until("listen_connected")
+    async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
+        await server.wait_until(SOME_ARE_READY)
+        await worker.wait_for("listen_connected")
         await server.stop(how)
-        await worker.until("database_unreachable")
+        await worker.wait_for("database_unreachable")
         await server.start()
-        await worker.until("database_recovered")
+        await worker.wait_for("database_recovered")
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
@@ -61,23 +61,23 @@ async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
             False,
             True,
         ]
-        assert await worker.leave() == 0
+        assert await worker.stop() == 0
 
 
 async def test_a_worker_all_of_whose_sessions_are_terminated_at_once_goes_on(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await server.until(SOME_ARE_READY)
-        await worker.until("listen_connected")
+    async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
+        await server.wait_until(SOME_ARE_READY)
+        await worker.wait_for("listen_connected")
         # It sleeps meanwhile, or the first to notice could be back before the last session is gone:
         # two outages, then, and truly so.
         worker.send(signal.SIGSTOP)
         await server.run(f"select pg_terminate_backend(pid) {OURS}")
-        await server.until(f"select not exists (select {OURS})")
+        await server.wait_until(f"select not exists (select {OURS})")
         worker.send(signal.SIGCONT)
-        await worker.until("database_recovered")
+        await worker.wait_for("database_recovered")
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
@@ -91,14 +91,16 @@ async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await server.until(SOME_ARE_READY)
+    async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
+        await server.wait_until(SOME_ARE_READY)
         await server.run("alter system set default_transaction_read_only = on", RELOAD)
-        (failed,) = await worker.until("database_unreachable")
+        (failed,) = await worker.wait_for("database_unreachable")
         # `alter system` works in a read-only transaction; a session may turn it off for itself.
         await server.run("alter system reset default_transaction_read_only", RELOAD)
-        await worker.until("database_recovered")
-        await server.until("select not current_setting('default_transaction_read_only')::boolean")
+        await worker.wait_for("database_recovered")
+        await server.wait_until(
+            "select not current_setting('default_transaction_read_only')::boolean"
+        )
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
@@ -115,8 +117,8 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
     await server.run("create role platform login superuser password 'p'")
     mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
     await add_clients(server, 6)
-    async with a_worker(tmp_path, DATABASE_URL=mine, **PATIENT) as worker:
-        await server.until(SOME_ARE_READY)
+    async with running_worker(tmp_path, DATABASE_URL=mine, **DEFAULT_LEASE) as worker:
+        await server.wait_until(SOME_ARE_READY)
         blocker = await asyncpg.connect(server.dsn)
         # What the worker does takes longer than the limit for certain: it waits for a lock.
         async with blocker.transaction():
@@ -126,8 +128,8 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
                 "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'"
                 " and application_name = 'pgworker'",
             )
-            await worker.until("database_unreachable")
-            await server.until(
+            await worker.wait_for("database_unreachable")
+            await server.wait_until(
                 "select count(*) > 0 from pg_stat_activity where usename = 'platform'"
             )
         await server.run(
@@ -136,7 +138,7 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
             " and application_name = 'pgworker'",
         )
         await blocker.close()
-        await worker.until("database_recovered")
+        await worker.wait_for("database_recovered")
         await add_clients(server, 4, name="late")
 
         await until_all_are_ready(server, worker)
@@ -157,7 +159,7 @@ async def claim_that_waits(server: Server) -> AsyncIterator[asyncpg.Connection]:
         await other.execute("set local deadlock_timeout = '1h'")
         await other.execute("update clients set name = name")
         await server.run("select pgworker.resume('all')")
-        await server.until(
+        await server.wait_until(
             "select exists (select from pg_locks where not granted and locktype = 'transactionid')"
         )
         yield other
@@ -166,8 +168,8 @@ async def claim_that_waits(server: Server) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_a_deadlock_costs_a_second_try_and_no_attempt(server: Server, tmp_path: Path) -> None:
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await worker.until("listen_connected")
+    async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
+        await worker.wait_for("listen_connected")
         async with claim_that_waits(server) as other:
             # The circle is closed from here, before the claim looks for one.
             await other.execute("select from client_provisioning_jobs for update")
@@ -186,8 +188,8 @@ async def test_a_serialisation_failure_costs_a_second_try_and_no_attempt(
     await server.run(
         "alter database postgres set default_transaction_isolation = 'repeatable read'"
     )
-    async with a_worker(tmp_path, DATABASE_URL=server.dsn, **PATIENT) as worker:
-        await worker.until("listen_connected")
+    async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
+        await worker.wait_for("listen_connected")
         async with claim_that_waits(server) as other:
             await other.execute("commit")
 
@@ -203,15 +205,15 @@ async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
 ) -> None:
     await server.run("create role platform login superuser password 'p'")
     mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
-    async with a_worker(tmp_path, DATABASE_URL=mine, **PATIENT) as worker:
-        await worker.until("listen_connected")
+    async with running_worker(tmp_path, DATABASE_URL=mine, **DEFAULT_LEASE) as worker:
+        await worker.wait_for("listen_connected")
         await server.run(
             "alter role platform password 'q'",
             "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'platform'",
         )
-        await worker.until("database_unreachable")
+        await worker.wait_for("database_unreachable")
         await server.run("alter role platform password 'p'")
-        await worker.until("database_recovered")
+        await worker.wait_for("database_recovered")
         await add_clients(server, 2)
 
         await until_all_are_ready(server, worker)
@@ -225,10 +227,10 @@ async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
     await add_clients(server, 6)
     async with (
         proxy_to(server.dsn) as (network, through),
-        a_worker(tmp_path, DATABASE_URL=through, PGWORKER_TENANTS_URL=server.dsn) as worker,
+        running_worker(tmp_path, DATABASE_URL=through, PGWORKER_TENANTS_URL=server.dsn) as worker,
     ):
-        await server.until(SOME_ARE_READY)
-        await worker.until("listen_connected")
+        await server.wait_until(SOME_ARE_READY)
+        await worker.wait_for("listen_connected")
         # A firewall has forgotten them: no byte arrives any more, and nobody is told.
         assert network.half_open() > 1
         await add_clients(server, 4, name="late")
@@ -239,8 +241,8 @@ async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
         # Whoever waited on a dead connection tells of it, and that the next one answers.
         failures = len(worker.events("database_unreachable"))
         assert failures > 0
-        await worker.until("database_recovered", count=failures)
+        await worker.wait_for("database_recovered", count=failures)
         assert len(worker.events("worker_started")) == 1
-        assert "Traceback" not in worker.said
+        assert "Traceback" not in worker.output
         # Who can't renew its leases lets go of its jobs, and takes them up again.
         assert await server.value("select sum(attempts) = 0 from client_provisioning_jobs")

@@ -19,8 +19,9 @@ from tests.faults.checks import (
     prepare,
     until_all_are_ready,
 )
-from tests.support.clusters import Server, a_server, free_port
-from tests.support.worker_process import PATIENT, a_worker
+from tests.support.clusters import Server, free_port, running_server
+from tests.support.polling import eventually
+from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 NOBODY = 65534
@@ -69,10 +70,8 @@ async def _pooler_in(folder: Path, server: Server) -> AsyncIterator[str]:
         extra_groups=[] if is_root else None,
     )
     try:
-        async with asyncio.timeout(60):
-            while not _answers(port):
-                assert process.returncode is None, "pgbouncer ended at once"
-                await asyncio.sleep(0.02)
+        await eventually(lambda: process.returncode is not None or _answers(port))
+        assert process.returncode is None, "pgbouncer ended at once"
         yield f"postgresql://postgres:{server.password}@127.0.0.1:{port}/postgres"
     finally:
         if process.returncode is None:
@@ -90,19 +89,19 @@ def _answers(port: int) -> bool:
 async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_everybody(
     tmp_path: Path, listening: str
 ) -> None:
-    async with a_server() as server, a_pooler(server) as through:
+    async with running_server() as server, a_pooler(server) as through:
         await prepare(server)
         await add_clients(server, 12)
-        async with a_worker(
+        async with running_worker(
             tmp_path,
             DATABASE_URL=through,
             PGWORKER_LISTEN_URL=server.dsn if listening == "direct" else "off",
             PGWORKER_TENANTS_URL=server.dsn,
-            **PATIENT,
+            **DEFAULT_LEASE,
         ) as worker:
             await until_all_are_ready(server, worker)
 
             await assert_nothing_was_made_twice_or_lost(server, tenants=None)
             assert worker.events("database_unreachable") == []
             assert len(worker.events("listen_connected")) == (listening == "direct")
-            assert await worker.leave() == 0
+            assert await worker.stop() == 0

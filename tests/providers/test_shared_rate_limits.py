@@ -16,7 +16,8 @@ from pgworker.errors import DatabaseUnreachable, Throttled
 from pgworker.providers.rate_limits import Bucket, RateLimit
 from pgworker.providers.shared_rate_limits import SharedLimits
 from pgworker.simulator.limits import RateLimits
-from tests.support.workers import PATIENCE, within
+from tests.support.polling import wait_for_lock
+from tests.support.workers import within
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 CREATES = Bucket("supabase:0123abcd", "acme", "POST /v1/projects", is_crowded=True)
 QUERIES = Bucket("supabase:0123abcd", "abc", "POST /v1/projects/{scope}/query", is_crowded=False)
 KEY = "'supabase:0123abcd', 'acme', 'POST /v1/projects'"
+# How many requests a bucket allows while its limit is unknown.
+BEFORE_THE_FIRST_ANSWER = 10
 NOTHING_TOLD = "null, null, null, null, null"
 
 
@@ -116,6 +119,7 @@ async def test_ten_processes_that_know_nothing_learn_the_limit_and_are_never_ref
     loop = asyncio.get_running_loop()
     server = RateLimits(limit=30, window_seconds=60, clock=loop.time)
     answers = []
+    first_requests_sent = asyncio.Event()
 
     async def job(limits: SharedLimits) -> bool:
         try:
@@ -124,7 +128,10 @@ async def test_ten_processes_that_know_nothing_learn_the_limit_and_are_never_ref
             return False
         grant = server.take(("user", "acme", "create_project"))
         answers.append(grant.allowed)
-        await asyncio.sleep(0.02)  # the way back
+        # The worst case: no answer arrives before all requests have been sent that need none.
+        if len(answers) == BEFORE_THE_FIRST_ANSWER:
+            first_requests_sent.set()
+        await first_requests_sent.wait()
         await limits.learn(
             ticket, RateLimit(grant.limit, grant.remaining, timedelta(seconds=grant.reset_seconds))
         )
@@ -140,7 +147,7 @@ async def test_ten_processes_that_know_nothing_learn_the_limit_and_are_never_ref
 
 async def test_until_the_first_answer_only_a_few_go_ahead(workers: Workers) -> None:
     grant = await workers.take_sql(200)
-    assert (grant["granted"], grant["is_told"]) == (10, False)
+    assert (grant["granted"], grant["is_told"]) == (BEFORE_THE_FIRST_ANSWER, False)
     assert timedelta(0) < grant["wait"] <= timedelta(seconds=0.25)
 
     # Their answers got lost with their process: a few others may try after a while.
@@ -323,18 +330,6 @@ async def locked(workers: Workers) -> AsyncIterator[None]:
         yield
 
 
-async def blocked(workers: Workers) -> int:
-    """Return how many statements wait for a lock, once one does."""
-    query = (
-        "select count(*) from pg_stat_activity where datname = current_database()"
-        " and wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not (waiting := await workers.pool.fetchval(query)):
-            pass
-    return int(waiting)
-
-
 async def test_the_callers_of_one_process_stand_in_line_for_one_statement(
     workers: Workers,
 ) -> None:
@@ -342,7 +337,7 @@ async def test_the_callers_of_one_process_stand_in_line_for_one_statement(
     limits = await workers.another(connections=8)
     async with locked(workers):
         callers = [asyncio.create_task(is_granted(limits)) for _ in range(25)]
-        assert await blocked(workers) == 1
+        assert await wait_for_lock(workers.pool) == 1
 
     granted = await within(asyncio.gather(*callers))
     assert granted == [True] * 20 + [False] * 5
@@ -353,7 +348,7 @@ async def test_a_caller_that_is_cancelled_keeps_nobody_waiting(workers: Workers)
     limits = await workers.another(connections=8)
     async with locked(workers):
         asking, *others = [asyncio.create_task(is_granted(limits)) for _ in range(5)]
-        await blocked(workers)
+        await wait_for_lock(workers.pool)
         asking.cancel()
         others.pop(1).cancel()
 

@@ -20,8 +20,9 @@ from pgworker.provisioning.breakers import Breakers
 from pgworker.queue.jobs import Jobs
 from pgworker.simulator.faults import Answer
 from tests.support.jobs import JobsInTest
+from tests.support.polling import wait_for_lock
 from tests.support.stack import TO_NEXT_PROBE_SECONDS, Stack, running_stack
-from tests.support.workers import PATIENCE, within
+from tests.support.workers import within
 
 Open = Callable[..., AbstractAsyncContextManager[Stack]]
 
@@ -150,7 +151,7 @@ async def test_of_two_that_are_refused_in_the_same_moment_one_opens_the_breaker(
         async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
             await Breakers(ahead).open(CREDENTIAL, REASON)
             tasks.create_task(within(Breakers(jobs.pool).open(CREDENTIAL, "401: so it is")))
-            await blocked(jobs)
+            await wait_for_lock(jobs.pool)
 
     assert [entry["event"] for entry in logged] == ["breaker_opened"]
     assert await log_of(jobs) == ["breaker_opened"]
@@ -170,7 +171,7 @@ async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_anew
             # Found open, and not yet written to.
             await ahead.execute("select from pgworker.breakers for update")
         tasks.create_task(within(Breakers(jobs.pool).open(CREDENTIAL, REASON)))
-        await blocked(jobs)
+        await wait_for_lock(jobs.pool)
         if close == "comes in between":
             await Breakers(ahead).close(CREDENTIAL)
 
@@ -379,20 +380,9 @@ async def test_a_job_that_parks_in_the_moment_in_which_the_breaker_closes_is_due
     async with jobs.pool.acquire() as ahead, asyncio.TaskGroup() as tasks, ahead.transaction():
         await one(ahead)
         tasks.create_task(within(two(jobs.pool)))
-        await blocked(jobs)
+        await wait_for_lock(jobs.pool)
 
     assert await is_due(jobs, job)
-
-
-async def blocked(jobs: JobsInTest) -> None:
-    """Return once a statement waits for a lock."""
-    query = (
-        "select count(*) from pg_stat_activity where datname = current_database()"
-        " and wait_event_type = 'Lock'"
-    )
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not await jobs.pool.fetchval(query):
-            pass
 
 
 # -- what is shown ----------------------------------------------------------------------------

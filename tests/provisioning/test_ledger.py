@@ -20,7 +20,8 @@ from pgworker.provisioning.step_ledger import STEP_QUERIES, StepLedger
 from pgworker.queue.jobs import Jobs
 from pgworker.tenants.secrets import DATABASE_PASSWORD, TenantSecrets, Vault
 from pgworker.tenants.steps import Step
-from tests.support.workers import until_somebody_waits_for_a_lock, within
+from tests.support.polling import wait_for_lock
+from tests.support.workers import within
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -130,7 +131,7 @@ async def test_who_loses_the_job_while_it_waits_to_write_writes_nothing(
             "update client_provisioning_jobs set claim_token = claim_token + 1"
         )
         writing = asyncio.create_task(WRITES[write](held))
-        await until_somebody_waits_for_a_lock(held.pool)
+        await wait_for_lock(held.pool)
     before = await held.everything()
 
     with pytest.raises(LeaseLost):
@@ -144,7 +145,7 @@ async def test_what_others_have_just_written_to_the_client_is_kept(held: LedgerI
     async with held.pool.acquire() as connection, connection.transaction():
         await connection.execute("update clients set additional_settings = $1", {"mine": 1})
         writing = asyncio.create_task(WRITES["record_ref"](held))
-        await until_somebody_waits_for_a_lock(held.pool)
+        await wait_for_lock(held.pool)
     await within(writing)
 
     settings = await held.pool.fetchval("select additional_settings from clients")

@@ -1,4 +1,4 @@
-"""Servers that a test may stop, kill, promote and fence: its own, never the run's."""
+"""PostgreSQL servers of a single test, which it may stop, crash, promote and fence."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from pgworker.db.postmaster import SUPERUSER, Cluster, PidFile
+from tests.support.polling import TIMEOUT_SECONDS, eventually, wait_until_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-# Durable within reason: a killed server recovers from its log, which the kernel has.
+# Durable enough: a crashed server recovers from its log, which the kernel still holds.
 SETTINGS = {
     "fsync": "off",
     "shared_buffers": "32MB",
@@ -31,7 +32,6 @@ SETTINGS = {
     "min_wal_size": "32MB",
     "wal_keep_size": "64MB",
 }
-PATIENCE_SECONDS = 120
 EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -40,7 +40,7 @@ class Server:
     """One PostgreSQL server of a test.
 
     Attributes:
-        settings: its own, beside those of every server here; used at the next start.
+        settings: added to those of every server here; used at the next start.
     """
 
     cluster: Cluster
@@ -50,7 +50,7 @@ class Server:
 
     @property
     def dsn(self) -> str:
-        """The superuser's."""
+        """The superuser's DSN."""
         return f"postgresql://{SUPERUSER}:{self.password}@127.0.0.1:{self.port}/postgres"
 
     @property
@@ -59,7 +59,7 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The pid of the server that runs; None when none does."""
+        """The pid of the running server; None when it doesn't run."""
         try:
             found = PidFile.parse((self.cluster.path / "postmaster.pid").read_text())
         except FileNotFoundError:
@@ -76,12 +76,10 @@ class Server:
         if pid is None:
             return
         os.kill(pid, how)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - not a child of ours
-                await asyncio.sleep(0.02)
+        await eventually(lambda: not Path(f"/proc/{pid}").exists())
 
     async def run(self, *statements: str, database: str = "postgres") -> None:
-        connection = await asyncpg.connect(self.dsn_of(database), timeout=PATIENCE_SECONDS)
+        connection = await asyncpg.connect(self.dsn_of(database), timeout=TIMEOUT_SECONDS)
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -89,43 +87,36 @@ class Server:
             await connection.close()
 
     async def value(self, query: str, *arguments: object, database: str = "postgres") -> object:
-        connection = await asyncpg.connect(self.dsn_of(database), timeout=PATIENCE_SECONDS)
+        connection = await asyncpg.connect(self.dsn_of(database), timeout=TIMEOUT_SECONDS)
         try:
             return await connection.fetchval(query, *arguments)
         finally:
             await connection.close()
 
-    async def until(self, condition: str) -> None:
-        """Wait until a query says true."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            connection = await asyncpg.connect(self.dsn, timeout=PATIENCE_SECONDS)
-            try:
-                # Other processes: no event reaches us.
-                while not await connection.fetchval(condition):  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-            finally:
-                await connection.close()
+    async def wait_until(self, condition: str) -> None:
+        """Wait until the query is true."""
+        await wait_until_in(self.dsn, condition)
 
     async def crash(self) -> None:
-        """End it at once, without a checkpoint."""
+        """Stop it at once, without a checkpoint."""
         await self.stop(signal.SIGQUIT)
 
     async def promote(self) -> None:
-        """Let a standby take writes; return when it does."""
-        # Not waited for in the statement: its snapshot could be in the way of what is still to be
-        # replayed, and then it is cancelled.
+        """Promote a standby; return when it takes writes."""
+        # The statement doesn't wait: its snapshot could conflict with what is still to be replayed,
+        # and then the server cancels it.
         await self.run("select pg_promote(wait => false)")
-        await self.until("select not pg_is_in_recovery()")
+        await self.wait_until("select not pg_is_in_recovery()")
 
     def dsn_of(self, database: str) -> str:
         return f"{self.dsn.rpartition('/')[0]}/{database}"
 
 
 @asynccontextmanager
-async def a_server(**settings: str) -> AsyncIterator[Server]:
-    """Make a server and start it; whatever state it is in at the end, it goes."""
+async def running_server(**settings: str) -> AsyncIterator[Server]:
+    """Run a new server while the block runs."""
     with tempfile.TemporaryDirectory(prefix="pgworker-fault-") as folder:
-        server = await asyncio.to_thread(_made, Path(folder).resolve(), settings)
+        server = await asyncio.to_thread(_create, Path(folder).resolve(), settings)
         await server.start()
         try:
             yield server
@@ -134,17 +125,19 @@ async def a_server(**settings: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def a_standby(primary: Server) -> AsyncIterator[Server]:
-    """Make a standby that streams from the primary, which waits for it at each commit.
+async def running_standby(primary: Server) -> AsyncIterator[Server]:
+    """Run a standby of the primary, which waits for it at each commit.
 
-    Without that a fail-over would lose the newest commits, and no worker could help it. It has the
-    primary's settings.
+    With asynchronous replication a fail-over would lose the newest commits, and no worker could
+    prevent that. The standby has the primary's settings.
     """
     with tempfile.TemporaryDirectory(prefix="pgworker-fault-") as folder:
-        standby = await asyncio.to_thread(_copied, Path(folder).resolve(), primary)
+        standby = await asyncio.to_thread(_copy, Path(folder).resolve(), primary)
         await standby.start()
         await primary.run("alter system set synchronous_standby_names = '*'", RELOAD)
-        await primary.until("select count(*) = 1 from pg_stat_replication where sync_priority > 0")
+        await primary.wait_until(
+            "select count(*) = 1 from pg_stat_replication where sync_priority > 0"
+        )
         try:
             yield standby
         finally:
@@ -154,7 +147,7 @@ async def a_standby(primary: Server) -> AsyncIterator[Server]:
 RELOAD = "select pg_reload_conf()"
 
 
-def _made(folder: Path, settings: Mapping[str, str]) -> Server:
+def _create(folder: Path, settings: Mapping[str, str]) -> Server:
     password = secrets.token_urlsafe(16)
     server = Server(_cluster(folder), free_port(), password, dict(settings))
     file = folder / "password"
@@ -163,7 +156,7 @@ def _made(folder: Path, settings: Mapping[str, str]) -> Server:
     return server
 
 
-def _copied(folder: Path, primary: Server) -> Server:
+def _copy(folder: Path, primary: Server) -> Server:
     cluster = _cluster(folder)
     cluster._run(
         "pg_basebackup",
@@ -183,10 +176,10 @@ def _cluster(folder: Path) -> Cluster:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at, and that stays free while its server is away.
+    """Return a port that is free, and stays free while its server is stopped.
 
-    Not one of those that the kernel gives to whoever connects somewhere: this machine's tests do so
-    all the time.
+    It isn't an ephemeral port: the kernel would give it to one of the many connections of other
+    tests.
     """
     lowest, highest = map(int, EPHEMERAL_PORTS.read_text().split())
     others = [*range(1024, lowest), *range(highest + 1, 65536)] or [0]

@@ -24,6 +24,7 @@ from pgworker.runtime.daemon import Daemon
 from pgworker.settings import Settings
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from tests.simulator.contract import ContractChecker
+from tests.support.polling import eventually
 
 if TYPE_CHECKING:
     import pytest
@@ -208,11 +209,15 @@ class Stack:
             " (select count(*) from pgworker.event_log where event = 'snoozed') as snoozes"
             " from client_provisioning_jobs"
         )
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            while True:
-                row = await self.fetch_row(query, jobs)
-                if row["are_snoozed"] and (not after or row["snoozes"] >= after + jobs):
-                    return int(row["snoozes"])
+
+        async def count_snoozes() -> int | None:
+            row = await self.fetch_row(query, jobs)
+            is_reached = row["are_snoozed"] and (not after or row["snoozes"] >= after + jobs)
+            return int(row["snoozes"]) if is_reached else None
+
+        snoozes = await eventually(count_snoozes, timeout=TIMEOUT_SECONDS)
+        assert snoozes is not None
+        return snoozes
 
     def count_creates(self) -> int:
         """Count the projects that were ever created."""

@@ -1,4 +1,4 @@
-"""Workers in tests: with phases made by hand, and with logs and spans that can be looked at."""
+"""Workers in tests, with phases that a test controls."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Long enough that a test which passes didn't wait for it.
+# Longer than any test: a test that passes has not waited for it.
 NEVER = timedelta(hours=1)
-# What a test waits for comes within a second, but for a machine that has no time for it.
+# What a test waits for comes within a second, except on a busy machine.
 PATIENCE = timedelta(seconds=60)
 
-# Short enough to be waited for, long enough that a busy machine doesn't lose it by itself.
+# Short enough to wait for, long enough not to be lost on a busy machine.
 SHORT_LEASE = timedelta(seconds=6)
 
 
 class PhaseInTest:
-    """A phase that stays in its place until the test lets it go on."""
+    """A phase that runs until the test lets it end."""
 
     def __init__(self, outcome: Transition | Exception | None = None) -> None:
         self.outcome = outcome or Complete(Done())
@@ -75,10 +75,10 @@ async def working(
     jobs: Jobs | None = None,
     prepare: Callable[[Sequence[Job]], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Worker]:
-    """Run a worker while the block runs; afterwards it is told to leave at once, and awaited.
+    """Run a worker while the block runs; afterwards it is stopped at once, and awaited.
 
-    With `listen`, the block begins once it listens there. With `until_empty`, it is awaited without
-    being told. `jobs` stands in for its own.
+    With `listen`, a DSN, the block begins once the worker listens there. With `until_empty`, the
+    worker is awaited without being stopped. `jobs` replaces its own.
     """
     worker = Worker(
         jobs or Jobs(pool, worker=worker_id, lease=lease),
@@ -96,8 +96,8 @@ async def working(
     listens = asyncio.Event()
 
     def wake() -> None:
-        # A listener's first wake-up tells that it has connected. No view of PostgreSQL's tells that
-        # another session listens: what a session last ran, one sees by chance.
+        # A listener's first wake-up means that it has connected. No view of PostgreSQL shows
+        # whether another session listens.
         listens.set()
         worker.wake()
 
@@ -116,15 +116,5 @@ async def working(
 
 
 async def within(awaitable: Awaitable[T]) -> T:
-    """Await with patience, but not for ever."""
+    """Await, but not for longer than the time-out."""
     return await asyncio.wait_for(awaitable, PATIENCE.total_seconds())
-
-
-async def until_somebody_waits_for_a_lock(pool: Pool) -> None:
-    """Return when a session in the pool's database does."""
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not await pool.fetchval(  # noqa: ASYNC110  # PostgreSQL tells no event
-            "select true from pg_stat_activity "
-            "where datname = current_database() and wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0)

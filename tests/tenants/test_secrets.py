@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pgworker.db.pool import open_pool
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 from pgworker.tenants.secrets import SECRET_QUERIES, TenantSecrets, Vault
-from tests.support.workers import until_somebody_waits_for_a_lock, within
+from tests.support.polling import wait_for_lock
+from tests.support.workers import within
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -194,7 +195,7 @@ async def test_a_rotation_waits_for_a_value_that_is_just_being_written(pool: Poo
         # A worker that still encrypts with the old key is in the middle of its transaction.
         await TenantSecrets(pool, VAULT).put(client_id, {"dsn": "second"}, connection=connection)
         rotation = asyncio.create_task(both.rotate())
-        await until_somebody_waits_for_a_lock(pool)
+        await wait_for_lock(pool)
     assert await within(rotation) == 1
 
     assert await both.by_key() == {"new": 1}

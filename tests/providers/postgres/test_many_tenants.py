@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from pgworker.db.migrate import migrate
-from tests.support.clusters import a_server
+from tests.support.clusters import running_server
 from tests.support.stack import CANONICAL, running_stack
 
 CLIENTS = 50
@@ -17,7 +17,7 @@ MAX_CONNECTIONS = 30
 async def test_fifty_tenants_of_twenty_slots_fit_into_thirty_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with a_server(max_connections=str(MAX_CONNECTIONS)) as server:
+    async with running_server(max_connections=str(MAX_CONNECTIONS)) as server:
         await server.run("create database platform")
         dsn = server.dsn_of("platform")
         connection = await asyncpg.connect(dsn)
