@@ -1,4 +1,4 @@
-"""What a phase must know before it begins, read for many jobs with one statement."""
+"""What a phase must know before it starts, read for many jobs with one statement."""
 
 from __future__ import annotations
 
@@ -22,103 +22,109 @@ if TYPE_CHECKING:
 class PrefetchQueries(NamedTuple):
     """The statements of `sql/queries/prefetch.sql`."""
 
-    briefings: str
+    find_phase_inputs: str
 
 
 PREFETCH_QUERIES = load(PrefetchQueries, "queries/prefetch.sql")
 
-# A job that was claimed with many others may have to wait until it begins.
+# A job that was claimed with many others may have to wait until a slot is free for it.
 FRESH_FOR: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Briefing:
-    """What is known of a job's client.
+class PhaseInput:
+    """What is known of a job's client when its phase starts.
 
     Attributes:
-        provider: the name of who made its tenant, or is to make it; None while nothing is meant.
-        some_are_refused: some credential's breaker is open; whether it is this job's must be asked.
+        client: the row of `clients`.
+        provider: name of the provider of its tenant; None while no intent is recorded.
+        any_breaker_is_open: some credential is refused; whether it is this job's is a second query.
     """
 
     client: Client
     provider: str | None
-    some_are_refused: bool
+    any_breaker_is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Ahead:
+class _Prefetched:
     job: Job
-    briefing: Briefing
-    fresh_until: float
+    phase_input: PhaseInput
+    fresh_until: float  # time.monotonic()
 
 
-class Briefings:
-    """Reads briefings.
+class PhaseInputLoader:
+    """Reads phase inputs, in batches.
 
-    Those of jobs that were just claimed are read ahead, with one statement. For the others: while
-    a statement is under way, those who ask wait; the next statement reads for all of them. So a
-    lone job is briefed at once, and a crowd costs a statement for each handful of them.
+    Those of jobs that were just claimed are prefetched with one statement. The others are
+    collected: while a statement runs, further calls wait, and the next statement reads for all of
+    them. So a lone job is served at once, and a crowd costs one statement for each batch.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._ahead: dict[int, _Ahead] = {}
-        self._asking: dict[asyncio.Future[Briefing], Job] = {}
+        self._prefetched: dict[int, _Prefetched] = {}
+        self._pending: dict[asyncio.Future[PhaseInput], Job] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def read_ahead(self, jobs: Sequence[Job]) -> None:
-        """Read the briefings of jobs that are about to begin."""
+    async def prefetch(self, jobs: Sequence[Job]) -> None:
+        """Read the inputs of jobs that are about to start."""
         try:
             found = await self._read(jobs)
         except DatabaseUnreachable:
-            # Each of them asks when it begins, and is told so.
+            # `get` asks again for each of them, and raises if it still can't be read.
             return
         now = time.monotonic()
-        # Of a job that was lost before it began nobody asks.
-        waiting = {each.job.id: each for each in self._ahead.values() if each.fresh_until > now}
+        # A job that was lost before it started never calls `get`: its entry goes when it is stale.
+        fresh = {each.job.id: each for each in self._prefetched.values() if each.fresh_until > now}
         fresh_until = now + FRESH_FOR.total_seconds()
         for job in jobs:
             if job.id in found:
-                waiting[job.id] = _Ahead(job, found[job.id], fresh_until)
-        self._ahead = waiting
+                fresh[job.id] = _Prefetched(job, found[job.id], fresh_until)
+        self._prefetched = fresh
 
-    async def of(self, job: Job) -> Briefing:
-        """Return the job's briefing.
+    async def get(self, job: Job) -> PhaseInput:
+        """Return the job's input; a prefetched one serves once.
 
         Raises:
             DatabaseUnreachable: it can't be read now.
         """
-        ahead = self._ahead.pop(job.id, None)
-        # By identity: another claim, or another phase, is another job here.
-        if ahead is not None and ahead.job is job and time.monotonic() < ahead.fresh_until:
-            return ahead.briefing
-        briefing: asyncio.Future[Briefing] = asyncio.get_running_loop().create_future()
-        self._asking[briefing] = job
+        known = self._prefetched.pop(job.id, None)
+        # By identity: another claim, or another phase, is another `Job`.
+        if known is not None and known.job is job and time.monotonic() < known.fresh_until:
+            return known.phase_input
+        result: asyncio.Future[PhaseInput] = asyncio.get_running_loop().create_future()
+        self._pending[result] = job
         try:
             async with self._one_at_a_time:
-                # Whoever had the turn before us may have read ours, too.
-                if not briefing.done():
-                    await self._read_for_all()
+                # The task that held the lock before us may have read our input, too.
+                if not result.done():
+                    await self._read_pending()
         finally:
-            self._asking.pop(briefing, None)
-        return briefing.result()
+            self._pending.pop(result, None)
+        return result.result()
 
-    async def _read_for_all(self) -> None:
-        asked = dict(self._asking)
-        found = await self._read(list(asked.values()))
-        for briefing, job in asked.items():
-            if not briefing.done():
-                briefing.set_result(found[job.id])
+    async def _read_pending(self) -> None:
+        pending = dict(self._pending)
+        found = await self._read(list(pending.values()))
+        for result, job in pending.items():
+            # One that is done was cancelled meanwhile, with the task that waited for it.
+            if not result.done():
+                result.set_result(found[job.id])
 
-    async def _read(self, jobs: Sequence[Job]) -> dict[int, Briefing]:
-        """Return a briefing for each: a client can't be deleted while it has a job."""
+    async def _read(self, jobs: Sequence[Job]) -> dict[int, PhaseInput]:
+        """Return one input for each job: a client can't be deleted while it has a job."""
         rows = await self._pool.fetch(
-            PREFETCH_QUERIES.briefings, [job.id for job in jobs], [job.client_id for job in jobs]
+            PREFETCH_QUERIES.find_phase_inputs,
+            [job.id for job in jobs],
+            [job.client_id for job in jobs],
         )
-        # In the order of the columns that the block names.
+        # Unpacked in the order of the columns in `find_phase_inputs`.
         return {
-            job_id: Briefing(
-                Client(client_id, name, client_status(status), *others), provider, some_are_refused
+            job_id: PhaseInput(
+                Client(client_id, name, client_status(status), *others),
+                provider,
+                any_breaker_is_open,
             )
-            for job_id, client_id, name, status, *others, provider, some_are_refused in rows
+            for job_id, client_id, name, status, *others, provider, any_breaker_is_open in rows
         }

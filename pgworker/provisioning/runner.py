@@ -23,7 +23,7 @@ from pgworker.provisioning.phases.base import Phase, PhaseContext, PhaseSettings
 from pgworker.provisioning.phases.create_project import CreateProject
 from pgworker.provisioning.phases.schema_sync import SchemaSync
 from pgworker.provisioning.phases.smoke_checks import SmokeChecks
-from pgworker.provisioning.prefetch import Briefing, Briefings
+from pgworker.provisioning.prefetch import PhaseInput, PhaseInputLoader
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.telemetry import get_logger
 from pgworker.tenants.connection import StatementError
@@ -129,7 +129,7 @@ class PhaseRunner:
         self._settings = settings
         self._ledger = Ledger(pool, tenant_secrets)
         self._breakers = Breakers(pool)
-        self._briefings = Briefings(pool)
+        self._inputs = PhaseInputLoader(pool)
 
     async def register(self) -> None:
         """Tell the database the phases of all workflows, for its views and for `claim`."""
@@ -151,7 +151,7 @@ class PhaseRunner:
 
     async def prepare(self, jobs: Sequence[Job]) -> None:
         """Read for jobs that were just claimed, with one statement, what their phases must know."""
-        await self._briefings.read_ahead(jobs)
+        await self._inputs.prefetch(jobs)
 
     async def run(self, job: Job) -> Transition:
         """Run the job's present phase; return what becomes of the job.
@@ -162,11 +162,11 @@ class PhaseRunner:
         """
         workflow = self._workflows[job.workflow]
         position = workflow.position_of(job.job_type)
-        briefing = await self._briefings.of(job)
-        client = briefing.client
-        provider = self._provider_of(briefing)
+        phase_input = await self._inputs.get(job)
+        client = phase_input.client
+        provider = self._choose_provider(phase_input)
         admission = ADMITTED
-        if briefing.some_are_refused:
+        if phase_input.any_breaker_is_open:
             admission = await self._breakers.admit(provider.credential, job)
         if admission.wait is not None:
             return admission.wait
@@ -204,11 +204,11 @@ class PhaseRunner:
             return replace(outcome, reason=scrub(outcome.reason))
         return _after(workflow, position, outcome)
 
-    def _provider_of(self, briefing: Briefing) -> Provider:
+    def _choose_provider(self, phase_input: PhaseInput) -> Provider:
         """Return who made the tenant, else whom the client asks for, else the default."""
-        if briefing.provider is not None:
-            return self._provider_named(briefing.provider)
-        wish = briefing.client.settings.get("provider")
+        if phase_input.provider is not None:
+            return self._provider_named(phase_input.provider)
+        wish = phase_input.client.settings.get("provider")
         return self._provider_named(None if wish is None else str(wish))
 
     async def _redact(self, error: JobError, job: Job) -> None:

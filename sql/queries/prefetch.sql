@@ -1,7 +1,7 @@
--- name: briefings
--- What phases must know before they begin, for each of these jobs: the client, who made or is
--- to make its tenant, and whether any credential is refused at all. `offset 0` keeps it a look by
--- key for each job: joined, a few hundred jobs would be worth a walk over all clients.
+-- name: find_phase_inputs
+-- What a phase must know before it starts, for each of these jobs: the client, the provider of its
+-- tenant (null while no intent is recorded), and whether any breaker is open. `offset 0` keeps it
+-- an index lookup for each job: for a few hundred jobs a plain join would scan all clients.
 select
     asked.job_id,
     client.id,
@@ -13,7 +13,7 @@ select
     client.created_at,
     client.settings,
     client.provider,
-    exists(select 1 from pgworker.breakers) as some_are_refused
+    exists(select 1 from pgworker.breakers) as any_breaker_is_open
 from unnest($1::bigint[], $2::uuid[]) as asked (job_id, client_id)
 cross join lateral (
     select

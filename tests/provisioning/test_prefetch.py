@@ -1,4 +1,4 @@
-"""What phases know before they begin."""
+"""What phases know before they start."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from pgworker.db.pool import Pool
 from pgworker.errors import DatabaseUnreachable
-from pgworker.provisioning import prefetch as briefings_module
+from pgworker.provisioning import prefetch as prefetch_module
 from pgworker.provisioning.breakers import Breakers
-from pgworker.provisioning.prefetch import PREFETCH_QUERIES, Briefing, Briefings
+from pgworker.provisioning.prefetch import PREFETCH_QUERIES, PhaseInput, PhaseInputLoader
 from tests.support.workers import within
 
 if TYPE_CHECKING:
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class PoolThatWaits(Pool):
-    """Counts the statements, and answers when it may; or fails, as a server that is away."""
+    """Counts the statements, and answers when it may; or fails, as an unreachable server."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self.statements = 0
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
-        self.is_away = False
+        self.is_unreachable = False
 
     async def fetch(self, query: str, *arguments: object) -> list[Any]:
         self.statements += 1
         self.asked.set()
         await self.may_answer.wait()
-        if self.is_away:
-            raise DatabaseUnreachable("away")
+        if self.is_unreachable:
+            raise DatabaseUnreachable("unreachable")
         return await self._pool.fetch(query, *arguments)
 
 
@@ -44,125 +44,127 @@ async def claimed(jobs: JobsInTest, count: int) -> list[Job]:
     return await jobs.claim(count)
 
 
-async def test_those_who_ask_while_a_statement_is_under_way_share_the_next_one(
+async def test_calls_made_while_a_statement_runs_share_the_next_one(
     jobs: JobsInTest,
 ) -> None:
     held = await claimed(jobs, 20)
     pool = PoolThatWaits(jobs.pool)
-    briefings = Briefings(pool)
+    loader = PhaseInputLoader(pool)
 
     async with asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(briefings.of(held[0]))
+        first = tasks.create_task(loader.get(held[0]))
         await within(pool.asked.wait())
-        others = [tasks.create_task(briefings.of(job)) for job in held[1:]]
+        others = [tasks.create_task(loader.get(job)) for job in held[1:]]
         await asyncio.sleep(0)
         pool.may_answer.set()
 
     assert pool.statements == 2
-    told: list[Briefing] = [first.result(), *(task.result() for task in others)]
-    assert [briefing.client.id for briefing in told] == [job.client_id for job in held]
+    inputs: list[PhaseInput] = [first.result(), *(task.result() for task in others)]
+    assert [each.client.id for each in inputs] == [job.client_id for job in held]
 
 
-async def test_jobs_that_were_claimed_together_are_briefed_with_one_statement(
+async def test_jobs_claimed_together_are_read_with_one_statement(
     jobs: JobsInTest,
 ) -> None:
     held = await claimed(jobs, 20)
     pool = PoolThatWaits(jobs.pool)
     pool.may_answer.set()
-    briefings = Briefings(pool)
+    loader = PhaseInputLoader(pool)
 
-    await briefings.read_ahead(held)
-    told = [await briefings.of(job) for job in held]
+    await loader.prefetch(held)
+    inputs = [await loader.get(job) for job in held]
 
     assert pool.statements == 1
-    assert [briefing.client.id for briefing in told] == [job.client_id for job in held]
+    assert [each.client.id for each in inputs] == [job.client_id for job in held]
 
 
-async def test_what_was_read_ahead_serves_the_phase_that_begins_and_no_later_one(
+async def test_a_prefetched_input_serves_the_phase_that_starts_and_no_later_one(
     jobs: JobsInTest,
 ) -> None:
     (job,) = await claimed(jobs, 1)
-    briefings = Briefings(jobs.pool)
-    await briefings.read_ahead([job])
+    loader = PhaseInputLoader(jobs.pool)
+    await loader.prefetch([job])
     await jobs.pool.execute("update clients set name = 'renamed' where id = $1", job.client_id)
 
-    first = await briefings.of(job)
-    again = await briefings.of(job)
-    await briefings.read_ahead([job])
-    await jobs.pool.execute("update clients set name = 'anew' where id = $1", job.client_id)
-    of_another_claim = await briefings.of(job._replace(claim_token=job.claim_token + 1))
+    first = await loader.get(job)
+    again = await loader.get(job)
+    await loader.prefetch([job])
+    await jobs.pool.execute(
+        "update clients set name = 'renamed again' where id = $1", job.client_id
+    )
+    of_another_claim = await loader.get(job._replace(claim_token=job.claim_token + 1))
 
     assert first.client.name != "renamed"
     assert again.client.name == "renamed"
-    assert of_another_claim.client.name == "anew"
+    assert of_another_claim.client.name == "renamed again"
 
 
-async def test_a_job_that_begins_late_is_briefed_anew(
+async def test_a_job_that_starts_late_is_read_again(
     jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(briefings_module, "FRESH_FOR", timedelta(0))
+    monkeypatch.setattr(prefetch_module, "FRESH_FOR", timedelta(0))
     (job,) = await claimed(jobs, 1)
-    briefings = Briefings(jobs.pool)
-    await briefings.read_ahead([job])
+    loader = PhaseInputLoader(jobs.pool)
+    await loader.prefetch([job])
     await jobs.pool.execute("update clients set name = 'renamed' where id = $1", job.client_id)
 
-    assert (await briefings.of(job)).client.name == "renamed"
+    assert (await loader.get(job)).client.name == "renamed"
 
 
-async def test_one_who_leaves_while_it_reads_for_all_leaves_none_unbriefed(
+async def test_a_call_cancelled_while_it_reads_for_all_leaves_none_of_the_others_unread(
     jobs: JobsInTest,
 ) -> None:
     held = await claimed(jobs, 3)
     pool = PoolThatWaits(jobs.pool)
-    briefings = Briefings(pool)
-    asking = [asyncio.create_task(briefings.of(job)) for job in held]
+    loader = PhaseInputLoader(pool)
+    reading = [asyncio.create_task(loader.get(job)) for job in held]
     await within(pool.asked.wait())
 
-    asking[0].cancel()
-    await asyncio.wait([asking[0]])
+    reading[0].cancel()
+    await asyncio.wait([reading[0]])
     pool.may_answer.set()
-    told = await within(asyncio.gather(*asking[1:]))
+    inputs = await within(asyncio.gather(*reading[1:]))
 
-    assert asking[0].cancelled()
-    assert [briefing.client.id for briefing in told] == [job.client_id for job in held[1:]]
+    assert reading[0].cancelled()
+    assert [each.client.id for each in inputs] == [job.client_id for job in held[1:]]
 
 
-async def test_who_asks_while_the_database_is_away_is_told_so(jobs: JobsInTest) -> None:
+async def test_while_the_database_is_unreachable_each_call_says_so(jobs: JobsInTest) -> None:
     held = await claimed(jobs, 2)
     pool = PoolThatWaits(jobs.pool)
-    pool.is_away = True
+    pool.is_unreachable = True
     pool.may_answer.set()
-    briefings = Briefings(pool)
-    # They aren't told before they begin.
-    await briefings.read_ahead(held)
+    loader = PhaseInputLoader(pool)
+    # Prefetching itself raises nothing.
+    await loader.prefetch(held)
 
     for job in held:
         with pytest.raises(DatabaseUnreachable):
-            await within(briefings.of(job))
+            await within(loader.get(job))
 
-    pool.is_away = False
-    assert (await within(briefings.of(held[0]))).client.id == held[0].client_id
+    pool.is_unreachable = False
+    assert (await within(loader.get(held[0]))).client.id == held[0].client_id
 
 
-async def test_it_tells_who_makes_the_tenant_and_whether_a_credential_is_refused(
+async def test_it_names_the_provider_of_the_tenant_and_says_whether_a_credential_is_refused(
     jobs: JobsInTest,
 ) -> None:
     (job,) = await claimed(jobs, 1)
-    briefings = Briefings(jobs.pool)
-    before = await briefings.of(job)
+    loader = PhaseInputLoader(jobs.pool)
+    before = await loader.get(job)
 
     await jobs.pool.execute(
         "insert into pgworker.intents (client_id, provider, name) values ($1, 'postgres', 'x')",
         job.client_id,
     )
-    await Breakers(jobs.pool).open("somebody's", "401")
-    after = await briefings.of(job)
+    await Breakers(jobs.pool).open("another credential", "401")
+    after = await loader.get(job)
 
-    assert (before.provider, before.some_are_refused) == (None, False)
-    assert (after.provider, after.some_are_refused) == ("postgres", True)
+    assert (before.provider, before.any_breaker_is_open) == (None, False)
+    assert (after.provider, after.any_breaker_is_open) == ("postgres", True)
 
 
-async def test_a_briefing_costs_the_same_beside_many_clients(jobs: JobsInTest) -> None:
+async def test_an_input_costs_the_same_beside_many_clients(jobs: JobsInTest) -> None:
     held = await claimed(jobs, 100)
     await jobs.pool.execute(
         "insert into clients (name) select 'other ' || n from generate_series(1, 3000) n"
@@ -172,6 +174,8 @@ async def test_a_briefing_costs_the_same_beside_many_clients(jobs: JobsInTest) -
         read = "select seq_tup_read from pg_stat_xact_user_tables where relname = 'clients'"
         before = await connection.fetchval(read)
         await connection.fetch(
-            PREFETCH_QUERIES.briefings, [job.id for job in held], [job.client_id for job in held]
+            PREFETCH_QUERIES.find_phase_inputs,
+            [job.id for job in held],
+            [job.client_id for job in held],
         )
         assert await connection.fetchval(read) == before
