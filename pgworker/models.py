@@ -210,6 +210,17 @@ class Snooze:
         """Refuse, in the phase that made it, what jsonb can't hold (ValueError, TypeError)."""
         dump_jsonb([self.checkpoint])
 
+    @classmethod
+    def for_credential(cls, delay: timedelta, *, credential: str | None, error: str) -> Snooze:
+        """Return the wait of a job whose credential is refused: the breaker's close ends it."""
+        return cls(
+            delay,
+            reason="a credential that the provider accepts",
+            error_kind=ErrorKind.AUTH,
+            error=error,
+            credential=credential,
+        )
+
 
 # What a phase returns.
 Outcome = Done | Snooze

@@ -1,4 +1,4 @@
-"""Credentials that the provider refuses, known to all workers."""
+"""Circuit breakers for credentials that the provider refuses; all workers share them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.errors import CredentialRefused, JobError
-from pgworker.models import ErrorKind, Snooze
+from pgworker.models import Snooze
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ class Admission:
 
     Attributes:
         wait: None when it may.
-        doubt: why the breaker is open, for the one that tries whether it can close; else None.
+        open_reason: why the breaker is open, when this job is the probe that finds out whether it
+            can close; else None.
     """
 
     wait: Snooze | None
-    doubt: str | None
+    open_reason: str | None
 
 
-# No credential at all is refused.
+# No breaker at all is open.
 ADMITTED = Admission(None, None)
 
 
@@ -57,7 +58,7 @@ class Breakers:
         self._pool = pool
 
     async def admit(self, credential: str, job: Job) -> Admission:
-        """Ask before a job uses a credential."""
+        """Return whether the job may use a credential now, and whether it does so as the probe."""
         row = await self._pool.fetchrow(
             BREAKER_QUERIES.admit, credential, job.id, job.claim_token, PROBE_EVERY
         )
@@ -65,32 +66,33 @@ class Breakers:
         wait: timedelta | None = row["wait"]
         if wait is None:
             return Admission(None, row["reason"] if row["is_probe"] else None)
-        return Admission(_parked(credential, wait, row["reason"]), None)
+        return Admission(_park(credential, wait, row["reason"]), None)
 
-    async def prove(self, provider: Provider, doubt: str) -> Snooze | None:
-        """Let the provider say whether it takes its credential; return how to wait otherwise.
+    async def probe(self, provider: Provider, open_reason: str) -> Snooze | None:
+        """Ask the provider whether it accepts its credential; return how to wait if it didn't say.
 
-        A phase may end well without ever having asked, so its end proves nothing.
+        A phase may succeed without having sent a request, so its success proves nothing.
 
         Args:
-            provider: whose breaker this job is the probe of.
-            doubt: why the breaker is open.
+            provider: the one whose breaker this job probes.
+            open_reason: why the breaker is open.
 
         Raises:
-            CredentialRefused: it still doesn't.
+            CredentialRefused: it still refuses it.
         """
         try:
             await provider.check_credential()
         except CredentialRefused:
             raise
         except JobError as error:
-            # It didn't say. That is no attempt of this job's, which only went first.
-            log.info("probe_unanswered", credential=provider.credential, error=str(error))
-            return _parked(provider.credential, PROBE_EVERY, doubt)
+            # A wait instead of an attempt: the job was only the first in the queue, and the
+            # provider's trouble says nothing about its own work (docs/phases.md).
+            log.info("probe_got_no_answer", credential=provider.credential, error=str(error))
+            return _park(provider.credential, PROBE_EVERY, open_reason)
         return None
 
     async def open(self, credential: str, reason: str) -> None:
-        """Park the users of this credential; one probe at a time tries again."""
+        """Park the jobs that use this credential; one probe at a time tries again."""
         newly = await self._pool.fetchval(
             BREAKER_QUERIES.open_breaker, credential, reason, PROBE_EVERY
         )
@@ -98,18 +100,13 @@ class Breakers:
             log.error("breaker_opened", credential=credential, error=reason)
 
     async def close(self, credential: str) -> None:
-        """Let everybody through again, and wake those who are parked."""
+        """Admit all jobs again, and wake the parked ones."""
         was_open = await self._pool.fetchval(BREAKER_QUERIES.close_breaker, credential)
         if was_open:
             log.info("breaker_closed", credential=credential)
 
 
-def _parked(credential: str, wait: timedelta, reason: str) -> Snooze:
-    return Snooze(
-        # Spread, so that a parked crowd doesn't come back in one instant.
-        wait * (1 + 0.2 * random.random()),  # noqa: S311  # jitter
-        reason="a credential that the provider accepts",
-        error_kind=ErrorKind.AUTH,
-        error=reason,
-        credential=credential,
-    )
+def _park(credential: str, wait: timedelta, reason: str) -> Snooze:
+    # Jitter: parked jobs must not all come back in one instant.
+    delay = wait * (1 + 0.2 * random.random())  # noqa: S311  # not for cryptography
+    return Snooze.for_credential(delay, credential=credential, error=reason)

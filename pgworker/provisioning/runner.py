@@ -182,8 +182,8 @@ class PhaseRunner:
             log=log,
         )
         try:
-            if admission.doubt is not None:
-                wait = await self._breakers.prove(provider, admission.doubt)
+            if admission.open_reason is not None:
+                wait = await self._breakers.probe(provider, admission.open_reason)
                 if wait is not None:
                     return wait
             outcome = await _run(workflow.phases[position], context)
@@ -193,10 +193,10 @@ class PhaseRunner:
             raise
         except JobError as error:
             await self._redact(error, job)
-            if admission.doubt is not None:
+            if admission.open_reason is not None:
                 await self._breakers.close(provider.credential)
             raise
-        if admission.doubt is not None:
+        if admission.open_reason is not None:
             # Not before the phase's end: a token may be taken, and yet lack a permission.
             await self._breakers.close(provider.credential)
         if isinstance(outcome, Snooze):

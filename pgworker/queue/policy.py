@@ -27,13 +27,8 @@ def after_error(error: JobError | DatabaseUnreachable) -> Transition:
             error=message,
         )
     if error.kind is ErrorKind.AUTH:
-        return Snooze(
-            AUTH_RECHECK,
-            reason="a credential that the provider accepts",
-            error_kind=ErrorKind.AUTH,
-            error=message,
-            credential=error.credential if isinstance(error, CredentialRefused) else None,
-        )
+        credential = error.credential if isinstance(error, CredentialRefused) else None
+        return Snooze.for_credential(AUTH_RECHECK, credential=credential, error=message)
     return Failure(error.kind, message, retry=error.kind in _RETRIED)
 
 

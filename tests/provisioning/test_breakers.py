@@ -1,4 +1,4 @@
-"""Breakers of refused credentials: one probe at a time, proof before anybody goes on."""
+"""Breakers of refused credentials: one probe at a time, proof before any other job goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pgworker.errors import CredentialRefused
-from pgworker.models import ErrorKind, Job, Snooze
+from pgworker.models import Job, Snooze
 from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.provisioning.breakers import Breakers
 from pgworker.queue.jobs import Jobs
@@ -44,48 +44,48 @@ async def let_probe_be_due(pool: Any) -> None:
     await pool.execute("update pgworker.breakers set probe_at = now()")
 
 
-async def probes_of(jobs: JobsInTest, held: list[Job]) -> list[Job]:
-    """Let all of these ask at once; return those that were let through as probes."""
+async def find_probes(jobs: JobsInTest, held: list[Job]) -> list[Job]:
+    """Let all of these jobs ask at once; return those that were admitted as probes."""
     breakers = Breakers(jobs.pool)
     admissions = await within(asyncio.gather(*(breakers.admit(CREDENTIAL, job) for job in held)))
-    assert all((each.wait is None) == (each.doubt is not None) for each in admissions)
-    return [job for job, each in zip(held, admissions, strict=True) if each.doubt == REASON]
+    assert all((each.wait is None) == (each.open_reason is not None) for each in admissions)
+    return [job for job, each in zip(held, admissions, strict=True) if each.open_reason == REASON]
 
 
 # -- one probe at a time ----------------------------------------------------------------------
 
 
-async def test_of_many_that_ask_at_once_exactly_one_is_the_probe(jobs: JobsInTest) -> None:
+async def test_of_many_jobs_that_ask_at_once_exactly_one_is_the_probe(jobs: JobsInTest) -> None:
     await jobs.add_many(20)
     held = await jobs.claim(20)
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
-    assert await probes_of(jobs, held) == []
+    assert await find_probes(jobs, held) == []
 
     for _ in range(3):
         await let_probe_be_due(jobs.pool)
-        (probe,) = await probes_of(jobs, held)
+        (probe,) = await find_probes(jobs, held)
         await jobs.snooze(probe)
         held.remove(probe)
 
 
-async def test_no_other_probe_goes_while_one_is_at_it_however_long_it_takes(
+async def test_no_other_probe_starts_while_one_runs_however_long_it_takes(
     jobs: JobsInTest,
 ) -> None:
     await jobs.add_many(5)
     held = await jobs.claim(5)
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
     await let_probe_be_due(jobs.pool)
-    (probe,) = await probes_of(jobs, held)
+    (probe,) = await find_probes(jobs, held)
 
     await let_probe_be_due(jobs.pool)
-    assert await probes_of(jobs, held) == []
+    assert await find_probes(jobs, held) == []
     parked = await Breakers(jobs.pool).admit(CREDENTIAL, held[0])
     assert parked.wait is not None
     assert parked.wait.delay >= timedelta(seconds=30), "it would look every second"
 
-    # Its worker falls silent, and its lease runs out.
+    # Its worker dies, and its lease runs out.
     await jobs.let_lease_expire(probe.id)
-    assert len(await probes_of(jobs, [job for job in held if job.id != probe.id])) == 1
+    assert len(await find_probes(jobs, [job for job in held if job.id != probe.id])) == 1
 
 
 async def test_another_claim_of_the_probes_job_is_not_the_probe(jobs: JobsInTest) -> None:
@@ -93,18 +93,18 @@ async def test_another_claim_of_the_probes_job_is_not_the_probe(jobs: JobsInTest
     held = await jobs.claim(2)
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
     await let_probe_be_due(jobs.pool)
-    (probe,) = await probes_of(jobs, held)
+    (probe,) = await find_probes(jobs, held)
     (other,) = [job for job in held if job.id != probe.id]
 
     await jobs.let_lease_expire(probe.id)
     (again,) = await jobs.claim(1, worker="another")
     assert again.id == probe.id
     await let_probe_be_due(jobs.pool)
-    assert await probes_of(jobs, [other]) == [other]
+    assert await find_probes(jobs, [other]) == [other]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_probe(
+async def test_each_probe_asks_once_however_many_workers_share_the_refused_token(
     supabase: Open, workers: int
 ) -> None:
     async with supabase() as stack, AsyncExitStack() as exits:
@@ -135,15 +135,15 @@ async def test_however_many_workers_a_refused_token_is_asked_for_once_at_each_pr
 # -- opening ----------------------------------------------------------------------------------
 
 
-async def log_of(jobs: JobsInTest) -> list[str]:
-    """Return what was recorded of breakers, in its order."""
+async def read_log(jobs: JobsInTest) -> list[str]:
+    """Return the events of breakers, oldest first."""
     rows = await jobs.pool.fetch(
         "select event from pgworker.event_log where event like 'breaker%' order by id"
     )
     return [row["event"] for row in rows]
 
 
-async def test_of_two_that_are_refused_in_the_same_moment_one_opens_the_breaker(
+async def test_of_two_jobs_refused_in_the_same_moment_one_opens_the_breaker(
     jobs: JobsInTest,
 ) -> None:
     """The first one's transaction is still open when the other one starts."""
@@ -154,13 +154,13 @@ async def test_of_two_that_are_refused_in_the_same_moment_one_opens_the_breaker(
             await wait_for_lock(jobs.pool)
 
     assert [entry["event"] for entry in logged] == ["breaker_opened"]
-    assert await log_of(jobs) == ["breaker_opened"]
+    assert await read_log(jobs) == ["breaker_opened"]
     (breaker,) = await jobs.status.list_open_breakers()
     assert breaker["reason"] == "401: so it is"
 
 
 @pytest.mark.parametrize("close", ["has begun", "comes in between"])
-async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_anew(
+async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_again(
     jobs: JobsInTest, close: str
 ) -> None:
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
@@ -175,7 +175,7 @@ async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_anew
         if close == "comes in between":
             await Breakers(ahead).close(CREDENTIAL)
 
-    assert await log_of(jobs) == ["breaker_opened", "breaker_closed", "breaker_opened"]
+    assert await read_log(jobs) == ["breaker_opened", "breaker_closed", "breaker_opened"]
     assert len(await jobs.status.list_open_breakers()) == 1
 
 
@@ -187,7 +187,7 @@ from pgworker.models import ClientStatus, Done
 from pgworker.provisioning.runner import Workflow
 
 
-class AsksNobody:
+class SendsNothing:
     name = "create_project"
     client_status = ClientStatus.CREATING_PROJECT
 
@@ -195,7 +195,7 @@ class AsksNobody:
         return Done()
 
 
-silent = Workflow("provision", (AsksNobody(),))
+silent = Workflow("provision", (SendsNothing(),))
 """
 
 
@@ -208,18 +208,18 @@ def silent_workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"{name}:silent"
 
 
-async def open_breaker_of(stack: Stack) -> None:
+async def open_the_breaker(stack: Stack) -> None:
     credential = stack.platform.providers.default.credential
     await Breakers(stack.platform.pool).open(credential, REASON)
     await let_probe_be_due(stack.platform.pool)
 
 
-async def test_a_probe_whose_phase_asks_nobody_proves_nothing_by_ending_well(
+async def test_a_probe_whose_phase_sends_no_request_proves_nothing_by_succeeding(
     supabase: Open, silent_workflow: str
 ) -> None:
     async with supabase(PGWORKER_WORKFLOW=silent_workflow) as stack:
         order = stack.faults.order(operation="*", fault=Answer(401), times=None)
-        await open_breaker_of(stack)
+        await open_the_breaker(stack)
         client_id = await stack.add()
         async with stack.running() as daemon:
             await stack.wait_until_snoozed(1)
@@ -241,7 +241,7 @@ async def test_a_probe_without_an_answer_leaves_the_breaker_open_and_costs_no_at
 ) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="get_organization", fault=Answer(status))
-        await open_breaker_of(stack)
+        await open_the_breaker(stack)
         client_id = await stack.add()
         async with stack.running(until_empty=False):
             await stack.wait_until_snoozed(1)
@@ -253,12 +253,12 @@ async def test_a_probe_without_an_answer_leaves_the_breaker_open_and_costs_no_at
 
 
 @pytest.mark.parametrize("status", [404, 402])
-async def test_an_answer_about_something_else_proves_that_the_token_is_taken(
+async def test_an_answer_about_something_else_proves_that_the_token_is_accepted(
     supabase: Open, status: int
 ) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="get_organization", fault=Answer(status))
-        await open_breaker_of(stack)
+        await open_the_breaker(stack)
         client_id = await stack.add()
         await stack.run_until_empty()
 
@@ -266,7 +266,7 @@ async def test_an_answer_about_something_else_proves_that_the_token_is_taken(
         assert len(stack.log.find("breaker_closed")) == 1
 
 
-async def test_a_token_that_is_taken_but_may_not_create_keeps_its_breaker_open(
+async def test_a_token_that_is_accepted_but_may_not_create_keeps_its_breaker_open(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
@@ -285,7 +285,7 @@ async def test_a_probe_that_fails_for_another_reason_lets_the_others_go_on(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
-        await open_breaker_of(stack)
+        await open_the_breaker(stack)
         failing = await stack.add(region="atlantis")
         async with stack.running(until_empty=False):
             await stack.log.wait_for("job_failed")
@@ -294,7 +294,7 @@ async def test_a_probe_that_fails_for_another_reason_lets_the_others_go_on(
         assert len(stack.log.find("breaker_closed")) == 1
 
 
-async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: str) -> None:
+async def test_a_login_that_may_not_create_databases_proves_nothing(server_dsn: str) -> None:
     provider = PostgresProvider(server_dsn)
     await provider.check_credential()
     await provider.aclose()
@@ -320,13 +320,7 @@ async def test_a_login_that_may_not_make_databases_proves_nothing(server_dsn: st
 
 
 def parking(job: Job, credential: str = CREDENTIAL) -> list[tuple[Job, Snooze]]:
-    wait = Snooze(
-        timedelta(seconds=36),
-        reason="a credential that the provider accepts",
-        error_kind=ErrorKind.AUTH,
-        error=REASON,
-        credential=credential,
-    )
+    wait = Snooze.for_credential(timedelta(seconds=36), credential=credential, error=REASON)
     return [(job, wait)]
 
 
@@ -388,7 +382,7 @@ async def test_a_job_that_parks_in_the_moment_in_which_the_breaker_closes_is_due
 # -- what is shown ----------------------------------------------------------------------------
 
 
-async def test_a_breaker_that_nobody_asks_for_any_more_is_not_shown(jobs: JobsInTest) -> None:
+async def test_a_breaker_that_no_job_asks_for_any_more_is_not_shown(jobs: JobsInTest) -> None:
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
     assert len(await jobs.status.list_open_breakers()) == 1
     assert (await jobs.status.get_health())["breakers_open"] == 1
