@@ -162,6 +162,10 @@ class DatabaseUnreachable(PgworkerError):
     """PostgreSQL can't be reached: a process ends with exit code 69."""
 
 
+class StatementRefused(PgworkerError):
+    """PostgreSQL refuses a statement, for a reason that has no class of its own here."""
+
+
 class SchemaMismatch(PgworkerError):
     """pgworker's own schema is older or newer than this program, or was changed."""
 

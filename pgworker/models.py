@@ -88,6 +88,7 @@ class Job(NamedTuple):
         trace_context: W3C `traceparent` of whoever enqueued it.
         in_phase: how long it had been in its phase when it was claimed, by the database's clock;
             counted from the last time that a person put it there.
+        crashes: how many of its holders fell silent in this phase.
     """
 
     id: int
@@ -101,6 +102,12 @@ class Job(NamedTuple):
     trace_context: str | None
     created_at: datetime
     in_phase: timedelta = timedelta(0)
+    crashes: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether its holders fell silent twice in this phase: it is worked on alone."""
+        return self.crashes > 1
 
 
 @dataclass(frozen=True, slots=True)

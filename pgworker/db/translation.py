@@ -16,6 +16,7 @@ from pgworker.errors import (
     NotRetryable,
     PgworkerError,
     SchemaMismatch,
+    StatementRefused,
     UnknownClient,
     UnknownWorkflow,
     UnusableTable,
@@ -80,7 +81,7 @@ def translate(error: Exception) -> PgworkerError | None:
     return DatabaseUnreachable(f"{sqlstate.OUTAGES['08']}: {error}")
 
 
-def _translate_refusal(code: str, message: str) -> PgworkerError | None:
+def _translate_refusal(code: str, message: str) -> PgworkerError:
     if code in _OURS:
         return _OURS[code](message)
     outage = sqlstate.describe_outage(code)
@@ -89,7 +90,7 @@ def _translate_refusal(code: str, message: str) -> PgworkerError | None:
     for group, kind, text in _OTHERS:
         if sqlstate.belongs_to(code, group):
             return kind(text.format(message=message))
-    return None
+    return StatementRefused(f"{message} [{code}]")
 
 
 def ends_the_session(error: Exception) -> bool:
@@ -98,6 +99,19 @@ def ends_the_session(error: Exception) -> bool:
         return sqlstate.belongs_to(error.sqlstate, sqlstate.USELESS_CONNECTION)
     # asyncpg's ValueErrors are about what we wanted to send.
     return isinstance(error, DATABASE_ERRORS) and not isinstance(error, ValueError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the server answered a statement with an error, and the session goes on.
+
+    Then something in the statement is the cause: one of its rows, perhaps.
+
+    Args:
+        error: of asyncpg, or ours that was translated from one.
+    """
+    cause = error.__cause__ if isinstance(error, PgworkerError) else error
+    # FATAL and PANIC end the session, whatever the code says; a trigger may raise any code.
+    return isinstance(cause, asyncpg.PostgresError) and cause.severity_en == "ERROR"
 
 
 @contextlib.contextmanager

@@ -145,6 +145,9 @@ class Carriers:
                     case Advance():
                         await self._settling.store(job, transition)
                         held.job = _following(job, transition)
+                        if job.is_suspect:
+                            # It has survived the phase: others may be claimed beside it now.
+                            self._look_again()
                         if self._stopped:
                             await self.release([held.job])
                             return

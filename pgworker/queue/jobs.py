@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
+from pgworker.db.translation import is_refusal
+from pgworker.errors import PgworkerError
 from pgworker.models import Job
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ class JobQueries(NamedTuple):
     """The statements of `sql/queries/jobs.sql`."""
 
     claim: str
+    claim_each: str
     heartbeat: str
     advance: str
     complete: str
@@ -56,16 +59,38 @@ class Jobs:
         self._worker = worker
         self.lease = lease
 
-    async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
-        """Claim up to `limit` due jobs of these workflows."""
-        rows = await self._pool.fetch(
-            JOB_QUERIES.claim, self._worker, limit, self.lease, list(workflows)
-        )
+    async def claim(
+        self,
+        limit: int,
+        workflows: Sequence[str],
+        *,
+        in_hand: int = 0,
+    ) -> list[Job]:
+        """Claim up to `limit` due jobs of these workflows.
+
+        A client's row that can't be changed, or that another session has locked, holds up its own
+        job only: the server is asked once more then, job by job.
+
+        Args:
+            limit: jobs at most.
+            workflows: those that the caller knows.
+            in_hand: how many jobs the caller holds; with none it may get a suspect, alone.
+        """
+        arguments = (self._worker, limit, self.lease, list(workflows), in_hand)
+        try:
+            rows = await self._pool.fetch(JOB_QUERIES.claim, *arguments)
+        except PgworkerError as error:
+            if not is_refusal(error):
+                raise
+            rows = await self._pool.fetch(JOB_QUERIES.claim_each, *arguments)
         # In the order of the columns that the block names.
         return [Job._make(row) for row in rows]
 
-    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
-        """Renew the leases of these jobs; return the ids of those that are lost.
+    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> dict[int, bool]:
+        """Renew the leases of these jobs; return the ids of those that weren't renewed.
+
+        True stands for a job that is lost. False stands for one whose row another session has
+        locked: it is still ours for as long as its lease was before.
 
         Args:
             jobs: those in hand.
@@ -83,7 +108,7 @@ class Jobs:
                 [job.claim_token for job in jobs],
                 timeout=seconds,
             )
-        return {row["lost"] for row in rows}
+        return {row["job_id"]: row["is_lost"] for row in rows}
 
     async def advance(self, steps: Sequence[tuple[Job, Advance]]) -> set[int]:
         """End the phases of these jobs and begin their next ones, under the same claims."""

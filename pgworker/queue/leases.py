@@ -98,6 +98,11 @@ class Leases:
             held.settlement.is_dropped = True
         self.let_go(held)
 
+    @property
+    def holds_suspect(self) -> bool:
+        """Whether the one job in hand is a suspect, beside which nothing else may be claimed."""
+        return len(self._held) == 1 and next(iter(self._held.values())).job.is_suspect
+
     async def none_left(self) -> None:
         """Return once nothing is in hand."""
         if self._held:
@@ -111,7 +116,7 @@ class Leases:
             held = self.all()
             asked_at = time.monotonic()
             try:
-                lost = await self._jobs.heartbeat(
+                not_renewed = await self._jobs.heartbeat(
                     [each.job for each in held], timeout=self._timing.renew_timeout
                 )
             except DatabaseUnreachable as error:
@@ -121,9 +126,11 @@ class Leases:
                 self._outage.over("heartbeat")
                 pause = self._timing.renew_every
                 for each in held:
-                    each.sure_until = asked_at + self._lease_seconds
+                    is_lost = not_renewed.get(each.job.id)
+                    if is_lost is None:
+                        each.sure_until = asked_at + self._lease_seconds
                     # One that is ending may have ended while the statement was under way.
-                    if each.job.id in lost and not each.is_ending:
+                    elif is_lost and not each.is_ending:
                         self.stop(each, "somebody else holds the job now")
 
     async def fence(self) -> None:

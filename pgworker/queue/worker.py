@@ -180,7 +180,11 @@ class Worker:
             return self._settings.poll
         limit = min(free, CLAIMED_AT_ONCE)
         asked_at = time.monotonic()
-        claimed = await self._jobs.claim(limit, self._settings.workflows)
+        claimed = await self._jobs.claim(
+            limit,
+            self._settings.workflows,
+            in_hand=len(self._leases),
+        )
         self._pace.mark()
         held = [self._leases.take(job, asked_at=asked_at) for job in claimed]
         if claimed and self._prepare is not None:
@@ -201,6 +205,8 @@ class Worker:
         return await self._time_until_due()
 
     def _free_slots(self) -> int:
+        if self._leases.holds_suspect:
+            return 0
         return self._settings.concurrency - len(self._leases)
 
     def _is_supplied(self) -> bool:

@@ -17,6 +17,7 @@ create or replace function pgworker.fail(
 returns text
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
 as $$
 declare
     v_job public.client_provisioning_jobs;
@@ -85,15 +86,9 @@ begin
         jsonb_build_object('attempts', v_job.attempts, 'run_at', v_job.run_at)
     );
 
-    update public.clients as client
-    set
-        provisioning_status = case
-            when v_again or v_job.workflow <> 'provision' then client.provisioning_status
-            else 'failed'
-        end,
-        provisioning_error = v_error,
-        updated_at = now()
-    where client.id = v_job.client_id;
+    perform pgworker.show_failure(
+        v_job.client_id, v_error, not v_again and v_job.workflow = 'provision'
+    );
 
     return v_job.status;
 end

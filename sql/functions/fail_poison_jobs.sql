@@ -1,26 +1,32 @@
 -- fail_poison_jobs: running -> failed, for jobs whose holder fell silent once more after
--- p_max_crashes - 1 rescues in the present phase: whatever kills the workers, a further
--- one will not survive it either. Part of claim.
+-- p_max_crashes - 1 rescues in the present phase, where nothing else can be the cause
+-- (`is_poison`): a further worker would not survive it either. A job whose client is locked waits
+-- for its turn. Part of claim.
 create or replace function pgworker.fail_poison_jobs(
     p_worker text,
     p_max_crashes integer
 )
 returns void
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-    with poisonous as (
-        select job.id
+declare
+    v_job public.client_provisioning_jobs;
+begin
+    for v_job in
+        select job.*
         from public.client_provisioning_jobs as job
         where
             job.status = 'running'
             and job.lease_expires_at <= now()
             and job.crashes + 1 >= p_max_crashes
+            and pgworker.is_poison(
+                job.id, job.client_id, job.claimed_by, job.crashes + 1, p_max_crashes
+            )
+            and pgworker.client_is_free(job.client_id)
         order by job.id
         for update skip locked
-    ),
-
-    failed as (
+    loop
         update public.client_provisioning_jobs as job
         set
             status = 'failed',
@@ -36,29 +42,23 @@ as $$
             ),
             finished_at = now(),
             updated_at = now()
-        from poisonous
-        where job.id = poisonous.id
+        where job.id = v_job.id
         returning job.*
-    ),
+        into v_job;
 
-    logged as (
         insert into pgworker.event_log (
             event, actor, client_id, job_id, workflow, claim_token,
             from_status, to_status, from_phase, to_phase, error_kind, error
         )
-        select
-            'failed', p_worker, client_id, id, workflow, claim_token,
-            'running', 'failed', job_type, job_type, error_kind, last_error
-        from failed
-    )
+        values (
+            'failed', p_worker, v_job.client_id, v_job.id, v_job.workflow, v_job.claim_token,
+            'running', 'failed', v_job.job_type, v_job.job_type, 'permanent', v_job.last_error
+        );
 
-    update public.clients as client
-    set
-        provisioning_status = 'failed',
-        provisioning_error = failed.last_error,
-        updated_at = now()
-    from failed
-    where
-        client.id = failed.client_id
-        and failed.workflow = 'provision';
+        -- Another workflow's failure leaves a client that is ready as it is.
+        if v_job.workflow = 'provision' then
+            perform pgworker.show_failure(v_job.client_id, v_job.last_error, true);
+        end if;
+    end loop;
+end
 $$;

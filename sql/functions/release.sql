@@ -19,7 +19,7 @@ begin
             on job.id = input.job_id and job.claim_token = input.claim_token
         where job.status = 'running'
         order by job.id
-        for update of job
+        for update of job skip locked
     ),
 
     released as (

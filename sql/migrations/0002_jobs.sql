@@ -17,6 +17,7 @@ create table public.client_provisioning_jobs (
     last_error text,
     error_kind text,
     waiting_for text,
+    wait_code text,
     run_at timestamptz not null default now(),
     claimed_at timestamptz,
     claimed_by text,
@@ -34,6 +35,7 @@ create table public.client_provisioning_jobs (
     constraint client_provisioning_jobs_error_kind check (
         error_kind in ('transient', 'throttled', 'quota', 'auth', 'permanent', 'unknown')
     ),
+    constraint client_provisioning_jobs_wait_code check (wait_code in ('client_locked')),
     constraint client_provisioning_jobs_counts check (
         attempts >= 0 and max_attempts > 0 and crashes >= 0
     )
@@ -54,6 +56,9 @@ comment on table public.client_provisioning_jobs is
 
 comment on column public.client_provisioning_jobs.waiting_for is
 'What a waiting job waits for, in words for a person.';
+
+comment on column public.client_provisioning_jobs.wait_code is
+'The same for programs, where they decide by it: client_locked, or null.';
 
 -- Stored, because each look at a project that comes up asks for it, and must not read all
 -- earlier looks from the audit trail.
@@ -88,6 +93,12 @@ where status = 'waiting';
 create index client_provisioning_jobs_running
 on public.client_provisioning_jobs (lease_expires_at)
 where status = 'running';
+
+-- Jobs whose holders fell silent twice in the present phase; they are claimed alone (see due_jobs).
+-- Mostly empty.
+create index client_provisioning_jobs_suspect
+on public.client_provisioning_jobs (run_at)
+where crashes > 1 and status in ('queued', 'waiting');
 
 -- Looked up by client when a new job supersedes the failed one. Lists for people sort the failed
 -- jobs, which are few enough.
@@ -171,7 +182,9 @@ create table pgworker.workers (
     lease interval not null,
     state text not null default 'running' check (state in ('running', 'stopped')),
     started_at timestamptz not null default now(),
-    last_seen_at timestamptz not null default now()
+    last_seen_at timestamptz not null default now(),
+    -- How many jobs it held when it fell silent (note_silent_workers); null while it hasn't.
+    jobs_when_silent bigint
 );
 
 alter table pgworker.workers enable row level security;

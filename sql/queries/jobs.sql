@@ -11,12 +11,35 @@ select
     checkpoint,
     trace_context,
     created_at,
-    now() - phase_began_at as in_phase
-from pgworker.claim($1, $2, $3, $4);
+    now() - phase_began_at as in_phase,
+    crashes
+from pgworker.claim(
+    p_worker => $1, p_limit => $2, p_lease => $3, p_workflows => $4, p_in_hand => $5
+);
+
+-- name: claim_each
+-- As claim, job by job.
+select
+    id,
+    client_id,
+    workflow,
+    job_type,
+    attempts,
+    max_attempts,
+    claim_token,
+    checkpoint,
+    trace_context,
+    created_at,
+    now() - phase_began_at as in_phase,
+    crashes
+from pgworker.claim_each($1, $2, $3, $4, $5);
 
 -- name: heartbeat
--- The ids that the worker no longer holds.
-select lost from pgworker.heartbeat($1, $2, $3, $4) as lost;
+-- The jobs that were not renewed, and whether the worker has lost them.
+select
+    job_id,
+    is_lost
+from pgworker.heartbeat($1, $2, $3, $4);
 
 -- name: advance
 -- The ids that were refused: somebody else holds them.

@@ -24,7 +24,8 @@ select
     job.checkpoint,
     job.created_at,
     job.updated_at,
-    job.finished_at
+    job.finished_at,
+    job.wait_code
 from public.client_provisioning_jobs as job
 inner join public.clients as client on job.client_id = client.id
 left join pgworker.phases as phase

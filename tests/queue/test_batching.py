@@ -30,9 +30,9 @@ class JobsThatNote(Jobs):
         self.unbegun = 0
         self.claims: list[tuple[int, int]] = []
 
-    async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+    async def claim(self, limit: int, workflows: Sequence[str], *, in_hand: int = 0) -> list[Job]:
         self.claims.append((limit, self.unbegun))
-        claimed = await super().claim(limit, workflows)
+        claimed = await super().claim(limit, workflows, in_hand=in_hand)
         self.unbegun += len(claimed)
         return claimed
 

@@ -213,7 +213,7 @@ class JobsOfASilentServer(Jobs):
             raise DatabaseUnreachable("away")
         return await super().complete(steps)
 
-    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
+    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> dict[int, bool]:
         if self.is_away:
             raise DatabaseUnreachable("away")
         return await super().heartbeat(jobs, timeout=timeout)
@@ -308,7 +308,7 @@ class JobsThatBeatLate(Jobs):
         await self.may_answer.wait()
         return refused
 
-    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> set[int]:
+    async def heartbeat(self, jobs: Sequence[Job], *, timeout: timedelta) -> dict[int, bool]:
         lost = await super().heartbeat(jobs, timeout=timeout)
         if jobs and self.completed.is_set():
             asyncio.get_running_loop().call_soon(self.may_answer.set)

@@ -24,7 +24,7 @@ from pgworker.models import (
     Snooze,
 )
 from pgworker.queue.jobs import JOB_QUERIES
-from tests.support.jobs import BACKOFF, BACKOFF_CAP, LEASE, JobsInTest
+from tests.support.jobs import BACKOFF, BACKOFF_CAP, LEASE, JobsInTest, lost_of
 from tests.support.workers import PATIENCE, within
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ WRITES: dict[str, Callable[[JobsInTest, Job], Awaitable[object]]] = {
 
 # The same over several jobs.
 MANY: dict[str, Callable[[Jobs, list[Job]], Awaitable[set[int]]]] = {
-    "heartbeat": lambda jobs, held: jobs.heartbeat(held, timeout=PATIENCE),
+    "heartbeat": lost_of,
     "advance": lambda jobs, held: jobs.advance(
         [(job, Advance("await_project", Done())) for job in held]
     ),
@@ -373,7 +373,11 @@ async def test_a_repeat_is_refused_once_the_job_has_been_claimed_again(
 # -- races of two connections -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("write", WRITES)
+# These don't wait for a row that is locked: one such row must not hold up the others.
+SKIPPING = {"heartbeat", "release"}
+
+
+@pytest.mark.parametrize("write", sorted(WRITES.keys() - SKIPPING))
 async def test_a_write_that_waits_for_a_cancel_is_refused(jobs: JobsInTest, write: str) -> None:
     job = await jobs.claimed()
     async with AsyncExitStack() as stack:
@@ -411,7 +415,7 @@ async def test_a_repeat_that_overtakes_its_first_try_is_not_a_lost_lease(
     assert (await jobs.names_of_events(job.id)).count(PAST[write]) == 1
 
 
-@pytest.mark.parametrize("write", ["heartbeat", "advance", "complete", "snooze", "release"])
+@pytest.mark.parametrize("write", ["advance", "complete", "snooze"])
 async def test_a_write_of_several_jobs_locks_them_by_their_ids(
     jobs: JobsInTest, write: str
 ) -> None:
@@ -427,6 +431,24 @@ async def test_a_write_of_several_jobs_locks_them_by_their_ids(
             assert await connection.fetchval(LOCK_JOB, second.id) == second.id
 
         assert await within(writing) == set()
+
+
+async def test_a_locked_job_is_not_renewed_and_not_lost_and_holds_up_no_other(
+    jobs: JobsInTest,
+) -> None:
+    await jobs.add_many(2)
+    free, locked = await jobs.claim(2)
+    for job in (free, locked):
+        await jobs.let_lease_expire(job.id)
+    async with jobs.pool.acquire() as connection, connection.transaction():
+        await connection.execute(LOCK_JOB, locked.id)
+        not_renewed = await within(
+            jobs.of("worker").heartbeat([free, locked], timeout=timedelta(seconds=60))
+        )
+
+    assert not_renewed == {locked.id: False}
+    assert (await jobs.row(free.id))["lease_expires_at"] > datetime.now(UTC)
+    assert await jobs.heartbeat(locked) == set()
 
 
 async def test_a_rescue_does_not_wait_for_a_holder_that_is_writing(jobs: JobsInTest) -> None:

@@ -212,9 +212,9 @@ class JobsThatComeDueLate(Jobs):
         super().__init__(pool, worker=worker, lease=lease)
         self.claims = 0
 
-    async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+    async def claim(self, limit: int, workflows: Sequence[str], **how: int) -> list[Job]:
         self.claims += 1
-        return [] if self.claims <= 2 else await super().claim(limit, workflows)
+        return [] if self.claims <= 2 else await super().claim(limit, workflows, **how)
 
     async def seconds_until_due(self) -> float | None:
         return {1: 0.001, 2: -0.001}.get(self.claims) or await super().seconds_until_due()
@@ -237,10 +237,10 @@ async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: Job
     claims = 0
 
     class CountingJobs(Jobs):
-        async def claim(self, limit: int, workflows: Sequence[str]) -> list[Job]:
+        async def claim(self, limit: int, workflows: Sequence[str], **how: int) -> list[Job]:
             nonlocal claims
             claims += 1
-            return await super().claim(limit, workflows)
+            return await super().claim(limit, workflows, **how)
 
     counting = CountingJobs(jobs.pool, worker="worker", lease=timedelta(seconds=30))
     phase = PhaseInTest()

@@ -13,7 +13,7 @@ from pgworker.status.commands import Commands
 from pgworker.status.queries import StatusReader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from uuid import UUID
 
     from pgworker.db.pool import Pool
@@ -69,8 +69,8 @@ class JobsInTest:
 
     # -- acting ---------------------------------------------------------------------------
 
-    async def claim(self, limit: int = 1, *, worker: str = "worker") -> list[Job]:
-        return await self.of(worker).claim(limit, ["provision"])
+    async def claim(self, limit: int = 1, *, worker: str = "worker", in_hand: int = 0) -> list[Job]:
+        return await self.of(worker).claim(limit, ["provision"], in_hand=in_hand)
 
     async def claim_one(self, *, worker: str = "worker") -> Job:
         (job,) = await self.claim(worker=worker)
@@ -95,7 +95,7 @@ class JobsInTest:
         return await self.of("any").release([job])
 
     async def heartbeat(self, job: Job) -> set[int]:
-        return await self.of("any").heartbeat([job], timeout=timedelta(seconds=10))
+        return await lost_of(self.of("any"), [job])
 
     async def fail(
         self, job: Job, *, kind: ErrorKind = ErrorKind.TRANSIENT, retry: bool = True
@@ -196,3 +196,9 @@ async def jobs_in(
     """Open a migrated database for a test."""
     async with open_pool(dsn, max_size=max_size, application_name=application_name) as pool:
         yield JobsInTest(pool)
+
+
+async def lost_of(jobs: Jobs, held: Sequence[Job]) -> set[int]:
+    """Renew leases; return the ids of the jobs that are lost."""
+    not_renewed = await jobs.heartbeat(held, timeout=timedelta(seconds=60))
+    return {job_id for job_id, is_lost in not_renewed.items() if is_lost}
