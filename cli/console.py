@@ -154,6 +154,9 @@ def own_command() -> str:
     return "pgworker" if known else shlex.quote(str(called))
 
 
-def forget_broken_pipe() -> None:
-    """Let the interpreter's last flush go nowhere: whoever read has left."""
+def discard_stdout() -> None:
+    """Send what is still buffered for stdout to nowhere, because its reader has closed the pipe.
+
+    Without this the interpreter's own flush at exit would raise `BrokenPipeError` again.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

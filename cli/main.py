@@ -1,4 +1,9 @@
-"""The command `pgworker`: its parts, and what becomes of errors."""
+"""The command `pgworker`: its commands, and how errors end it.
+
+Exit codes: 0 done, 1 failed (any `PgworkerError` but the next two), 2 wrong usage (by typer), 69
+database unreachable (`DatabaseUnreachable`), 78 bad configuration (`BadConfiguration`), 130 and 143
+ended by SIGINT and SIGTERM (`console.run_async`).
+"""
 
 from __future__ import annotations
 
@@ -13,12 +18,13 @@ from pgworker.telemetry import configure_logging
 from pgworker.version import __version__
 
 from . import clients, db, demo, doctor, jobs, keys, reconcile, run, schema, secrets
-from .console import EX_CONFIG, EX_FAILED, EX_UNAVAILABLE, forget_broken_pipe, plain, stderr
+from .console import EX_CONFIG, EX_FAILED, EX_UNAVAILABLE, discard_stdout, plain, stderr
 
 app = typer.Typer(
     name="pgworker",
     no_args_is_help=True,
-    # A bug should look like one; whatever is raised on purpose becomes one line below.
+    # `main` turns errors raised on purpose into lines; all others are bugs, and keep their
+    # traceback.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,42 +64,52 @@ def pgworker(
     Settings come from the environment and from .env; docs/settings.md lists them. Exit codes:
     0 done, 1 failed, 2 usage, 69 database unreachable, 78 bad configuration.
     """
-    # `run` logs what it does; the others tell by their output, and warn at most.
+    # `run` logs what it does, and sets this again by its settings. The others print results: a log
+    # line among them is worth it only when it warns.
     configure_logging(None, level=logging.WARNING)
 
 
 def main() -> None:
-    """Run a command; turn errors raised on purpose into a line on stderr and an exit code."""
+    """Run a command; turn each error raised on purpose into a line on stderr and an exit code.
+
+    Any other error is a bug: it leaves with its traceback and exit code 1.
+    """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that can't show a letter shows a question mark instead.
+        # A name that the terminal's encoding lacks a letter for must not end the command.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a TextIOWrapper
     try:
         app()
     except PgworkerError as error:
         sys.exit(_report([error]))
     except ExceptionGroup as group:
-        purposeful, bugs = group.split(PgworkerError)
-        if bugs is not None or purposeful is None:
+        # From a task group: several tasks may have failed at once.
+        expected, bugs = group.split((PgworkerError, BrokenPipeError))
+        if bugs is not None or expected is None:
             raise
-        sys.exit(_report(_leaves(purposeful)))
+        errors = _flatten(expected)
+        if any(isinstance(error, BrokenPipeError) for error in errors):
+            discard_stdout()
+            sys.exit(EX_FAILED)
+        sys.exit(_report(errors))
     except BrokenPipeError:
-        forget_broken_pipe()
+        discard_stdout()
         sys.exit(EX_FAILED)
     finally:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
-            forget_broken_pipe()
+            discard_stdout()
 
 
 def _report(errors: list[Exception]) -> int:
+    """Print the errors, each line once; return the exit code of the first."""
     for line in dict.fromkeys(line for error in errors for line in str(error).splitlines()):
         stderr().print(f"pgworker: {plain(line)}", style="red", markup=False, soft_wrap=True)
-    return exit_code(errors[0])
+    return choose_exit_code(errors[0])
 
 
-def exit_code(error: Exception) -> int:
-    """Return the exit code that stands for the error."""
+def choose_exit_code(error: Exception) -> int:
+    """Return the exit code for an error that was raised on purpose."""
     if isinstance(error, DatabaseUnreachable):
         return EX_UNAVAILABLE
     if isinstance(error, BadConfiguration):
@@ -101,8 +117,8 @@ def exit_code(error: Exception) -> int:
     return EX_FAILED
 
 
-def _leaves(group: ExceptionGroup[PgworkerError]) -> list[Exception]:
+def _flatten(group: ExceptionGroup[Exception]) -> list[Exception]:
     found: list[Exception] = []
     for each in group.exceptions:
-        found += _leaves(each) if isinstance(each, ExceptionGroup) else [each]
+        found += _flatten(each) if isinstance(each, ExceptionGroup) else [each]
     return found

@@ -31,22 +31,22 @@ class ProviderName(StrEnum):
 
 def reconcile(
     fix: Annotated[
-        bool, typer.Option("--fix", help="mend what can be mended without losing anything")
+        bool, typer.Option("--fix", help="fix what can be fixed without losing anything")
     ] = False,
     delete: Annotated[
         list[str] | None,
-        typer.Option(metavar="REF", help="delete this tenant that nobody owns; repeatable"),
+        typer.Option(metavar="REF", help="delete this tenant, which no client owns; repeatable"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="with --delete: don't ask")] = False,
     provider: Annotated[
-        ProviderName | None, typer.Option(help="look at this one only  [default: all in use]")
+        ProviderName | None, typer.Option(help="inspect this one only  [default: all in use]")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare the ledger with what the providers have, and report what doesn't fit.
+    """Compare the ledger with what the providers have, and report the differences.
 
-    Changes nothing by itself, and deletes only what --delete names. The exit code is 1 when
-    something is left that doesn't fit, or that could not be looked at.
+    Without an option it changes nothing; it deletes only what --delete names. The exit code is 1
+    when a difference remains, or when a provider could not be inspected.
     """
     if fix and delete:
         raise usage_error("give either --fix or --delete")
@@ -55,7 +55,7 @@ def reconcile(
     if delete:
         _delete(list(dict.fromkeys(delete)), provider, yes=yes, json=json)
         return
-    findings = ask(lambda platform: _look(platform, provider, fix=fix))
+    findings = ask(lambda platform: _inspect(platform, provider, fix=fix))
     if json:
         print_json(findings)
     else:
@@ -63,9 +63,9 @@ def reconcile(
     raise typer.Exit(EX_FAILED if any(each.outcome is None for each in findings) else 0)
 
 
-async def _look(platform: Platform, provider: str | None, *, fix: bool) -> list[Finding]:
+async def _inspect(platform: Platform, provider: str | None, *, fix: bool) -> list[Finding]:
     reconciler = Reconciler(platform)
-    findings = await reconciler.look(provider)
+    findings = await reconciler.inspect(provider)
     return [await reconciler.fix(each) if fix else each for each in findings]
 
 
@@ -78,7 +78,7 @@ def _print(findings: Sequence[Finding]) -> None:
         _print_table(left)
         remark(f"{counted(len(left), 'finding')}; nothing was deleted")
     elif not findings:
-        remark("nothing is amiss: providers and ledger agree")
+        remark("no differences: providers and ledger agree")
 
 
 def _print_table(findings: Sequence[Finding]) -> None:
@@ -87,7 +87,7 @@ def _print_table(findings: Sequence[Finding]) -> None:
     add_columns(table, "finding")
     very_wide = is_very_wide(console)
     add_columns(table, *(["ref"] if very_wide else []))
-    table.add_column("what is amiss", overflow="fold")
+    table.add_column("problem", overflow="fold")
     table.add_column("what to do", overflow="fold")
     for each in findings:
         ref = [cell(each.ref)] if very_wide else []
@@ -98,8 +98,8 @@ def _print_table(findings: Sequence[Finding]) -> None:
 def _delete(refs: list[str], provider: str | None, *, yes: bool, json: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
-            raise usage_error("there is nobody to ask: give --yes")
-        for each in ask(lambda platform: _named(platform, refs, provider)):
+            raise usage_error("there is no terminal to ask on: give --yes")
+        for each in ask(lambda platform: _find_named(platform, refs, provider)):
             stderr().print(plain(each.message), markup=False, soft_wrap=True)
         typer.confirm(f"Delete for good, with all data: {', '.join(refs)}?", abort=True, err=True)
     deleted, errors = ask(lambda platform: _delete_each(platform, refs, provider))
@@ -116,8 +116,13 @@ def _delete(refs: list[str], provider: str | None, *, yes: bool, json: bool) -> 
 async def _delete_each(
     platform: Platform, refs: list[str], provider: str | None
 ) -> tuple[list[Finding], list[str]]:
+    """Delete the named tenants; a deletion that the provider refuses doesn't stop the others.
+
+    Returns:
+        the findings whose tenants are deleted, and a line for each of the others.
+    """
     deleted, errors = [], []
-    for finding in await _named(platform, refs, provider):
+    for finding in await _find_named(platform, refs, provider):
         try:
             deleted.append(await Reconciler(platform).delete(finding))
         except NotDeleted as error:
@@ -125,6 +130,12 @@ async def _delete_each(
     return deleted, errors
 
 
-async def _named(platform: Platform, refs: list[str], provider: str | None) -> list[Finding]:
-    """Return the findings of these refs; nothing is deleted when one of them can't be."""
-    return choose_deletable(await Reconciler(platform).look(provider), refs)
+async def _find_named(platform: Platform, refs: list[str], provider: str | None) -> list[Finding]:
+    """Return the findings about these refs.
+
+    The refs are checked before any of them is deleted: one that can't be deleted stops them all.
+
+    Raises:
+        NotDeleted: one of them has an owner, or is not among the findings of this moment.
+    """
+    return choose_deletable(await Reconciler(platform).inspect(provider), refs)

@@ -1,8 +1,7 @@
-"""`pgworker schema`: the canonical migrations, and what tenants have of them."""
+"""`pgworker schema`: the canonical migrations, and which of them tenants have."""
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="The canonical schema of tenants.")
 
 @app.command("lint")
 def lint_command(json: Json = False) -> None:
-    """Warn of what the migrations may do to tenants in use; needs no database.
+    """Check the canonical migrations for statements that harm tenants in use. Needs no database.
 
     The exit code is 1 when there is an error; warnings leave it at 0.
     """
@@ -56,7 +55,10 @@ def _print_findings(canonical: CanonicalSet, findings: tuple[Finding, ...]) -> N
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Compare each client's schema, as recorded, with the canonical one."""
+    """Compare the recorded schema version of each client with the canonical one.
+
+    No tenant is contacted.
+    """
     canonical = canonical_set(load_settings().migrations_dir)
     rows = schema_status(ask(lambda platform: platform.status.list_clients()), canonical)
     if json:
@@ -86,17 +88,17 @@ def sync(
     client: Annotated[
         str | None, typer.Argument(metavar="[CLIENT]", help="id or unique name")
     ] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="every client with a tenant")] = False,
+    every: Annotated[bool, typer.Option("--all", help="every client that has a tenant")] = False,
     include_all: Annotated[
         bool,
-        typer.Option("--include-all", help="also files older than the newest applied one"),
+        typer.Option("--include-all", help="also apply files older than the newest applied one"),
     ] = False,
 ) -> None:
-    """Apply the migrations that a client's tenant lacks, or all tenants lack.
+    """Apply the canonical migrations that a client's tenant lacks, or those of all tenants.
 
-    The tenants that fail are named, the others go on; the exit code is 1 then.
+    A tenant that fails is named and doesn't stop the others; the exit code is 1 then.
     """
-    if everybody == (client is not None):
+    if every == (client is not None):
         raise usage_error("name a client, or give --all")
     canonical = canonical_set(load_settings().migrations_dir)
     failed = ask(lambda platform: _sync(platform, client, canonical, include_all=include_all))
@@ -118,11 +120,13 @@ async def _sync(
         if not names:
             remark("no client has a tenant yet")
     failed = 0
-    syncs = sync_each(platform, list(names), canonical, include_all=include_all)
-    async with aclosing(syncs):  # also when nobody reads on
-        async for result in syncs:
-            failed += result.error is not None
-            _print_result(names[result.client_id], result)
+
+    def report(result: ClientSync) -> None:
+        nonlocal failed
+        failed += result.error is not None
+        _print_result(names[result.client_id], result)
+
+    await sync_each(platform, list(names), canonical, report, include_all=include_all)
     return failed
 
 

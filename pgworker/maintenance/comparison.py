@@ -1,8 +1,8 @@
-"""Compares what a provider has with what we meant to make. Pure: `reconcile.py` looks, this judges.
+"""Compares what a provider has with what the ledger records. Pure: `reconcile.py` does the reading.
 
-The order of the looks closes a race. An intent is committed before anything is made for it, so a
-ledger that is read after the provider's listing knows all that the listing shows; read before it,
-a tenant that is just being made would look like nobody's.
+The order of reading closes a race. An intent is committed before anything is created for it, so a
+ledger that is read after the provider's listing knows everything in that listing. Read before it,
+the ledger would lack a tenant that is being created just now, and the tenant would look orphaned.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from pgworker.maintenance.findings import Finding, FindingKind, Look, Owner, Remedy, in_order
+from pgworker.maintenance.findings import (
+    Finding,
+    FindingKind,
+    Owner,
+    Remedy,
+    Snapshot,
+    sort_findings,
+)
 from pgworker.models import ClientStatus, JobStatus
 from pgworker.providers.base import RemoteState, RemoteTenant
 
@@ -28,16 +35,17 @@ REQUIRED_SECRETS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     ),
 }
 
-_IN_PART: Final = frozenset({RemoteState.UNFINISHED, RemoteState.PARTIAL})
+_INCOMPLETE: Final = frozenset({RemoteState.UNFINISHED, RemoteState.PARTIAL})
 
 
-def unlisted(
+def find_unlisted(
     provider: str, tenants: Iterable[RemoteTenant], owners: Iterable[Owner]
 ) -> tuple[str, ...]:
-    """Return the recorded refs that the listing lacks, for a look at each of them.
+    """Return the recorded refs that the listing lacks: the provider must be asked about each one.
 
-    A listing proves too little: it may lag, it may have been read before the tenant was made, and
-    a project that somebody renamed is still there. Clients with a live job are left to it.
+    Absence from a listing proves too little: the listing may lag, it may have been read before the
+    tenant was created, and it doesn't show a renamed project under its old name. A client with a
+    live job is left to that job.
     """
     listed = {tenant.ref for tenant in tenants}
     return tuple(
@@ -47,72 +55,72 @@ def unlisted(
         and owner.ref is not None
         and owner.ref not in listed
         and not owner.is_live
-        and not owner.is_leaving
+        and not owner.is_being_removed
     )
 
 
-def compare(looks: Iterable[Look], owners: Sequence[Owner]) -> tuple[Finding, ...]:
-    """Return everything that isn't as it should be; the worst first.
+def find_differences(snapshots: Iterable[Snapshot], owners: Sequence[Owner]) -> tuple[Finding, ...]:
+    """Return every difference between the providers and the ledger, the worst first.
 
     Args:
-        looks: at each provider that could be looked at.
+        snapshots: of each provider that could be inspected.
         owners: every client, read after the listings.
     """
     findings: list[Finding] = []
-    for look in looks:
-        findings += _compare_with(look, owners)
+    for snapshot in snapshots:
+        findings += _check_snapshot(snapshot, owners)
     for owner in owners:
-        findings += _check_row(owner)
+        findings += _check_recorded_ref(owner)
         findings += _check_secrets(owner)
-    return in_order(findings)
+    return sort_findings(findings)
 
 
 # -- what a provider shows --------------------------------------------------------------------
 
 
-def _compare_with(look: Look, owners: Sequence[Owner]) -> Iterator[Finding]:
+def _check_snapshot(snapshot: Snapshot, owners: Sequence[Owner]) -> Iterator[Finding]:
     by_client: dict[UUID, list[RemoteTenant]] = defaultdict(list)
-    for tenant in look.tenants:
+    for tenant in snapshot.tenants:
         by_client[tenant.client_id].append(tenant)
     known = {owner.id: owner for owner in owners}
     owned_refs = {ref for owner in owners for ref in (owner.recorded_ref, owner.shown_ref) if ref}
 
     for client_id, tenants in by_client.items():
         owner = known.get(client_id)
-        if owner is not None and owner.provider in {None, look.provider}:
-            yield from _check_tenants(look.provider, owner, tenants)
+        if owner is not None and owner.provider in {None, snapshot.provider}:
+            yield from _check_tenants_of_client(snapshot.provider, owner, tenants)
             continue
         for tenant in tenants:
             if tenant.ref not in owned_refs:
-                yield from _check_ownerless(look.provider, owner, tenant)
+                yield from _check_orphan(snapshot.provider, owner, tenant)
     for owner in owners:
-        if owner.provider == look.provider:
-            yield from _check_absence(look, owner, by_client.get(owner.id, []))
+        if owner.provider == snapshot.provider:
+            yield from _check_absent(snapshot, owner, by_client.get(owner.id, []))
 
 
-def _check_ownerless(provider: str, owner: Owner | None, tenant: RemoteTenant) -> Iterator[Finding]:
+def _check_orphan(provider: str, owner: Owner | None, tenant: RemoteTenant) -> Iterator[Finding]:
     if tenant.state is RemoteState.DELETING:
         return
     if tenant.state is RemoteState.FOREIGN:
-        yield _of(
+        yield _finding_about(
             tenant,
             FindingKind.FOREIGN,
             provider,
-            f"{tenant.detail}: its name is one of ours, and we did not make it",
-            "rename it, or give it to the role of its name if it is a tenant after all",
+            f"{tenant.detail}: it has a name of pgworker's, and pgworker did not create it",
+            "rename it; if it is a tenant after all, make the role of the same name its owner",
             owner,
         )
         return
     if owner is None:
         whose = f"no client here has the id {tenant.client_id}"
         advice = (
-            "it may belong to another pgworker that shares the organisation or server: ask first; "
-            f"if it is nobody's: pgworker reconcile --delete {tenant.ref}"
+            "it may belong to another pgworker in the same organisation or on the same server: "
+            f"ask first; if it belongs to none: pgworker reconcile --delete {tenant.ref}"
         )
     else:
         whose = f"client {owner.name!r} has its tenant at {owner.provider}"
-        advice = f"look what is in it; if nothing is: pgworker reconcile --delete {tenant.ref}"
-    yield _of(
+        advice = _inspect_then_delete(tenant)
+    yield _finding_about(
         tenant,
         FindingKind.ORPHAN,
         provider,
@@ -123,10 +131,10 @@ def _check_ownerless(provider: str, owner: Owner | None, tenant: RemoteTenant) -
     )
 
 
-def _check_tenants(
+def _check_tenants_of_client(
     provider: str, owner: Owner, tenants: Sequence[RemoteTenant]
 ) -> Iterator[Finding]:
-    """Judge what bears the name of one client's tenant."""
+    """Check all tenants that have the name reserved for one client."""
     present = [each for each in tenants if each.state is not RemoteState.DELETING]
     if owner.ref is None and len(present) > 1:
         yield from _check_candidates(provider, owner, present)
@@ -135,15 +143,15 @@ def _check_tenants(
         if tenant.ref == owner.ref:
             yield from _check_recorded(provider, owner, tenant)
         elif owner.ref is not None:
-            yield _of(
+            yield _finding_about(
                 tenant,
                 FindingKind.DUPLICATE,
                 provider,
-                f"{tenant.detail} bears the name of client {owner.name!r}, "
+                f"{tenant.detail} has the name reserved for client {owner.name!r}, "
                 f"whose tenant is {owner.ref}",
-                f"look what is in it; if nothing is: pgworker reconcile --delete {tenant.ref}",
+                _inspect_then_delete(tenant),
                 owner,
-                # Both of two refs on record: a mismatch, and no one's to delete.
+                # When ledger and client record different refs, either may be the right one.
                 is_deletable=tenant.ref != owner.shown_ref,
             )
         elif not owner.is_live:
@@ -154,14 +162,14 @@ def _check_candidates(
     provider: str, owner: Owner, tenants: Sequence[RemoteTenant]
 ) -> Iterator[Finding]:
     for tenant in tenants:
-        yield _of(
+        yield _finding_about(
             tenant,
             FindingKind.DUPLICATE,
             provider,
-            f"{tenant.detail} is one of {len(tenants)} that bear the name of client "
-            f"{owner.name!r}, none of them recorded",
-            f"keep one, then: pgworker retry {owner.id}; "
-            f"delete the others: pgworker reconcile --delete {tenant.ref}",
+            f"{tenant.detail} is one of {len(tenants)} with the name reserved for client "
+            f"{owner.name!r}; none of them is recorded",
+            f"delete all but one (this one: pgworker reconcile --delete {tenant.ref}), "
+            f"then: pgworker retry {owner.id}",
             owner,
             is_deletable=not owner.is_live,
         )
@@ -169,36 +177,41 @@ def _check_candidates(
 
 def _check_unrecorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Finding:
     if tenant.state is RemoteState.FOREIGN:
-        return _of(
+        return _finding_about(
             tenant,
             FindingKind.FOREIGN,
             provider,
-            f"{tenant.detail}, stands in the way of client {owner.name!r}",
+            f"{tenant.detail}: it has the name that the tenant of client {owner.name!r} needs",
             f"rename it, then: pgworker retry {owner.id}",
             owner,
         )
-    in_part = tenant.state in _IN_PART
-    what = "was begun for" if in_part else "was made for"
-    verb = "finish" if in_part else "adopt"
-    # What no create of ours made is another's, perhaps: adopting it sets its password. And what a
-    # person stopped is a person's to go on with, or to give up.
-    remedy = Remedy.RETRY if owner.was_begun and owner.job_status == JobStatus.FAILED else None
+    is_incomplete = tenant.state in _INCOMPLETE
+    what = "was partly created for" if is_incomplete else "was created for"
+    verb = "finish" if is_incomplete else "adopt"
+    # Only a tenant that pgworker asked for is adopted without a person: adopting sets its password,
+    # and without a create on record it may be another pgworker's. A cancelled job stays cancelled:
+    # the person who cancelled it decides.
+    remedy = (
+        Remedy.RETRY if owner.create_was_sent and owner.job_status == JobStatus.FAILED else None
+    )
     if remedy is not None:
         advice = f"{verb} it: pgworker reconcile --fix, or pgworker retry {owner.id}"
-    elif owner.was_begun:
-        advice = f"{verb} it: {_start_again(owner)}; or: pgworker reconcile --delete {tenant.ref}"
-    else:
-        what = "bears the name of"
+    elif owner.create_was_sent:
         advice = (
-            "does another pgworker with this client share the organisation or server? It is the "
-            f"other's then. If not: {_start_again(owner)} adopts it and sets its password"
+            f"{verb} it: {_restart_command(owner)}; "
+            f"or delete it: pgworker reconcile --delete {tenant.ref}"
         )
-    return _of(
+    else:
+        what = "has the name reserved for"
+        advice = (
+            "it may belong to another pgworker that has the same client: ask first; if it belongs "
+            f"to none, adopt it and set its password: {_restart_command(owner)}"
+        )
+    return _finding_about(
         tenant,
-        FindingKind.HALF_MADE if in_part else FindingKind.UNRECORDED,
+        FindingKind.HALF_MADE if is_incomplete else FindingKind.UNRECORDED,
         provider,
-        f"{tenant.detail} {what} client {owner.name!r} and is not recorded; "
-        f"its job is {owner.job_status or 'not there'}",
+        f"{tenant.detail} {what} client {owner.name!r} and is not recorded; {_describe_job(owner)}",
         advice,
         owner,
         remedy=remedy,
@@ -207,10 +220,10 @@ def _check_unrecorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Find
 
 
 def _check_recorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Iterator[Finding]:
-    if owner.is_live or owner.is_leaving or tenant.state is RemoteState.COMPLETE:
+    if owner.is_live or owner.is_being_removed or tenant.state is RemoteState.COMPLETE:
         return
     if tenant.state is RemoteState.FOREIGN:
-        yield _of(
+        yield _finding_about(
             tenant,
             FindingKind.FOREIGN,
             provider,
@@ -220,7 +233,7 @@ def _check_recorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Iterat
             owner,
         )
     elif tenant.state is RemoteState.UNFINISHED:
-        yield _of(
+        yield _finding_about(
             tenant,
             FindingKind.HALF_MADE,
             provider,
@@ -229,32 +242,34 @@ def _check_recorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Iterat
             owner,
         )
     else:
-        yield _gone(provider, owner, f"there is only {tenant.detail}")
+        yield _missing(provider, owner, f"there is only {tenant.detail}")
 
 
-def _check_absence(look: Look, owner: Owner, tenants: Sequence[RemoteTenant]) -> Iterator[Finding]:
-    """Judge what isn't there, or won't be for long."""
-    if owner.is_live or owner.is_leaving:
+def _check_absent(
+    snapshot: Snapshot, owner: Owner, tenants: Sequence[RemoteTenant]
+) -> Iterator[Finding]:
+    """Check what the provider doesn't have, or is deleting."""
+    if owner.is_live or owner.is_being_removed:
         return
     if owner.ref is not None:
-        leaving = [
+        deleting = [
             each for each in tenants if each.ref == owner.ref and each.state is RemoteState.DELETING
         ]
-        if leaving:
-            yield _gone(look.provider, owner, f"{leaving[0].detail} is being deleted")
-        elif owner.ref in look.gone:
-            yield _gone(look.provider, owner, look.gone[owner.ref])
+        if deleting:
+            yield _missing(snapshot.provider, owner, f"{deleting[0].detail} is being deleted")
+        elif owner.ref in snapshot.missing:
+            yield _missing(snapshot.provider, owner, snapshot.missing[owner.ref])
         return
     if tenants or owner.unanswered_for is None:
         return
-    if owner.unanswered_for > look.settles_after:
+    if owner.unanswered_for > snapshot.visible_within:
         yield Finding(
             FindingKind.UNANSWERED,
-            look.provider,
-            f"a create for client {owner.name!r} was never answered and nothing of it shows; "
-            f"its job is {owner.job_status or 'not there'}",
-            "note that it made nothing: pgworker reconcile --fix; "
-            f"go on: {_start_again(owner)} (looks again before it creates)",
+            snapshot.provider,
+            f"a create for client {owner.name!r} was never answered, and the provider has nothing "
+            f"of that name; {_describe_job(owner)}",
+            "record that it created nothing: pgworker reconcile --fix; "
+            f"continue: {_restart_command(owner)} (it looks again before it creates)",
             name=owner.tenant_name,
             client_id=owner.id,
             client_name=owner.name,
@@ -265,20 +280,20 @@ def _check_absence(look: Look, owner: Owner, tenants: Sequence[RemoteTenant]) ->
 # -- what the ledger alone shows --------------------------------------------------------------
 
 
-def _check_row(owner: Owner) -> Iterator[Finding]:
-    if owner.tenant_name is None or owner.is_leaving or owner.recorded_ref == owner.shown_ref:
+def _check_recorded_ref(owner: Owner) -> Iterator[Finding]:
+    if owner.tenant_name is None or owner.is_being_removed or owner.recorded_ref == owner.shown_ref:
         return
     assert owner.provider is not None
     if owner.shown_ref is None:
         message = f"client {owner.name!r} shows no ref; the ledger records {owner.recorded_ref}"
-        advice = "show it again: pgworker reconcile --fix"
+        advice = "copy the ledger's ref to the client: pgworker reconcile --fix"
     else:
         recorded = owner.recorded_ref or "none"
         message = f"client {owner.name!r} shows {owner.shown_ref}; the ledger records {recorded}"
-        advice = "find out which is right, and who wrote clients.project_ref"
+        advice = "find out which one is right, and what wrote clients.project_ref"
         if owner.recorded_ref is not None:
             advice += (
-                "; the ledger's: update clients set project_ref = "
+                "; to use the ledger's: update clients set project_ref = "
                 f"'{owner.recorded_ref}' where id = '{owner.id}';"
             )
     yield Finding(
@@ -307,7 +322,7 @@ def _check_secrets(owner: Owner) -> Iterator[Finding]:
         yield Finding(
             FindingKind.SECRETS_MISSING,
             owner.provider,
-            f"client {owner.name!r} is ready and has no {', no '.join(missing)} stored",
+            f"client {owner.name!r} is ready, but has no stored {', no '.join(missing)}",
             "restore pgworker.tenant_secrets from a backup"
             if "db_password" in missing
             else f"fetch them again: select pgworker.enqueue('{owner.id}');",
@@ -318,10 +333,10 @@ def _check_secrets(owner: Owner) -> Iterator[Finding]:
         )
 
 
-# -- words ------------------------------------------------------------------------------------
+# -- wording ----------------------------------------------------------------------------------
 
 
-def _of(
+def _finding_about(
     tenant: RemoteTenant,
     kind: FindingKind,
     provider: str,
@@ -347,12 +362,12 @@ def _of(
     )
 
 
-def _gone(provider: str, owner: Owner, answer: str) -> Finding:
+def _missing(provider: str, owner: Owner, answer: str) -> Finding:
     return Finding(
         FindingKind.GONE,
         provider,
-        f"the tenant {owner.ref} of client {owner.name!r} ({owner.status}) is not there: {answer}",
-        "find out who deleted it, and restore it from a backup; if many are gone, the settings "
+        f"the tenant {owner.ref} of client {owner.name!r} ({owner.status}) is missing: {answer}",
+        "find out who deleted it, and restore it from a backup; if many are missing, the settings "
         "may name another server or organisation",
         ref=owner.ref,
         name=owner.tenant_name,
@@ -361,7 +376,17 @@ def _gone(provider: str, owner: Owner, answer: str) -> Finding:
     )
 
 
-def _start_again(owner: Owner) -> str:
+def _restart_command(owner: Owner) -> str:
     if owner.job_status in {JobStatus.FAILED, JobStatus.CANCELLED}:
         return f"pgworker retry {owner.id}"
     return f"select pgworker.enqueue('{owner.id}');"
+
+
+def _inspect_then_delete(tenant: RemoteTenant) -> str:
+    return f"check its contents; if it is empty: pgworker reconcile --delete {tenant.ref}"
+
+
+def _describe_job(owner: Owner) -> str:
+    if owner.job_status is None:
+        return "the client has no job"
+    return f"the client's job is {owner.job_status}"

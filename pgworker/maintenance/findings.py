@@ -1,4 +1,4 @@
-"""What `pgworker reconcile` may find to be not as it should be."""
+"""The differences that `pgworker reconcile` finds between providers and ledger."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 
 
 class FindingKind(StrEnum):
-    """What is not as it should be; the worst first."""
+    """What is different, the worst first. `reconcile --json` prints the values."""
 
-    UNSEEN = "unseen"  # the provider couldn't be looked at
-    DUPLICATE = "duplicate"  # a further tenant of one client's name
-    ORPHAN = "orphan"  # nothing here was meant to have it
-    GONE = "gone"  # a client's recorded tenant isn't there
-    UNRECORDED = "unrecorded"  # made for a client, and the answer got lost
-    HALF_MADE = "half_made"  # begun for a client, and nobody goes on with it
-    FOREIGN = "foreign"  # a name of ours on what belongs to somebody else
-    MISMATCH = "mismatch"  # client and ledger tell different refs
-    UNANSWERED = "unanswered"  # a create without an answer, of which nothing shows
-    SECRETS_MISSING = "secrets_missing"  # a ready client without what it takes to use its tenant
+    UNSEEN = "unseen"  # the provider could not be inspected
+    DUPLICATE = "duplicate"  # a further tenant with the name reserved for one client
+    ORPHAN = "orphan"  # a tenant that no client was meant to have
+    GONE = "gone"  # the recorded tenant of a client is missing
+    UNRECORDED = "unrecorded"  # created for a client, but the answer was lost
+    HALF_MADE = "half_made"  # partly created for a client, and no job continues
+    FOREIGN = "foreign"  # a name of pgworker's on a database that has another owner
+    MISMATCH = "mismatch"  # client and ledger record different refs
+    UNANSWERED = "unanswered"  # a create without an answer and without a visible result
+    SECRETS_MISSING = "secrets_missing"  # a ready client without the secrets that its tenant needs
 
 
 class Remedy(StrEnum):
     """What `--fix` does about a finding. None of them can lose anything."""
 
-    RETRY = "retry"  # the failed job goes back in line: its next try adopts what is there
-    SETTLE = "settle"  # the ledger notes that the create made nothing
-    SHOW = "show"  # the client gets the ref that the ledger records
+    RETRY = "retry"  # queue the failed job again: its next attempt adopts what exists
+    SETTLE = "settle"  # record in the ledger that the create made nothing
+    SHOW = "show"  # copy the ledger's ref to the client
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that isn't as it should be.
+    """One difference; the fields are the keys of `reconcile --json`.
 
     Attributes:
-        ref: of the tenant in question.
-        message: what was found, naming it.
+        message: what was found, with the names of client and tenant.
         advice: what a person can do.
-        created_at: when the tenant was made, where the provider tells.
+        ref: of the tenant in question.
+        created_at: when the tenant was created; None when the provider doesn't say.
         remedy: what `--fix` does; None leaves it to a person.
-        is_deletable: whether `--delete` takes the ref.
-        outcome: what was done about it just now.
+        is_deletable: whether `--delete` accepts the ref.
+        outcome: what this run did about it; None when nothing was done.
     """
 
     kind: FindingKind
@@ -69,17 +69,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A client with what the ledger knows of its tenant.
+    """A client with what the ledger records of its tenant.
 
     Attributes:
-        provider: who made, or is to make, the tenant; None when nothing was meant yet.
-        tenant_name, recorded_ref: of the intent; None without one.
-        shown_ref: what the client's own row shows.
-        was_begun: a create was sent for it, whatever became of that.
+        provider: the one that created the tenant, or will; None while there is no intent.
+        tenant_name: from the intent; None without one.
+        recorded_ref: from the intent; None without one, or while nothing was created.
+        shown_ref: from the client's own row.
+        create_was_sent: whether a create was sent for it, with any outcome or none.
         unanswered_for: how long ago the newest create without an outcome was sent.
-        is_live: a job of it is queued, running or waiting: somebody looks after it.
+        is_live: whether a job of it is queued, running or waiting.
         job_status: of the job that a retry would take; None when it has no job.
-        secrets: the fields that are stored.
+        secrets: names of the stored fields.
     """
 
     id: UUID
@@ -89,7 +90,7 @@ class Owner:
     tenant_name: str | None
     recorded_ref: str | None
     shown_ref: str | None
-    was_begun: bool
+    create_was_sent: bool
     unanswered_for: timedelta | None
     is_live: bool
     job_status: str | None
@@ -97,33 +98,33 @@ class Owner:
 
     @property
     def ref(self) -> str | None:
-        """The tenant's ref; the ledger's word goes before the client's row."""
+        """The tenant's ref; the ledger takes precedence over the client's row."""
         return self.recorded_ref or self.shown_ref
 
     @property
-    def is_leaving(self) -> bool:
-        """Whether its tenant is meant to go."""
+    def is_being_removed(self) -> bool:
+        """Whether its tenant is meant to disappear, or has done so."""
         return self.status in {ClientStatus.DEPROVISIONING, ClientStatus.DEPROVISIONED}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One complete look at a provider.
+class Snapshot:
+    """What one provider has, from one complete listing.
 
     Attributes:
-        gone: recorded refs that it doesn't list and, asked for each of them, doesn't have; with
-            its answers.
-        settles_after: how long a create may go without showing up; a look-up is final then.
+        missing: recorded refs that the listing lacks and that the provider, asked about each one,
+            doesn't have; with its answers.
+        visible_within: a create shows up in a look-up within this time, or it made nothing.
     """
 
     provider: str
     tenants: tuple[RemoteTenant, ...]
-    gone: Mapping[str, str] = field(default_factory=dict)
-    settles_after: timedelta = timedelta(0)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    visible_within: timedelta = timedelta(0)
 
 
-def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return findings by kind, then by client and ref: the same ones in the same order."""
+def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings by kind, then by client and ref: the same ones always in the same order."""
     rank = {kind: number for number, kind in enumerate(FindingKind)}
     return tuple(
         sorted(
@@ -133,39 +134,39 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def unseen(provider: str, reason: str) -> Finding:
-    """Return the finding that nothing is known of a provider."""
+def provider_not_inspected(provider: str, reason: str) -> Finding:
+    """Return the finding that a provider's listing could not be read."""
     return Finding(
         FindingKind.UNSEEN,
         provider,
-        f"provider {provider} could not be looked at: {reason}",
-        "nothing is said of its tenants; mend that, then look again (pgworker doctor helps)",
+        f"provider {provider} could not be inspected: {reason}",
+        "its tenants were not compared; fix this, then run reconcile again (pgworker doctor helps)",
     )
 
 
-def unasked(provider: str, ref: str, reason: str) -> Finding:
-    """Return the finding that a provider takes no question about one tenant."""
+def tenant_not_inspected(provider: str, ref: str, reason: str) -> Finding:
+    """Return the finding that a provider refuses to answer about one ref."""
     return Finding(
         FindingKind.UNSEEN,
         provider,
-        f"provider {provider} could not be asked for {ref}: {reason}",
-        "nothing is said of it; is that the ref of a tenant?",
+        f"provider {provider} could not be asked about {ref}: {reason}",
+        "it was not compared; check that this is the ref of a tenant",
         ref=ref,
     )
 
 
 def choose_deletable(findings: Sequence[Finding], refs: Sequence[str]) -> list[Finding]:
-    """Return the findings of the tenants that a person names for deletion.
+    """Return the findings about the tenants that a person named for deletion.
 
     Raises:
-        NotDeleted: one of them isn't a finding, or has an owner; a line for each.
+        NotDeleted: one of them isn't a finding, or has an owner; the message has a line for each.
     """
     by_ref = {each.ref: each for each in findings if each.is_deletable}
     others = {each.ref: each.message for each in findings if each.ref is not None}
-    blind = [each.message for each in findings if each.kind is FindingKind.UNSEEN]
+    uninspected = [each.message for each in findings if each.kind is FindingKind.UNSEEN]
     refusals = [
         f"{ref} can't be deleted here: "
-        + others.get(ref, "; ".join([*blind, "it is nothing that pgworker reconcile finds amiss"]))
+        + others.get(ref, "; ".join([*uninspected, "pgworker reconcile reports no such tenant"]))
         for ref in refs
         if ref not in by_ref
     ]

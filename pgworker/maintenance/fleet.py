@@ -1,6 +1,7 @@
-"""The canonical schema over one tenant or all of them, for a person: look, and sync.
+"""The canonical schema of existing tenants: compare it, and apply what they lack.
 
-What a job does by itself when it provisions is `phases/schema_sync.py`.
+This is for a person, over one tenant or all. What a job does when it provisions a tenant is
+`provisioning/phases/schema_sync.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pgworker.schema.migrations import load_migrations
 from pgworker.tenants.redaction import scrub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from uuid import UUID
 
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from pgworker.schema.migrations import CanonicalSet
     from pgworker.status.queries import Row
 
-# Each one is a connection, or a share of the Management API's rate limit.
+# Each one takes a connection, or a share of the Management API's rate limit.
 SYNCS_AT_ONCE = 4
 
 
 class Position(StrEnum):
-    """Where a tenant stands, by what is recorded of it."""
+    """How a tenant's recorded version compares with the canonical set."""
 
     CURRENT = "current"  # it has the newest canonical migration
     BEHIND = "behind"
@@ -45,7 +46,8 @@ class SchemaStatus:
     """One client's schema beside the canonical one.
 
     Attributes:
-        missing: how many canonical migrations come after its version; None when it can't be told.
+        missing: how many canonical migrations come after its version; None when its version is
+            not in the set.
     """
 
     client_id: UUID
@@ -59,7 +61,7 @@ class SchemaStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClientSync:
-    """What became of one client's sync: a report, or the error."""
+    """The result of one client's sync: a report, or the error's message."""
 
     client_id: UUID
     report: SyncReport | None
@@ -82,7 +84,7 @@ def canonical_set(directory: Path) -> CanonicalSet:
 
 
 def schema_status(clients: Sequence[Row], canonical: CanonicalSet) -> list[SchemaStatus]:
-    """Compare rows of `client_status` with the canonical set. Pure; asks no tenant."""
+    """Compare rows of `client_status` with the canonical set. Pure: no tenant is contacted."""
     versions = [migration.version for migration in canonical.migrations]
     return [
         SchemaStatus(
@@ -115,7 +117,9 @@ def _missing(version: str | None, versions: Sequence[str]) -> int | None:
 async def sync_client(
     platform: Platform, client_id: UUID, canonical: CanonicalSet, *, include_all: bool = False
 ) -> SyncReport:
-    """Apply what the client's tenant lacks, and record its version. Safe to repeat.
+    """Apply the migrations that the client's tenant lacks, and record its version. Safe to repeat.
+
+    `include_all` applies files that are older than the newest applied one, too.
 
     Raises:
         JobError: of any kind; the message holds no secret of the tenant.
@@ -144,28 +148,32 @@ async def sync_each(
     platform: Platform,
     client_ids: Sequence[UUID],
     canonical: CanonicalSet,
+    report: Callable[[ClientSync], None],
     *,
     include_all: bool = False,
-) -> AsyncGenerator[ClientSync]:
-    """Sync several clients, a few at a time; yield each as it ends. One error stops nobody else.
+) -> None:
+    """Sync several clients, `SYNCS_AT_ONCE` at a time; a client that fails doesn't stop the others.
 
-    Close it when you leave before its end: the others are stopped then.
+    `report` is called with each result as it comes. When it raises, the syncs under way are
+    cancelled.
+
+    Raises:
+        ExceptionGroup: an error that concerns all clients, such as `DatabaseUnreachable`, or one
+            that `report` raised.
     """
-    slots = asyncio.Semaphore(SYNCS_AT_ONCE)
+    # Shared by the tasks: each takes the next client when it is done with one. A task for each
+    # client, held back by a semaphore, would be thousands of tasks for a large fleet.
+    remaining = iter(client_ids)
 
-    async def sync(client_id: UUID) -> ClientSync:
-        async with slots:
+    async def sync_remaining() -> None:
+        for client_id in remaining:
             try:
-                report = await sync_client(platform, client_id, canonical, include_all=include_all)
+                synced = await sync_client(platform, client_id, canonical, include_all=include_all)
             except JobError as error:
-                return ClientSync(client_id, None, str(error))
-        return ClientSync(client_id, report)
+                report(ClientSync(client_id, None, str(error)))
+            else:
+                report(ClientSync(client_id, synced))
 
-    tasks = [asyncio.create_task(sync(each), name=f"sync {each}") for each in client_ids]
-    try:
-        for ended in asyncio.as_completed(tasks):
-            yield await ended
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with asyncio.TaskGroup() as syncs:
+        for number in range(min(SYNCS_AT_ONCE, len(client_ids))):
+            syncs.create_task(sync_remaining(), name=f"sync {number}")

@@ -1,6 +1,6 @@
-"""Looks at providers and ledger, reports what nobody owns or nobody has, mends what it safely can.
+"""Reads providers and ledger, reports their differences, and fixes those that are safe to fix.
 
-It never deletes unless a person names what to delete.
+It deletes only what a person names.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.errors import JobError, NotDeleted, OutcomeUnknown, Permanent, Transient
-from pgworker.maintenance.comparison import compare, unlisted
+from pgworker.maintenance.comparison import find_differences, find_unlisted
 from pgworker.maintenance.findings import (
     Finding,
-    Look,
     Owner,
     Remedy,
+    Snapshot,
     choose_deletable,
-    in_order,
-    unasked,
-    unseen,
+    provider_not_inspected,
+    sort_findings,
+    tenant_not_inspected,
 )
 from pgworker.providers.base import TenantState
 from pgworker.tenants.redaction import scrub
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pgworker.context import Platform
     from pgworker.providers.base import Provider, RemoteTenant
 
-# A listing that changes while it is read is read again, so often in all.
-LISTINGS = 3
+# In all: a listing may fail for a reason that passes, or change while its pages are read.
+LISTING_ATTEMPTS = 3
 
 
 class ReconcileQueries(NamedTuple):
@@ -51,59 +51,59 @@ QUERIES = load(ReconcileQueries, "queries/reconcile.sql")
 
 
 class Reconciler:
-    """Compares one platform's ledger with the providers' own listings."""
+    """Compares one platform's ledger with the listings of its providers."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
 
-    async def look(self, provider: str | None = None) -> tuple[Finding, ...]:
-        """Return what isn't as it should be; changes nothing.
+    async def inspect(self, provider: str | None = None) -> tuple[Finding, ...]:
+        """Return the differences, the worst first; changes nothing.
+
+        A provider that can't be inspected is a finding itself, and none of its tenants is judged.
 
         Args:
-            provider: look at this one only; None looks at the default one and all in use.
-
-        A provider that can't be looked at is a finding itself, and nothing else is said of what it
-        has.
+            provider: inspect this one only; None inspects the default one and all in use.
         """
-        names = [provider] if provider is not None else await self._in_use()
+        names = [provider] if provider is not None else await self._list_providers()
         listings: dict[str, tuple[RemoteTenant, ...]] = {}
-        blind: list[Finding] = []
+        uninspected: list[Finding] = []
         for name in names:
             try:
-                listings[name] = await self._list(name)
+                listings[name] = await self._list_tenants(name)
             except JobError as error:
-                blind.append(unseen(name, scrub(str(error))))
-        # After the listings: see `comparing`.
-        owners = await self._owners()
-        looks = []
+                uninspected.append(provider_not_inspected(name, scrub(str(error))))
+        # After the listings: `comparison` says why.
+        owners = await self._list_owners()
+        snapshots = []
         for name, tenants in listings.items():
             try:
-                look, unasked_refs = await self._confirm(name, tenants, owners)
-                looks.append(look)
-                blind += unasked_refs
+                snapshot, refused = await self._complete_snapshot(name, tenants, owners)
+                snapshots.append(snapshot)
+                uninspected += refused
             except JobError as error:
-                blind.append(unseen(name, scrub(str(error))))
-        found = compare(looks, owners)
-        return in_order([*blind, *(each for each in found if each.provider in names)])
+                uninspected.append(provider_not_inspected(name, scrub(str(error))))
+        found = find_differences(snapshots, owners)
+        return sort_findings([*uninspected, *(each for each in found if each.provider in names)])
 
     async def fix(self, finding: Finding) -> Finding:
-        """Apply the finding's remedy; return it with what was done, or as it is.
+        """Apply the finding's remedy; return it with its outcome, or unchanged.
 
-        Safe to repeat: what has changed since the look is left alone.
+        Safe to repeat: a tenant or job that has changed since the inspection is left alone.
         """
         try:
             outcome = await self._apply(finding)
         except JobError:
-            # The provider is away: a finding of its own says so.
+            # The provider can't be reached now, and the finding remains: the exit code says so.
             return finding
         return replace(finding, outcome=outcome)
 
     async def delete(self, finding: Finding) -> Finding:
-        """Delete the tenant of a finding for good; return the finding with what was done.
+        """Delete the tenant of a finding for good; return the finding with its outcome.
+
+        The audit trail records each deletion before it begins, and its result.
 
         Raises:
-            NotDeleted: it has an owner by now, or the provider didn't do it. The audit trail tells
-                of every deletion that was begun, and what became of it.
+            NotDeleted: the tenant has an owner by now, or the provider didn't delete it.
         """
         ref = str(finding.ref)
         choose_deletable([finding], [ref])
@@ -122,59 +122,59 @@ class Reconciler:
         await self._value(QUERIES.end_delete, *what, None)
         return replace(finding, outcome="deleted")
 
-    # -- looking ------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------
 
-    async def _in_use(self) -> list[str]:
+    async def _list_providers(self) -> list[str]:
         rows = await self._platform.pool.fetch(QUERIES.providers_in_use)
         return list(dict.fromkeys([self._platform.settings.provider, *(row[0] for row in rows)]))
 
-    async def _list(self, name: str) -> tuple[RemoteTenant, ...]:
+    async def _list_tenants(self, name: str) -> tuple[RemoteTenant, ...]:
         provider = self._provider(name)
-        for _ in range(LISTINGS - 1):
+        for _ in range(LISTING_ATTEMPTS - 1):
             try:
                 return await provider.list_tenants()
             except Transient:
                 continue
         return await provider.list_tenants()
 
-    async def _owners(self) -> tuple[Owner, ...]:
+    async def _list_owners(self) -> tuple[Owner, ...]:
         rows = await self._platform.pool.fetch(QUERIES.owners)
-        return tuple(_owner(dict(row)) for row in rows)
+        return tuple(_owner_from_row(dict(row)) for row in rows)
 
-    async def _confirm(
+    async def _complete_snapshot(
         self, name: str, tenants: tuple[RemoteTenant, ...], owners: Sequence[Owner]
-    ) -> tuple[Look, list[Finding]]:
-        """Ask for each recorded tenant that the listing lacks."""
+    ) -> tuple[Snapshot, list[Finding]]:
+        """Ask the provider about each recorded tenant that its listing lacks."""
         provider = self._provider(name)
-        gone, blind = {}, []
-        for ref in unlisted(name, tenants, owners):
+        missing, refused = {}, []
+        for ref in find_unlisted(name, tenants, owners):
             try:
                 seen = await provider.observe(ref)
             except Permanent as error:
-                # About this one only: whatever a client shows as its ref, the others are asked for.
-                blind.append(unasked(name, ref, scrub(str(error))))
+                # This ref only, for example one that a person wrote by hand: ask about the others.
+                refused.append(tenant_not_inspected(name, ref, scrub(str(error))))
                 continue
             if seen.state is TenantState.GONE:
-                gone[ref] = scrub(seen.answer)
-        return Look(name, tenants, gone, self._settles_after(provider)), blind
+                missing[ref] = scrub(seen.answer)
+        return Snapshot(name, tenants, missing, self._visible_within(provider)), refused
 
-    def _settles_after(self, provider: Provider) -> timedelta:
+    def _visible_within(self, provider: Provider) -> timedelta:
         if provider.lookup_is_final:
             return timedelta(0)
         return self._platform.settings.create_lookup
 
-    # -- mending ------------------------------------------------------------------------------
+    # -- fixing -------------------------------------------------------------------------------
 
     async def _apply(self, finding: Finding) -> str | None:
-        """Return what was done, or None when nothing was."""
+        """Return what was done; None when nothing was."""
         match finding.remedy:
             case Remedy.RETRY:
                 if await self._value(QUERIES.retry, finding.client_id, finding.ref):
-                    return "its job is in line again; the next try adopts what is there"
+                    return "its job is queued again; the next attempt adopts what exists"
             case Remedy.SETTLE:
-                after = self._settles_after(self._provider(finding.provider))
+                after = self._visible_within(self._provider(finding.provider))
                 if await self._value(QUERIES.settle, finding.client_id, after):
-                    return "the ledger notes that the create made nothing"
+                    return "the ledger now records that the create made nothing"
             case Remedy.SHOW:
                 assert finding.name is not None
                 tenant = await self._provider(finding.provider).find(finding.name)
@@ -193,7 +193,7 @@ class Reconciler:
         return await self._platform.pool.fetchval(query, *arguments)
 
 
-def _owner(row: dict[str, Any]) -> Owner:
+def _owner_from_row(row: dict[str, Any]) -> Owner:
     seconds = row.pop("seconds_unanswered")
     unanswered_for = None if seconds is None else timedelta(seconds=seconds)
     return Owner(**row | {"unanswered_for": unanswered_for, "secrets": frozenset(row["secrets"])})

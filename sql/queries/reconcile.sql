@@ -1,5 +1,5 @@
 -- name: providers_in_use
--- Providers that made, or were to make, somebody's tenant.
+-- Providers that created the tenant of some client, or were going to.
 select intent.provider
 from pgworker.intents as intent
 union
@@ -11,7 +11,7 @@ where
 order by provider;
 
 -- name: owners
--- Every client, with what is recorded of its tenant. The job is the one that a retry takes.
+-- Every client, with what is recorded of its tenant. `job_status` is of the job that a retry takes.
 select
     client.id,
     client.name,
@@ -22,7 +22,7 @@ select
     intent.name as tenant_name,
     intent.ref as recorded_ref,
     client.project_ref as shown_ref,
-    begun.creates > 0 as was_begun,
+    begun.creates > 0 as create_was_sent,
     extract(epoch from now() - begun.unanswered_at)::double precision as seconds_unanswered,
     exists(
         select 1

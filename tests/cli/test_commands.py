@@ -232,6 +232,17 @@ async def test_sync_names_the_tenants_that_fail_and_goes_on(
     assert "Ghost: it has no tenant yet" in result.stderr
 
 
+async def test_sync_ends_quietly_when_its_reader_has_left(
+    start: Start, database: str, acme: UUID
+) -> None:
+    process = start("schema", "sync", "--all", DATABASE_URL=database)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, logged = await asyncio.to_thread(process.communicate, timeout=PATIENCE.total_seconds())
+    assert (process.returncode, logged) == (1, "")
+
+
 def test_lint_fails_for_errors_and_needs_no_database(pgworker: Pgworker, tmp_path: Path) -> None:
     (tmp_path / "20260101000000_open.sql").write_text("create table a (id int);\n")
     result = pgworker("schema", "lint", "--json", PGWORKER_MIGRATIONS_DIR=str(tmp_path))

@@ -27,8 +27,8 @@ KEYS = [
 ]
 
 
-class Scene:
-    """A platform with its simulator, and the command that looks at both."""
+class Setup:
+    """A platform with its simulator, and the command that compares them."""
 
     def __init__(self, pgworker: Pgworker, simulator: Simulator, database: str) -> None:
         self._pgworker = pgworker
@@ -38,13 +38,13 @@ class Scene:
         } | {"DATABASE_URL": database}
 
     async def run(self, *arguments: str, **changes: str | None) -> Any:
-        """Run a command; the simulator goes on meanwhile."""
+        """Run a command in a thread, so that the simulator keeps answering."""
         return await asyncio.to_thread(self._pgworker, *arguments, **self.variables | changes)
 
     async def findings(self, *arguments: str) -> list[dict[str, Any]]:
-        told = await self.run("reconcile", "--json", *arguments)
-        assert told.stderr == ""
-        found: list[dict[str, Any]] = json.loads(told.stdout)
+        result = await self.run("reconcile", "--json", *arguments)
+        assert result.stderr == ""
+        found: list[dict[str, Any]] = json.loads(result.stdout)
         return found
 
     def plant(self) -> str:
@@ -58,116 +58,116 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(pgworker: Pgworker, database: str) -> AsyncIterator[Scene]:
+async def setup(pgworker: Pgworker, database: str) -> AsyncIterator[Setup]:
     async with running_simulator(SimulatorSettings(admin_dsn=database)) as simulator:
-        yield Scene(pgworker, simulator, database)
+        yield Setup(pgworker, simulator, database)
 
 
 @pytest.fixture
-async def ready(scene: Scene, sql: Sql, database: str) -> str:
+async def ready(setup: Setup, sql: Sql, database: str) -> str:
     """The ref of a client that was really provisioned."""
     await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
-    told = await scene.run("run", "--drain", PGWORKER_PROJECT_POLL_SECONDS="0.05")
-    assert told.returncode == 0, told.stderr
+    result = await setup.run("run", "--drain", PGWORKER_PROJECT_POLL_SECONDS="0.05")
+    assert result.returncode == 0, result.stderr
     (row,) = await sql(database, "select project_ref from clients")
     return str(row["project_ref"])
 
 
-async def test_nothing_amiss_is_exit_code_0_and_an_empty_list(scene: Scene, ready: str) -> None:
-    told = await scene.run("reconcile")
-    assert (told.returncode, told.stdout) == (0, "")
-    assert "nothing is amiss" in told.stderr
-    assert await scene.findings() == []
+async def test_no_difference_is_exit_code_0_and_an_empty_list(setup: Setup, ready: str) -> None:
+    result = await setup.run("reconcile")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "no differences" in result.stderr
+    assert await setup.findings() == []
 
 
 async def test_a_finding_is_exit_code_1_and_a_line_with_what_to_do(
-    scene: Scene, ready: str
+    setup: Setup, ready: str
 ) -> None:
-    ref = scene.plant()
+    ref = setup.plant()
     for arguments in ((), ("--fix",)):
-        told = await scene.run("reconcile", *arguments)
-        assert told.returncode == 1
-        header, line = told.stdout.splitlines()
+        result = await setup.run("reconcile", *arguments)
+        assert result.returncode == 1
+        header, line = result.stdout.splitlines()
         assert header.split("  ")[0] == "finding"
         assert "what to do" in header
         assert line.startswith("orphan")
         assert f"pgworker reconcile --delete {ref}" in line
-        assert ready not in told.stdout
-    assert scene.is_there(ref), "it is not ours to delete"
+        assert ready not in result.stdout
+    assert setup.is_there(ref), "it is not ours to delete"
 
 
-async def test_findings_as_json_have_stable_keys(scene: Scene) -> None:
-    ref = scene.plant()
-    (finding,) = await scene.findings()
+async def test_findings_as_json_have_stable_keys(setup: Setup) -> None:
+    ref = setup.plant()
+    (finding,) = await setup.findings()
     assert list(finding) == KEYS
     assert (finding["kind"], finding["ref"], finding["outcome"]) == ("orphan", ref, None)
     assert finding["is_deletable"] is True
 
 
-async def test_a_fix_says_what_it_did_and_leaves_with_0_when_nothing_is_left(
-    scene: Scene, ready: str, sql: Sql, database: str
+async def test_a_fix_says_what_it_did_and_exits_0_when_no_finding_remains(
+    setup: Setup, ready: str, sql: Sql, database: str
 ) -> None:
     await sql(database, "update clients set project_ref = null")
-    assert (await scene.run("reconcile")).returncode == 1
+    assert (await setup.run("reconcile")).returncode == 1
 
-    told = await scene.run("reconcile", "--fix")
+    result = await setup.run("reconcile", "--fix")
 
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("fixed: client 'Acme' shows no ref")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("fixed: client 'Acme' shows no ref")
     (row,) = await sql(database, "select project_ref from clients")
     assert row["project_ref"] == ready
 
 
-async def test_only_what_is_named_is_deleted_and_only_when_nobody_owns_it(
-    scene: Scene, ready: str
+async def test_only_a_named_tenant_is_deleted_and_only_when_no_client_owns_it(
+    setup: Setup, ready: str
 ) -> None:
-    doomed, spared = scene.plant(), scene.plant()
-    for refs in (("--delete", ready), ("--delete", doomed, "--delete", "unheard-of")):
-        told = await scene.run("reconcile", *refs, "--yes")
-        assert told.returncode == 1
-        assert "nothing was deleted" in told.stderr
-        assert scene.is_there(doomed)
+    named, other = setup.plant(), setup.plant()
+    for refs in (("--delete", ready), ("--delete", named, "--delete", "unknown-ref")):
+        result = await setup.run("reconcile", *refs, "--yes")
+        assert result.returncode == 1
+        assert "nothing was deleted" in result.stderr
+        assert setup.is_there(named)
 
-    told = await scene.run("reconcile", "--delete", doomed, "--yes")
+    result = await setup.run("reconcile", "--delete", named, "--yes")
 
-    assert (told.returncode, told.stdout) == (0, f"{doomed}: deleted\n")
-    assert not scene.is_there(doomed)
-    assert scene.is_there(spared)
-    assert scene.is_there(ready)
+    assert (result.returncode, result.stdout) == (0, f"{named}: deleted\n")
+    assert not setup.is_there(named)
+    assert setup.is_there(other)
+    assert setup.is_there(ready)
 
 
-async def test_several_are_deleted_at_once_and_one_that_fails_stops_no_other(scene: Scene) -> None:
-    refs = [scene.plant() for _ in range(3)]
-    scene.simulator.faults.order(operation="delete_project", fault=Answer(500), project=refs[0])
+async def test_several_are_deleted_at_once_and_one_that_fails_stops_no_other(setup: Setup) -> None:
+    refs = [setup.plant() for _ in range(3)]
+    setup.simulator.faults.order(operation="delete_project", fault=Answer(500), project=refs[0])
     named = [argument for ref in refs for argument in ("--delete", ref)]
 
-    told = await scene.run("reconcile", *named, "--yes", "--json")
+    result = await setup.run("reconcile", *named, "--yes", "--json")
 
-    assert told.returncode == 1
-    assert refs[0] in told.stderr
-    deleted = json.loads(told.stdout)
+    assert result.returncode == 1
+    assert refs[0] in result.stderr
+    deleted = json.loads(result.stdout)
     assert [(each["ref"], each["outcome"]) for each in deleted] == [
         (ref, "deleted") for ref in refs[1:]
     ]
-    assert [scene.is_there(ref) for ref in refs] == [True, False, False]
+    assert [setup.is_there(ref) for ref in refs] == [True, False, False]
 
 
 @pytest.mark.parametrize(("answer", "code", "is_deleted"), [("y\n", 0, True), ("n\n", 1, False)])
-async def test_somebody_at_a_terminal_is_asked_first(
-    scene: Scene,
+async def test_a_person_at_a_terminal_is_asked_first(
+    setup: Setup,
     environment: dict[str, str],
     tmp_path: Path,
     answer: str,
     code: int,
     is_deleted: bool,
 ) -> None:
-    ref = scene.plant()
+    ref = setup.plant()
     keyboard, terminal = pty.openpty()
     try:
         process = await asyncio.create_subprocess_exec(
             *(PROGRAM, "reconcile", "--delete", ref),
             cwd=tmp_path,
-            env=environment | scene.variables,
+            env=environment | setup.variables,
             stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -182,43 +182,43 @@ async def test_somebody_at_a_terminal_is_asked_first(
     assert process.returncode == code
     assert f"Delete for good, with all data: {ref}?" in asked.decode()
     assert "no client here has the id" in asked.decode()
-    assert scene.is_there(ref) is not is_deleted
+    assert setup.is_there(ref) is not is_deleted
 
 
-async def test_without_a_terminal_nobody_is_taken_for_having_said_yes(scene: Scene) -> None:
-    ref = scene.plant()
-    told = await scene.run("reconcile", "--delete", ref)
-    assert told.returncode == 2
-    assert "give --yes" in told.stderr
-    assert scene.is_there(ref)
+async def test_without_a_terminal_nothing_is_deleted_unless_yes_is_given(setup: Setup) -> None:
+    ref = setup.plant()
+    result = await setup.run("reconcile", "--delete", ref)
+    assert result.returncode == 2
+    assert "give --yes" in result.stderr
+    assert setup.is_there(ref)
 
 
-async def test_a_listing_that_fails_on_its_second_page_is_told_and_no_project_is_called_gone(
-    scene: Scene, ready: str
+async def test_a_listing_that_fails_on_its_second_page_is_reported_and_no_project_is_called_gone(
+    setup: Setup, ready: str
 ) -> None:
-    (project,) = scene.simulator.projects.all()
+    (project,) = setup.simulator.projects.all()
     project.becomes("VANISHED", at=0)
     for number in range(120):
-        scene.simulator.projects.plant(f"customer {number}")
-    scene.simulator.faults.order(
+        setup.simulator.projects.plant(f"customer {number}")
+    setup.simulator.faults.order(
         operation="list_organization_projects",
         fault=Answer(500),
         times=None,
         query={"offset": "[1-9]*"},
     )
-    told = await scene.run("reconcile")
-    assert told.returncode == 1
-    assert "provider supabase could not be looked at" in told.stdout
-    assert ready not in told.stdout
-    assert [each["kind"] for each in await scene.findings()] == ["unseen"]
+    result = await setup.run("reconcile")
+    assert result.returncode == 1
+    assert "provider supabase could not be inspected" in result.stdout
+    assert ready not in result.stdout
+    assert [each["kind"] for each in await setup.findings()] == ["unseen"]
 
 
-async def test_a_provider_that_is_not_configured_is_a_line_and_no_crash(scene: Scene) -> None:
+async def test_a_provider_that_is_not_configured_is_a_finding_and_no_crash(setup: Setup) -> None:
     for arguments in ((), ("--provider", "supabase")):
-        told = await scene.run("reconcile", *arguments, SUPABASE_ACCESS_TOKEN=None)
-        assert told.returncode == 1
-        assert "SUPABASE_ACCESS_TOKEN is not set" in told.stdout
-        assert "Traceback" not in told.stderr
+        result = await setup.run("reconcile", *arguments, SUPABASE_ACCESS_TOKEN=None)
+        assert result.returncode == 1
+        assert "SUPABASE_ACCESS_TOKEN is not set" in result.stdout
+        assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_a_call_that_makes_no_sense_is_refused(pgworker: Pgworker, arguments: li
     assert pgworker("reconcile", *arguments).returncode == 2
 
 
-def test_a_platform_that_is_away_is_exit_code_69(pgworker: Pgworker) -> None:
-    told = pgworker("reconcile", DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
-    assert told.returncode == 69
-    assert "hunter2" not in told.stderr
+def test_an_unreachable_platform_is_exit_code_69(pgworker: Pgworker) -> None:
+    result = pgworker("reconcile", DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x")
+    assert result.returncode == 69
+    assert "hunter2" not in result.stderr

@@ -1,4 +1,4 @@
-"""What doesn't fit between a provider and the ledger, by table."""
+"""The differences between a provider and the ledger, by table."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from uuid import UUID
 import pytest
 
 from pgworker.errors import NotDeleted
-from pgworker.maintenance.comparison import compare, unlisted
+from pgworker.maintenance.comparison import find_differences, find_unlisted
 from pgworker.maintenance.findings import (
     Finding,
     FindingKind,
-    Look,
     Owner,
     Remedy,
+    Snapshot,
     choose_deletable,
-    unseen,
+    provider_not_inspected,
 )
 from pgworker.providers.base import RemoteState, RemoteTenant
 
@@ -40,7 +40,7 @@ def owner(**changes: Any) -> Owner:
         "tenant_name": NAME,
         "recorded_ref": REF,
         "shown_ref": REF,
-        "was_begun": True,
+        "create_was_sent": True,
         "unanswered_for": None,
         "is_live": False,
         "job_status": "succeeded",
@@ -62,12 +62,12 @@ def lost(**changes: Any) -> Owner:
     return owner(**values | changes)
 
 
-def unmeant(**changes: Any) -> Owner:
-    """A client for whom nothing was ever meant."""
+def without_intent(**changes: Any) -> Owner:
+    """A client without an intent: nothing was ever to be created for it."""
     values: dict[str, Any] = {
         "provider": None,
         "tenant_name": None,
-        "was_begun": False,
+        "create_was_sent": False,
         "unanswered_for": None,
         "job_status": None,
     }
@@ -79,28 +79,31 @@ def seen(ref: str = REF, state: RemoteState = RemoteState.COMPLETE) -> RemoteTen
 
 
 def found(
-    *tenants: RemoteTenant, owners: tuple[Owner, ...], gone: dict[str, str] | None = None
+    *tenants: RemoteTenant, owners: tuple[Owner, ...], missing: dict[str, str] | None = None
 ) -> list[tuple[FindingKind, str | None, Remedy | None, bool]]:
-    look = Look("supabase", tenants, gone or {}, settles_after=timedelta(minutes=2))
+    snapshot = Snapshot("supabase", tenants, missing or {}, visible_within=timedelta(minutes=2))
     return [
-        (each.kind, each.ref, each.remedy, each.is_deletable) for each in compare([look], owners)
+        (each.kind, each.ref, each.remedy, each.is_deletable)
+        for each in find_differences([snapshot], owners)
     ]
 
 
-# -- nothing is amiss -------------------------------------------------------------------------
+# -- no difference ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "client",
     [
-        pytest.param(lost(is_live=True, job_status="waiting"), id="its job sleeps or works"),
-        pytest.param(unmeant(is_live=True, job_status="queued"), id="its job comes to it"),
+        pytest.param(lost(is_live=True, job_status="waiting"), id="its job waits or runs"),
+        pytest.param(
+            without_intent(is_live=True, job_status="queued"), id="its job will create it"
+        ),
         pytest.param(owner(), id="it is recorded"),
         pytest.param(owner(provider=None, tenant_name=None), id="only the client shows it"),
         pytest.param(owner(status="deprovisioned"), id="its client is off-boarded"),
     ],
 )
-def test_a_tenant_whose_client_knows_it_or_is_about_to_is_nothing(client: Owner) -> None:
+def test_a_tenant_that_its_client_records_or_will_record_is_no_finding(client: Owner) -> None:
     assert found(seen(), owners=(client,)) == NOTHING
 
 
@@ -108,19 +111,19 @@ def test_a_tenant_whose_client_knows_it_or_is_about_to_is_nothing(client: Owner)
     "client",
     [
         pytest.param(owner(), id="not asked for, or answered otherwise"),
-        pytest.param(owner(is_live=True), id="its job looks for itself"),
-        pytest.param(owner(status="deprovisioning"), id="meant to go"),
-        pytest.param(unmeant(), id="nothing was meant"),
+        pytest.param(owner(is_live=True), id="its job looks by itself"),
+        pytest.param(owner(status="deprovisioning"), id="being removed"),
+        pytest.param(without_intent(), id="there is no intent"),
         pytest.param(lost(unanswered_for=None), id="its create was refused"),
         pytest.param(lost(unanswered_for=timedelta(minutes=1)), id="it may still show up"),
-        pytest.param(lost(is_live=True), id="somebody looks for it"),
+        pytest.param(lost(is_live=True), id="its job looks for it"),
     ],
 )
 def test_a_listing_without_the_tenant_proves_nothing_by_itself(client: Owner) -> None:
     assert found(owners=(client,)) == NOTHING
 
 
-def test_what_is_being_deleted_and_recorded_nowhere_is_left_to_go() -> None:
+def test_an_unrecorded_tenant_that_is_being_deleted_is_no_finding() -> None:
     leaving = seen(state=RemoteState.DELETING)
     assert found(leaving, owners=()) == NOTHING
     assert found(leaving, owners=(lost(),)) == NOTHING
@@ -146,9 +149,9 @@ def test_a_tenant_whose_client_has_one_elsewhere_is_an_orphan() -> None:
         # Not by itself: a person has stopped it.
         (lost(job_status="cancelled"), None),
         # Not by itself: another pgworker may have made it; adopting sets its password.
-        (lost(was_begun=False, unanswered_for=None), None),
-        (unmeant(), None),
-        (unmeant(job_status="failed"), None),
+        (lost(create_was_sent=False, unanswered_for=None), None),
+        (without_intent(), None),
+        (without_intent(job_status="failed"), None),
     ],
 )
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_a_tenant_whose_client_has_one_elsewhere_is_an_orphan() -> None:
         (RemoteState.PARTIAL, FindingKind.HALF_MADE),
     ],
 )
-def test_what_was_made_and_not_recorded_is_put_in_line_only_when_its_job_failed(
+def test_an_unrecorded_tenant_is_adopted_by_a_fix_only_when_its_job_failed(
     client: Owner, remedy: Remedy | None, state: RemoteState, kind: FindingKind
 ) -> None:
     assert found(seen(state=state), owners=(client,)) == [(kind, REF, remedy, True)]
@@ -171,13 +174,13 @@ def test_of_two_projects_of_one_name_only_the_one_not_recorded_can_be_deleted() 
     ]
 
 
-def test_of_two_projects_none_of_them_recorded_a_person_chooses() -> None:
+def test_of_two_unrecorded_projects_a_person_chooses_one() -> None:
     both = [(FindingKind.DUPLICATE, REF, None, True), (FindingKind.DUPLICATE, OTHER, None, True)]
     assert found(seen(), seen(OTHER), owners=(lost(),)) == both
-    assert found(seen(), seen(OTHER), owners=(unmeant(),)) == both
+    assert found(seen(), seen(OTHER), owners=(without_intent(),)) == both
 
 
-def test_two_projects_are_told_while_a_job_lives_and_then_none_can_be_deleted() -> None:
+def test_two_projects_are_reported_while_a_job_is_live_and_neither_can_be_deleted() -> None:
     assert found(seen(), seen(OTHER), owners=(lost(is_live=True),)) == [
         (FindingKind.DUPLICATE, REF, None, False),
         (FindingKind.DUPLICATE, OTHER, None, False),
@@ -185,30 +188,30 @@ def test_two_projects_are_told_while_a_job_lives_and_then_none_can_be_deleted() 
 
 
 def test_of_two_refs_on_record_neither_can_be_deleted() -> None:
-    told = found(seen(), seen(OTHER), owners=(owner(shown_ref=OTHER),))
-    assert told == [
+    reported = found(seen(), seen(OTHER), owners=(owner(shown_ref=OTHER),))
+    assert reported == [
         (FindingKind.DUPLICATE, OTHER, None, False),
         (FindingKind.MISMATCH, REF, None, False),
     ]
 
 
 @pytest.mark.parametrize("client", [owner(), owner(status="failed", job_status="failed")])
-def test_a_recorded_tenant_that_is_asked_for_and_not_there_is_gone(client: Owner) -> None:
-    assert found(owners=(client,), gone={REF: "404"}) == [(FindingKind.GONE, REF, None, False)]
+def test_a_recorded_tenant_that_the_provider_does_not_have_is_gone(client: Owner) -> None:
+    assert found(owners=(client,), missing={REF: "404"}) == [(FindingKind.GONE, REF, None, False)]
 
 
 @pytest.mark.parametrize("state", [RemoteState.DELETING, RemoteState.PARTIAL])
-def test_a_recorded_tenant_of_which_little_is_left_is_gone(state: RemoteState) -> None:
+def test_a_recorded_tenant_that_is_partial_or_being_deleted_is_gone(state: RemoteState) -> None:
     assert found(seen(state=state), owners=(owner(),)) == [(FindingKind.GONE, REF, None, False)]
 
 
-def test_a_recorded_tenant_that_stands_open_is_half_made_and_nobodys_to_delete() -> None:
+def test_a_recorded_tenant_that_is_open_to_others_is_half_made_and_not_deletable() -> None:
     unfinished = seen(state=RemoteState.UNFINISHED)
     assert found(unfinished, owners=(owner(),)) == [(FindingKind.HALF_MADE, REF, None, False)]
 
 
-@pytest.mark.parametrize("clients", [(), (owner(),), (lost(),), (unmeant(),)])
-def test_what_belongs_to_somebody_else_is_never_mended_nor_deleted(
+@pytest.mark.parametrize("clients", [(), (owner(),), (lost(),), (without_intent(),)])
+def test_a_tenant_with_another_owner_is_never_fixed_nor_deleted(
     clients: tuple[Owner, ...],
 ) -> None:
     foreign = seen(state=RemoteState.FOREIGN)
@@ -216,7 +219,9 @@ def test_what_belongs_to_somebody_else_is_never_mended_nor_deleted(
 
 
 @pytest.mark.parametrize("job_status", ["failed", "cancelled", None])
-def test_a_create_that_nothing_shows_of_after_its_time_is_settled(job_status: str | None) -> None:
+def test_a_create_without_a_visible_result_after_its_time_is_settled(
+    job_status: str | None,
+) -> None:
     assert found(owners=(lost(job_status=job_status),)) == [
         (FindingKind.UNANSWERED, None, Remedy.SETTLE, False)
     ]
@@ -233,11 +238,15 @@ def test_a_create_that_nothing_shows_of_after_its_time_is_settled(job_status: st
         (None, OTHER, None),
     ],
 )
-def test_client_and_ledger_that_differ_are_told_without_a_look_at_the_provider(
+def test_a_mismatch_of_client_and_ledger_is_reported_without_the_provider(
     recorded: str | None, shown: str | None, remedy: Remedy | None
 ) -> None:
-    (told,) = compare([], [owner(recorded_ref=recorded, shown_ref=shown)])
-    assert (told.kind, told.ref, told.remedy) == (FindingKind.MISMATCH, recorded, remedy)
+    (reported,) = find_differences([], [owner(recorded_ref=recorded, shown_ref=shown)])
+    assert (reported.kind, reported.ref, reported.remedy) == (
+        FindingKind.MISMATCH,
+        recorded,
+        remedy,
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,22 +259,24 @@ def test_client_and_ledger_that_differ_are_told_without_a_look_at_the_provider(
         ("postgres", {"db_password"}, "dsn"),
     ],
 )
-def test_a_ready_client_without_the_keys_of_its_tenant_is_told(
+def test_a_ready_client_without_the_secrets_of_its_tenant_is_reported(
     provider: str, secrets: set[str], missing: str | None
 ) -> None:
-    told = compare([], [owner(provider=provider, secrets=frozenset(secrets))])
-    assert [(each.kind, f"no {missing} stored" in each.message) for each in told] == (
+    reported = find_differences([], [owner(provider=provider, secrets=frozenset(secrets))])
+    assert [(each.kind, f"no stored {missing}" in each.message) for each in reported] == (
         [] if missing is None else [(FindingKind.SECRETS_MISSING, True)]
     )
-    assert compare([], [owner(status="failed", provider=provider, secrets=frozenset())]) == ()
+    assert (
+        find_differences([], [owner(status="failed", provider=provider, secrets=frozenset())]) == ()
+    )
 
 
 # -- before and after -------------------------------------------------------------------------
 
 
-def test_only_recorded_tenants_that_nobody_looks_after_are_asked_for() -> None:
+def test_the_provider_is_asked_only_about_recorded_tenants_without_a_live_job() -> None:
     def asked(*owners: Owner, listed: tuple[RemoteTenant, ...] = ()) -> tuple[str, ...]:
-        return unlisted("supabase", listed, owners)
+        return find_unlisted("supabase", listed, owners)
 
     assert asked(owner()) == (REF,)
     assert asked(owner(recorded_ref=None)) == (REF,)
@@ -279,28 +290,28 @@ def test_only_recorded_tenants_that_nobody_looks_after_are_asked_for() -> None:
         assert asked(client) == ()
 
 
-def test_findings_stand_in_one_order_the_worst_first() -> None:
+def test_findings_have_one_order_the_worst_first() -> None:
     clients = (lost(), owner(id=UUID(int=1), name="Zeta", shown_ref=None, secrets=frozenset()))
-    told = compare([Look("supabase", (seen(OTHER),))], clients)
-    assert told == compare([Look("supabase", (seen(OTHER),))], clients[::-1])
-    assert [each.kind for each in told] == [
+    reported = find_differences([Snapshot("supabase", (seen(OTHER),))], clients)
+    assert reported == find_differences([Snapshot("supabase", (seen(OTHER),))], clients[::-1])
+    assert [each.kind for each in reported] == [
         FindingKind.UNRECORDED,
         FindingKind.MISMATCH,
         FindingKind.SECRETS_MISSING,
     ]
 
 
-def test_nothing_is_chosen_for_deletion_when_one_of_the_refs_has_an_owner_or_is_unknown() -> None:
-    findings = compare([Look("supabase", (seen(), seen(OTHER)))], [owner()])
+def test_no_ref_is_deletable_when_one_of_them_has_an_owner_or_is_unknown() -> None:
+    findings = find_differences([Snapshot("supabase", (seen(), seen(OTHER)))], [owner()])
     (duplicate,) = findings
     assert choose_deletable(findings, [OTHER]) == [duplicate]
     gone = replace(duplicate, kind=FindingKind.GONE, ref=REF, is_deletable=False)
-    for refs in ([REF], [OTHER, REF], [OTHER, "unheard"]):
+    for refs in ([REF], [OTHER, REF], [OTHER, "unknown"]):
         with pytest.raises(NotDeleted, match="nothing was deleted"):
             choose_deletable([*findings, gone], refs)
 
 
-def test_a_refusal_to_delete_says_that_a_provider_was_not_looked_at() -> None:
-    blind: Finding = unseen("supabase", "no answer")
-    with pytest.raises(NotDeleted, match="supabase could not be looked at: no answer"):
-        choose_deletable([blind], [REF])
+def test_a_refusal_to_delete_says_that_a_provider_was_not_inspected() -> None:
+    uninspected: Finding = provider_not_inspected("supabase", "no answer")
+    with pytest.raises(NotDeleted, match="supabase could not be inspected: no answer"):
+        choose_deletable([uninspected], [REF])

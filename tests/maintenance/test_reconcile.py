@@ -1,4 +1,4 @@
-"""What nobody owns and what nobody has, on real servers: found, mended, deleted when told to."""
+"""Differences between providers and ledger, on real servers: found, fixed, deleted when named."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def postgres(database: str, monkeypatch: pytest.MonkeyPatch) -> Open:
     return opened
 
 
-async def look(stack: Stack) -> list[Finding]:
-    """Look, and leave out what other tests have on the same server."""
+async def inspect(stack: Stack) -> list[Finding]:
+    """Return the findings, without the tenants of other tests on the same server."""
     clients = {row["id"] for row in await stack.platform.pool.fetch("select id from clients")}
-    findings = await Reconciler(stack.platform).look()
+    findings = await Reconciler(stack.platform).inspect()
     if stack.running_simulator is not None:
         return list(findings)
     return [each for each in findings if each.client_id in clients]
 
 
 async def kinds(stack: Stack) -> list[FindingKind]:
-    return [each.kind for each in await look(stack)]
+    return [each.kind for each in await inspect(stack)]
 
 
 async def events(stack: Stack, *names: str) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ async def a_ready_client(stack: Stack) -> UUID:
 
 
 async def a_client_whose_create_was_lost(stack: Stack) -> UUID:
-    """Its project is there, the answer got lost, and the job failed before it could look."""
+    """Its project exists, the answer was lost, and the job failed before it could look."""
     faults = stack.faults
     faults.order(operation="create_project", fault=Answer(504, after_effect=True))
     faults.order(operation=LISTING, fault=Answer(422), nth=2, times=None)
@@ -94,7 +94,7 @@ async def a_client_whose_create_was_lost(stack: Stack) -> UUID:
 # -- supabase: the listing --------------------------------------------------------------------
 
 
-async def test_an_orphan_on_the_last_page_is_told_and_its_look_alikes_are_not(
+async def test_an_orphan_on_the_last_page_is_found_and_projects_with_similar_names_are_not(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
@@ -111,7 +111,7 @@ async def test_an_orphan_on_the_last_page_is_told_and_its_look_alikes_are_not(
         stack.simulator.projects.plant(f"pgworker-{uuid4()}", status="GOING_DOWN")
         orphan = stack.simulator.projects.plant(f"pgworker-{stranger}")
 
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         assert (finding.kind, finding.ref) == (FindingKind.ORPHAN, orphan.ref)
         assert finding.client_id == stranger
@@ -136,7 +136,7 @@ async def test_a_listing_that_fails_on_its_second_page_says_nothing_of_any_proje
             operation=LISTING, fault=Answer(500), times=None, query={"offset": "[1-9]*"}
         )
 
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         assert finding.kind is FindingKind.UNSEEN
         assert "500" in finding.message
@@ -149,10 +149,10 @@ async def test_a_listing_that_fails_once_is_read_again(supabase: Open) -> None:
     async with supabase() as stack:
         await a_ready_client(stack)
         stack.faults.order(operation=LISTING, fault=Answer(500))
-        assert await look(stack) == []
+        assert await inspect(stack) == []
 
 
-async def test_one_ref_that_is_none_hides_no_other_finding(supabase: Open) -> None:
+async def test_one_invalid_ref_hides_no_other_finding(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         orphan = stack.simulator.projects.plant(f"pgworker-{uuid4()}")
@@ -161,9 +161,9 @@ async def test_one_ref_that_is_none_hides_no_other_finding(supabase: Open) -> No
         await stack.platform.pool.execute("update clients set project_ref = 'my own'")
         await stack.platform.pool.execute("update pgworker.intents set ref = null")
 
-        told = [(each.kind, each.ref) for each in await look(stack)]
+        found = [(each.kind, each.ref) for each in await inspect(stack)]
 
-        assert told == [
+        assert found == [
             (FindingKind.UNSEEN, "my own"),
             (FindingKind.ORPHAN, orphan.ref),
             (FindingKind.MISMATCH, None),
@@ -173,16 +173,16 @@ async def test_one_ref_that_is_none_hides_no_other_finding(supabase: Open) -> No
 # -- supabase: races --------------------------------------------------------------------------
 
 
-async def test_a_project_that_is_made_while_we_look_is_not_an_orphan(supabase: Open) -> None:
+async def test_a_project_created_during_the_inspection_is_not_an_orphan(supabase: Open) -> None:
     async with supabase() as stack:
         asked = stack.faults.order(operation=LISTING, fault=Hang())
-        looking = asyncio.create_task(look(stack))
+        inspecting = asyncio.create_task(inspect(stack))
         await asked.reached.wait()
         # Client and project come now; the listing is read when they are there.
         await a_ready_client(stack)
         asked.release()
 
-        assert await looking == []
+        assert await inspecting == []
 
 
 async def test_a_project_whose_create_is_under_way_is_not_an_orphan(supabase: Open) -> None:
@@ -191,24 +191,24 @@ async def test_a_project_whose_create_is_under_way_is_not_an_orphan(supabase: Op
         await stack.add()
         async with stack.running() as worker:
             await made.reached.wait()
-            assert await look(stack) == []
+            assert await inspect(stack) == []
             made.release()
             await worker
 
 
-async def test_a_project_that_is_recorded_while_we_look_is_not_gone(supabase: Open) -> None:
+async def test_a_project_recorded_during_the_inspection_is_not_gone(supabase: Open) -> None:
     async with supabase() as stack:
         read = stack.faults.order(operation=LISTING, fault=Hang(after_effect=True))
-        looking = asyncio.create_task(look(stack))
+        inspecting = asyncio.create_task(inspect(stack))
         await read.reached.wait()
         # The listing is read and on its way: what comes now isn't in it.
         await a_ready_client(stack)
         read.release()
 
-        assert await looking == []
+        assert await inspecting == []
 
 
-async def test_a_job_asleep_looks_after_its_create_and_is_no_finding(supabase: Open) -> None:
+async def test_a_create_whose_job_is_waiting_is_no_finding(supabase: Open) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="create_project", fault=Drop())
         await stack.add()
@@ -222,19 +222,21 @@ async def test_a_job_asleep_looks_after_its_create_and_is_no_finding(supabase: O
 # -- supabase: what a fix does ----------------------------------------------------------------
 
 
-async def test_a_fix_puts_the_failed_job_in_line_and_its_next_try_adopts_the_project(
+async def test_a_fix_queues_the_failed_job_and_its_next_attempt_adopts_the_project(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
         client_id = await a_client_whose_create_was_lost(stack)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert finding.kind is FindingKind.UNRECORDED
-        assert (await stack.fetch_job(client_id))["status"] == "failed", "a look changes nothing"
+        assert (await stack.fetch_job(client_id))["status"] == "failed", (
+            "an inspection changes nothing"
+        )
 
         mended = await Reconciler(stack.platform).fix(finding)
 
         assert mended.outcome is not None
-        assert await look(stack) == []
+        assert await inspect(stack) == []
         assert (await stack.run_until_empty()).failed == 0
         assert stack.count_creates() == 1
         client = await stack.fetch_client(client_id)
@@ -248,7 +250,7 @@ async def test_a_fix_puts_the_failed_job_in_line_and_its_next_try_adopts_the_pro
 async def test_a_client_that_was_cancelled_meanwhile_is_not_started_again(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_client_whose_create_was_lost(stack)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         await stack.platform.commands.cancel(client_id)
 
         mended = await Reconciler(stack.platform).fix(finding)
@@ -256,7 +258,7 @@ async def test_a_client_that_was_cancelled_meanwhile_is_not_started_again(supaba
         assert mended.outcome is None
         assert (await stack.fetch_job(client_id))["status"] == "cancelled"
         assert await events(stack, "reconciled") == []
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert (finding.kind, finding.remedy) == (FindingKind.UNRECORDED, None)
         assert f"pgworker retry {client_id}" in finding.advice
         assert f"--delete {finding.ref}" in finding.advice
@@ -269,22 +271,22 @@ async def test_a_create_that_made_nothing_is_settled_once_its_time_is_over(supab
         async with stack.running(until_empty=False):
             await stack.wait_until_snoozed(1)
         await stack.platform.commands.cancel(client_id)
-        assert await look(stack) == [], "it may still show up"
+        assert await inspect(stack) == [], "it may still show up"
         await stack.let_time_pass(seconds=121)
 
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert (finding.kind, finding.remedy) == (FindingKind.UNANSWERED, Remedy.SETTLE)
         reconciler = Reconciler(stack.platform)
         assert (await reconciler.fix(finding)).outcome is not None
 
-        assert await look(stack) == []
+        assert await inspect(stack) == []
         assert (await reconciler.fix(finding)).outcome is None, "there is nothing left to settle"
         await stack.retry(client_id)
         assert (await stack.run_until_empty()).failed == 0
         assert stack.count_creates() == 1
 
 
-async def test_a_create_that_is_sent_after_the_look_is_not_settled(supabase: Open) -> None:
+async def test_a_create_that_is_sent_after_the_inspection_is_not_settled(supabase: Open) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="create_project", fault=Drop())
         client_id = await stack.add()
@@ -292,20 +294,20 @@ async def test_a_create_that_is_sent_after_the_look_is_not_settled(supabase: Ope
             await stack.wait_until_snoozed(1)
         await stack.platform.commands.cancel(client_id)
         await stack.let_time_pass(seconds=121)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         await stack.platform.pool.execute("update pgworker.steps set intended_at = now()")
 
         assert (await Reconciler(stack.platform).fix(finding)).outcome is None
 
 
-async def test_a_client_that_lost_sight_of_its_project_shows_it_again(supabase: Open) -> None:
+async def test_a_client_that_lost_the_ref_of_its_project_gets_it_back(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         before = await stack.fetch_client(client_id)
         await stack.platform.pool.execute(
             "update clients set project_ref = null, project_url = null"
         )
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert finding.kind is FindingKind.MISMATCH
 
         await Reconciler(stack.platform).fix(finding)
@@ -313,14 +315,14 @@ async def test_a_client_that_lost_sight_of_its_project_shows_it_again(supabase: 
         after = await stack.fetch_client(client_id)
         for column in ("project_ref", "project_url"):
             assert after[column] == before[column]
-        assert await look(stack) == []
+        assert await inspect(stack) == []
 
 
 async def test_a_client_that_shows_another_ref_is_left_to_a_person(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         await stack.platform.pool.execute("update clients set project_ref = 'mine'")
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         assert (await Reconciler(stack.platform).fix(finding)).outcome is None
         assert (await stack.fetch_client(client_id))["project_ref"] == "mine"
@@ -330,22 +332,22 @@ async def test_a_client_that_shows_another_ref_is_left_to_a_person(supabase: Ope
 # -- supabase: what is there and isn't --------------------------------------------------------
 
 
-async def test_a_project_that_somebody_renamed_is_still_there(supabase: Open) -> None:
+async def test_a_renamed_project_is_not_gone(supabase: Open) -> None:
     async with supabase() as stack:
         await a_ready_client(stack)
         (project,) = stack.simulator.projects.all()
         project.name = "Acme production"
-        assert await look(stack) == []
+        assert await inspect(stack) == []
 
 
 @pytest.mark.parametrize("status", ["VANISHED", "GOING_DOWN", "REMOVED"])
-async def test_a_project_that_somebody_deleted_is_gone(supabase: Open, status: str) -> None:
+async def test_a_deleted_project_is_gone(supabase: Open, status: str) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         (project,) = stack.simulator.projects.all()
         project.becomes(status, at=0)
 
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         assert (finding.kind, finding.client_id) == (FindingKind.GONE, client_id)
         assert project.ref in finding.message
@@ -355,42 +357,42 @@ async def test_a_second_project_of_a_clients_name_is_a_duplicate(supabase: Open)
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         twin = stack.simulator.projects.plant(f"pgworker-{client_id}")
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert (finding.kind, finding.ref) == (FindingKind.DUPLICATE, twin.ref)
 
         await Reconciler(stack.platform).delete(finding)
 
-        assert await look(stack) == []
+        assert await inspect(stack) == []
         (left,) = stack.simulator.projects.named(f"pgworker-{client_id}")
         assert left.ref == (await stack.fetch_client(client_id))["project_ref"]
 
 
-async def test_a_ready_client_whose_keys_are_lost_is_told(supabase: Open) -> None:
+async def test_a_ready_client_whose_keys_are_lost_is_reported(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         await stack.platform.pool.execute(
             "delete from pgworker.tenant_secrets where field in ('secret_key', 'service_role_key')"
         )
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert finding.kind is FindingKind.SECRETS_MISSING
 
         # The advice works.
         assert f"select pgworker.enqueue('{client_id}');" in finding.advice
         await stack.platform.pool.execute(f"select pgworker.enqueue('{client_id}')")
         await stack.run_until_empty()
-        assert await look(stack) == []
+        assert await inspect(stack) == []
 
 
 # -- supabase: deleting -----------------------------------------------------------------------
 
 
-async def test_what_was_given_up_is_deleted_when_it_is_named_and_the_trail_tells(
+async def test_an_abandoned_project_is_deleted_when_it_is_named_and_the_audit_trail_records_it(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
         client_id = await a_client_whose_create_was_lost(stack)
         await stack.platform.commands.cancel(client_id)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         deleted = await Reconciler(stack.platform).delete(finding)
 
@@ -402,13 +404,13 @@ async def test_what_was_given_up_is_deleted_when_it_is_named_and_the_trail_tells
             assert event["client_id"] == client_id
             assert event["detail"]["ref"] == finding.ref
         await stack.let_time_pass(seconds=121)
-        assert await look(stack) == [], "the create has an outcome now"
+        assert await inspect(stack) == [], "the create has an outcome now"
 
 
-async def test_what_a_client_owns_by_now_is_not_deleted(supabase: Open) -> None:
+async def test_a_project_that_a_client_owns_by_now_is_not_deleted(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_client_whose_create_was_lost(stack)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         await stack.retry(client_id)
         reconciler = Reconciler(stack.platform)
         with pytest.raises(NotDeleted, match="unfinished and may adopt it"):
@@ -422,12 +424,12 @@ async def test_what_a_client_owns_by_now_is_not_deleted(supabase: Open) -> None:
         assert len(stack.simulator.projects.named(f"pgworker-{client_id}")) == 1
 
 
-async def test_a_deletion_that_the_provider_did_not_confirm_is_told_as_such(
+async def test_a_deletion_that_the_provider_did_not_confirm_is_reported_as_uncertain(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
         stack.simulator.projects.plant(f"pgworker-{uuid4()}")
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         stack.faults.order(operation="delete_project", fault=Answer(500))
 
         with pytest.raises(NotDeleted, match="may not have been deleted"):
@@ -441,7 +443,7 @@ async def test_a_deletion_that_the_provider_did_not_confirm_is_told_as_such(
 # -- every provider in use --------------------------------------------------------------------
 
 
-async def test_a_provider_in_use_that_is_not_configured_is_a_line_of_its_own(
+async def test_a_provider_in_use_that_is_not_configured_is_a_finding_of_its_own(
     postgres: Open,
 ) -> None:
     async with postgres() as stack:
@@ -451,13 +453,13 @@ async def test_a_provider_in_use_that_is_not_configured_is_a_line_of_its_own(
         await stack.platform.pool.execute(
             "update pgworker.intents set provider = 'supabase' where client_id = $1", other
         )
-        findings = await Reconciler(stack.platform).look()
+        findings = await Reconciler(stack.platform).inspect()
 
-        (blind,) = (each for each in findings if each.kind is FindingKind.UNSEEN)
-        assert blind.provider == "supabase"
-        assert "SUPABASE_ACCESS_TOKEN is not set" in blind.message
+        (uninspected,) = (each for each in findings if each.kind is FindingKind.UNSEEN)
+        assert uninspected.provider == "supabase"
+        assert "SUPABASE_ACCESS_TOKEN is not set" in uninspected.message
         assert client_id not in {each.client_id for each in findings}
-        only = await Reconciler(stack.platform).look("postgres")
+        only = await Reconciler(stack.platform).inspect("postgres")
         assert {each.provider for each in only} <= {"postgres"}
 
 
@@ -496,40 +498,40 @@ async def give_up(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2], ids=["role without database", "database left open"])
-async def test_half_of_a_tenant_is_finished_by_the_job_that_a_fix_puts_in_line(
+async def test_a_half_made_tenant_is_finished_by_the_job_that_a_fix_queues(
     postgres: Open, steps: int
 ) -> None:
     async with postgres() as stack:
         client_id, name = await a_half_made_tenant(stack, steps=steps)
-        assert await look(stack) == [], "its job is in line"
+        assert await inspect(stack) == [], "its job is queued"
         await give_up(stack)
 
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert (finding.kind, finding.ref) == (FindingKind.HALF_MADE, name)
         await Reconciler(stack.platform).fix(finding)
         await stack.run_until_empty()
 
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
-        assert await look(stack) == []
+        assert await inspect(stack) == []
 
 
-async def test_half_of_a_tenant_that_was_given_up_is_deleted_when_it_is_named(
+async def test_an_abandoned_half_made_tenant_is_deleted_when_it_is_named(
     postgres: Open,
 ) -> None:
     async with postgres() as stack:
         client_id, name = await a_half_made_tenant(stack, steps=2)
         await stack.platform.commands.cancel(client_id)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         await Reconciler(stack.platform).delete(finding)
 
-        assert await look(stack) == []
+        assert await inspect(stack) == []
         assert not await stack.count(
             "select count(*) from pg_roles, pg_database where $1 in (rolname, datname)", name
         )
 
 
-async def test_a_database_that_somebody_dropped_is_gone_and_so_is_one_that_was_half_dropped(
+async def test_a_dropped_database_is_gone_and_so_is_one_whose_drop_was_interrupted(
     postgres: Open,
 ) -> None:
     async with postgres() as stack:
@@ -538,32 +540,32 @@ async def test_a_database_that_somebody_dropped_is_gone_and_so_is_one_that_was_h
         name = f"pgw_{client_id.hex}"
         # What a drop leaves behind that was interrupted (PostgreSQL 14.9, 15.4, 16).
         await pool.execute("update pg_database set datconnlimit = -2 where datname = $1", name)
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert (finding.kind, "interrupted" in finding.message) == (FindingKind.GONE, True)
 
         await pool.execute(f'drop database "{name}"')
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert (finding.kind, "only role" in finding.message) == (FindingKind.GONE, True)
 
         await pool.execute(f'drop role "{name}"')
         assert await kinds(stack) == [FindingKind.GONE]
 
 
-async def test_a_tenant_that_was_opened_to_all_is_told_and_its_advice_closes_it(
+async def test_a_tenant_that_was_opened_to_all_is_reported_and_the_advice_closes_it(
     postgres: Open,
 ) -> None:
     async with postgres() as stack:
         client_id = await a_ready_client(stack)
         name = f"pgw_{client_id.hex}"
         await stack.platform.pool.execute(f'grant connect on database "{name}" to public')
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
         assert finding.kind is FindingKind.HALF_MADE
 
         await stack.platform.pool.execute(finding.advice.removeprefix("close it: "))
-        assert await look(stack) == []
+        assert await inspect(stack) == []
 
 
-async def test_a_database_of_our_name_and_somebody_elses_role_is_left_alone(
+async def test_a_database_of_our_name_with_another_owner_is_left_alone(
     postgres: Open,
 ) -> None:
     async with postgres() as stack:
@@ -574,7 +576,7 @@ async def test_a_database_of_our_name_and_somebody_elses_role_is_left_alone(
         await stack.run_until_empty()
         assert (await stack.fetch_job(client_id))["status"] == "failed"
 
-        (finding,) = await look(stack)
+        (finding,) = await inspect(stack)
 
         assert (finding.kind, finding.ref) == (FindingKind.FOREIGN, name)
         reconciler = Reconciler(stack.platform)
@@ -589,7 +591,7 @@ async def test_a_tenants_server_that_does_not_answer_says_nothing_of_any_tenant(
 ) -> None:
     nowhere = {"PGWORKER_TENANTS_URL": "postgresql://u:hunter2@127.0.0.1:1/postgres"}
     async with running_stack(database, monkeypatch, simulated=None, settings=nowhere) as stack:
-        (finding,) = await Reconciler(stack.platform).look()
+        (finding,) = await Reconciler(stack.platform).inspect()
 
         assert finding.kind is FindingKind.UNSEEN
         assert "hunter2" not in str(finding)
