@@ -41,7 +41,7 @@ from .tables import (
 
 if TYPE_CHECKING:
     from pgworker.context import Platform
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import ClientStatusRow
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and show clients.")
 
@@ -63,30 +63,30 @@ def add(
         raise usage_error("the name is empty")
     wishes = {key: value for key, value in (("region", region), ("plan", plan)) if value}
 
-    async def do(platform: Platform) -> Row | None:
+    async def do(platform: Platform) -> ClientStatusRow | None:
         request = ClientRequest(name, additional_settings=wishes)
         created = await platform.commands.create_client(request)
         print(created.client_id, flush=True)
         return await _wait(platform, created.client_id) if wait else None
 
     row = ask(do)
-    if row is not None and row["status"] != ClientStatus.READY:
-        remark(f"{row['status']}: {row['last_error'] or 'pgworker why tells more'}")
+    if row is not None and row.status != ClientStatus.READY:
+        remark(f"{row.status}: {row.last_error or 'pgworker why tells more'}")
         raise typer.Exit(EX_FAILED)
 
 
-async def _wait(platform: Platform, client_id: UUID) -> Row:
+async def _wait(platform: Platform, client_id: UUID) -> ClientStatusRow:
     """Tell each change on stderr until the client has got somewhere."""
     told = None
     while True:
         row = await platform.status.get_client_status(client_id)
-        news = str(row["status"])
-        if row["blocked_because"] and news not in ENDED:
-            news += f" ({row['blocked_because']})"
+        news = str(row.status)
+        if row.blocked_because and news not in ENDED:
+            news += f" ({row.blocked_because})"
         if news != told:
             remark(news)
             told = news
-        if row["status"] in ENDED:
+        if row.status in ENDED:
             return row
         await asyncio.sleep(LOOK_EVERY_SECONDS)
 
@@ -96,7 +96,7 @@ def list_clients(json: Json = False) -> None:
     """List clients, newest first."""
     rows = ask(lambda platform: platform.status.list_clients(limit=None if json else SHOWN + 1))
     if json:
-        print_json(rows)
+        print_json([_as_json(row) for row in rows])
         return
     if not rows:
         remark("there are no clients: pgworker clients add NAME")
@@ -109,15 +109,15 @@ def list_clients(json: Json = False) -> None:
     add_columns(table, *(["phase", "schema"] if wide else []), "age", right=("age",))
     table.add_column("error or hold-up")
     for row in rows[:SHOWN]:
-        is_ready = row["status"] == ClientStatus.READY
+        is_ready = row.status == ClientStatus.READY
         table.add_row(
-            long_cell(row["client_name"]),
-            *([cell(row["client_id"])] if very_wide else []),
-            cell(row["status"]),
+            long_cell(row.client_name),
+            *([cell(row.client_id)] if very_wide else []),
+            cell(row.status),
             *([cell(None if is_ready else phase_of(row))] if wide else []),
-            *([cell(row["schema_version"])] if wide else []),
-            cell(age(row["created_at"])),
-            long_cell(row["last_error"] or row["blocked_because"]),
+            *([cell(row.schema_version)] if wide else []),
+            cell(age(row.created_at)),
+            long_cell(row.last_error or row.blocked_because),
         )
     show_table(console, table)
     if len(rows) > SHOWN:
@@ -130,18 +130,18 @@ def show(client: ClientArgument, json: Json = False) -> None:
     found = ask(lambda platform: _explain(platform, client, HISTORY_SHOWN))
     if json:
         print_json(
-            found.client
+            _as_json(found.client)
             | {"phase_seconds": found.phases, "last_answer": found.last_answer}
-            | {"events": found.events}
+            | {"events": [event._asdict() for event in found.events]}
         )
         return
     row = found.client
     facts(
         [
             *_state(found),
-            ("project", row["project_ref"]),
-            ("address", row["project_url"]),
-            ("added", f"{row['created_at']:%Y-%m-%d %H:%M:%S %Z} ({age(row['created_at'])} ago)"),
+            ("project", row.project_ref),
+            ("address", row.project_url),
+            ("added", _added(row.created_at)),
             *((f"in {phase}", f"{seconds:.1f} s") for phase, seconds in found.phases.items()),
         ]
     )
@@ -153,18 +153,16 @@ def why(client: ClientArgument, json: Json = False) -> None:
     found = ask(lambda platform: _explain(platform, client))
     if json:
         print_json(
-            found.client
+            _as_json(found.client)
             | {"phase_seconds": found.phases, "last_answer": found.last_answer}
-            | {"breakers": found.breakers, "events": found.events, "advice": found.advice}
+            | {"breakers": [breaker._asdict() for breaker in found.breakers]}
+            | {"events": [event._asdict() for event in found.events], "advice": found.advice}
         )
         return
     facts(
         [
             *_state(found),
-            *(
-                ("refused", f"{breaker['credential']}: {breaker['reason']}")
-                for breaker in found.breakers
-            ),
+            *(("refused", f"{breaker.credential}: {breaker.reason}") for breaker in found.breakers),
         ]
     )
     _print_events(found)
@@ -184,46 +182,58 @@ async def _explain(platform: Platform, client: str, events: int | None = None) -
 def _state(found: Explanation) -> list[tuple[str, object]]:
     """Return what both screens begin with; lines without news are left out."""
     row = found.client
-    job_status = row["job_status"]
+    job_status = row.job_status
     lines: list[tuple[str, object]] = [
-        ("client", row["client_name"]),
-        ("id", row["client_id"]),
-        ("status", row["status"]),
+        ("client", row.client_name),
+        ("id", row.client_id),
+        ("status", row.status),
     ]
     optional = [
         ("phase", phase_of(row)),
-        ("job", f"{row['job_id']}, {job_status} for {age(row['since'])}" if job_status else None),
-        ("held by", row["claimed_by"]),
-        ("held up", row["blocked_because"]),
+        ("job", f"{row.job_id}, {job_status} for {age(row.since)}" if job_status else None),
+        ("held by", row.claimed_by),
+        ("held up", row.blocked_because),
         ("next try", _next_try(row)),
-        ("tries", f"{row['attempts']} of {row['max_attempts']}" if row["attempts"] else None),
+        ("tries", f"{row.attempts} of {row.max_attempts}" if row.attempts else None),
         ("error", _error(row)),
         ("provider said", found.last_answer),
-        ("schema", row["schema_version"]),
+        ("schema", row.schema_version),
         ("in phase", _in_phase(found)),
     ]
     return lines + [(name, value) for name, value in optional if value is not None]
 
 
-def _next_try(row: Row) -> str | None:
+def _as_json(row: ClientStatusRow) -> dict[str, object]:
+    """Return the keys that `--json` promises; the code of what blocks it isn't one of them."""
+    keys: dict[str, object] = row._asdict()
+    del keys["blocked_code"]
+    return keys
+
+
+def _added(at: datetime | None) -> str | None:
+    """Return when a client was added; a table that was there before us may not know."""
+    return None if at is None else f"{at:%Y-%m-%d %H:%M:%S %Z} ({age(at)} ago)"
+
+
+def _next_try(row: ClientStatusRow) -> str | None:
     """Return when a wait ends; what is due already waits for something else."""
-    at = row["next_try_at"]
+    at = row.next_try_at
     return None if at is None or at <= datetime.now(UTC) else relative(at)
 
 
-def _error(row: Row) -> str | None:
-    if row["last_error"] is None or row["status"] == ClientStatus.READY:
+def _error(row: ClientStatusRow) -> str | None:
+    if row.last_error is None or row.status == ClientStatus.READY:
         return None
-    kind = f"{row['error_kind']}: " if row["error_kind"] else ""
-    return f"{kind}{row['last_error']}"
+    kind = f"{row.error_kind}: " if row.error_kind else ""
+    return f"{kind}{row.last_error}"
 
 
 def _in_phase(found: Explanation) -> str | None:
     """Return how long the job has been in its phase, while it is unfinished."""
     row = found.client
-    if row["job_status"] not in LIVE_STATUSES:
+    if row.job_status not in LIVE_STATUSES:
         return None
-    seconds = found.phases.get(row["phase"])
+    seconds = found.phases.get(row.phase or "")
     return None if seconds is None else duration(seconds)
 
 
@@ -238,14 +248,14 @@ def _print_events(found: Explanation) -> None:
         table.add_column("by")
     table.add_column("error")
     for event in found.events:
-        error = event["error"]
-        at = f"{age(event['at'])} ago" if console.is_terminal else event["at"].isoformat()
+        error = event.error
+        at = f"{age(event.at)} ago" if console.is_terminal else event.at.isoformat()
         table.add_row(
             cell(at),
-            cell(event["event"]),
-            cell(event["to_phase"] or event["from_phase"]),
-            *([long_cell(event["actor"])] if wide else []),
-            long_cell(f"{event['error_kind']}: {error}" if error else None),
+            cell(event.event),
+            cell(event.to_phase or event.from_phase),
+            *([long_cell(event.actor)] if wide else []),
+            long_cell(f"{event.error_kind}: {error}" if error else None),
         )
     print()
     show_table(console, table)

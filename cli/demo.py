@@ -66,11 +66,11 @@ class _Lines:
     """Progress where nothing can be drawn over: a line for each change."""
 
     def __init__(self) -> None:
-        self._told: dict[str, str] = {}
+        self._told: dict[str, str | None] = {}
 
     def show(self, clients: Sequence[DemoClient]) -> None:
         for client in clients:
-            name, status = client.row["client_name"], client.row["status"]
+            name, status = client.row.client_name, client.row.status
             if self._told.get(name) != status:
                 self._told[name] = status
                 print(f"{plain(name)}: {status}", flush=True)
@@ -84,8 +84,8 @@ def _progress(console: Console, clients: Sequence[DemoClient]) -> Table:
     table.add_column("seconds", justify="right")
     for client in clients:
         table.add_row(
-            cell(client.row["client_name"]),
-            cell(client.row["status"]),
+            cell(client.row.client_name),
+            cell(client.row.status),
             cell("done" if client.is_ready else phase_of(client.row)),
             f"{sum(client.seconds.values()):.1f}",
         )
@@ -106,9 +106,9 @@ def _print_report(console: Console, report: DemoReport, *, keeps_tenants: bool) 
         table.add_column("in all", justify="right", no_wrap=True)
     for client in report.clients:
         table.add_row(
-            cell(client.row["client_name"]),
-            cell(client.row["status"]),
-            cell(client.row["schema_version"]),
+            cell(client.row.client_name),
+            cell(client.row.status),
+            cell(client.row.schema_version),
             *(cell(_seconds(client.seconds.get(phase))) for phase in PHASES),
             *([cell(_seconds(sum(client.seconds.values())))] if wide else []),
         )
@@ -117,8 +117,8 @@ def _print_report(console: Console, report: DemoReport, *, keeps_tenants: bool) 
     ready = sum(client.is_ready for client in report.clients)
     print(f"\n{ready} of {len(report.clients)} clients ready after {report.seconds:.1f} s")
     for client in report.clients:
-        if client.row["status"] == ClientStatus.FAILED:
-            print(f"{plain(client.row['client_name'])}: {plain(client.row['last_error'])}")
+        if client.row.status == ClientStatus.FAILED:
+            print(f"{plain(client.row.client_name)}: {plain(client.row.last_error)}")
     _print_what_next(report, keeps_tenants=keeps_tenants)
 
 
@@ -128,7 +128,7 @@ def _seconds(value: float | None) -> str | None:
 
 def _print_what_next(report: DemoReport, *, keeps_tenants: bool) -> None:
     pgworker = own_command()
-    name = shlex.quote(report.clients[0].row["client_name"])
+    name = shlex.quote(report.clients[0].row.client_name)
     print(
         f"\nLook around, until the next demo:\n"
         f"  export PGWORKER_DATA_DIR={shlex.quote(str(report.data_dir))}\n"

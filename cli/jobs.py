@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pgworker.context import Platform
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import JobStatusRow, PauseRow
 
 # More rows than this are no reading matter.
 SHOWN = 200
@@ -76,7 +76,7 @@ def list_jobs(
         return
     rows = ask(lambda platform: _jobs(platform, wanted, client, None if json else SHOWN + 1))
     if json:
-        print_json(rows)
+        print_json([row._asdict() for row in rows])
         return
     console = stdout()
     if not rows:
@@ -89,7 +89,7 @@ def list_jobs(
 
 async def _jobs(
     platform: Platform, status: JobStatus | None, client: str | None, limit: int | None
-) -> list[Row]:
+) -> list[JobStatusRow]:
     client_id = None if client is None else await platform.status.find_client(client)
     return await platform.status.list_jobs(status=status, client_id=client_id, limit=limit)
 
@@ -114,7 +114,7 @@ def _watch(status: JobStatus | None, client: str | None) -> None:
     run_async(refresh())
 
 
-def _table(console: Console, rows: list[Row]) -> Table:
+def _table(console: Console, rows: list[JobStatusRow]) -> Table:
     table = new_table(console)
     wide, very_wide = is_wide(console), is_very_wide(console)
     add_columns(table, "job", right=("job",))
@@ -125,24 +125,24 @@ def _table(console: Console, rows: list[Row]) -> Table:
     table.add_column("error or wait")
     for row in rows:
         table.add_row(
-            cell(row["id"]),
-            long_cell(row["client_name"]),
-            *([cell(row["client_id"])] if very_wide else []),
-            cell(row["status"]),
-            cell(phase_of(row) if wide else row["phase"]),
-            *([cell(f"{row['attempts']}/{row['max_attempts']}")] if wide else []),
-            *([cell(age(row["created_at"]))] if wide else []),
+            cell(row.id),
+            long_cell(row.client_name),
+            *([cell(row.client_id)] if very_wide else []),
+            cell(row.status),
+            cell(phase_of(row) if wide else row.phase),
+            *([cell(f"{row.attempts}/{row.max_attempts}")] if wide else []),
+            *([cell(age(row.created_at))] if wide else []),
             long_cell(_news(row)),
         )
     return table
 
 
-def _news(row: Row) -> str | None:
-    if row["status"] == JobStatus.FAILED:
-        return f"{row['error_kind']}: {row['last_error']}"
-    if row["status"] == JobStatus.WAITING:
-        reason = row["waiting_for"] or row["last_error"] or "its time"
-        return f"{relative(row['next_try_at'])}: {reason}"
+def _news(row: JobStatusRow) -> str | None:
+    if row.status == JobStatus.FAILED:
+        return f"{row.error_kind}: {row.last_error}"
+    if row.status == JobStatus.WAITING:
+        reason = row.waiting_for or row.last_error or "its time"
+        return f"{relative(row.next_try_at)}: {reason}"
     return None
 
 
@@ -175,7 +175,7 @@ async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None)
         names = {await platform.status.find_client(each): each for each in clients}
     else:
         rows = await platform.status.list_failed_clients(kind)
-        names = {row["client_id"]: row["client_name"] for row in rows}
+        names = {row.client_id: row.client_name for row in rows}
         if not names:
             remark("nothing has failed" if kind is None else f"nothing {kind} has failed")
     report = await platform.commands.retry_each(list(names))
@@ -208,11 +208,11 @@ def pause(scope: Scope = EVERYTHING) -> None:
 def resume(scope: Scope = EVERYTHING) -> None:
     """Take a pause back."""
 
-    async def do(platform: Platform) -> tuple[bool, list[Row]]:
+    async def do(platform: Platform) -> tuple[bool, list[PauseRow]]:
         is_news = await platform.commands.resume(scope)
         return is_news, await platform.status.list_pauses()
 
     is_news, rest = ask(do)
     print(f"{scope}: goes on" if is_news else f"{scope}: was not paused")
     for row in rest:
-        remark(f"still paused: {row['scope']} (by {row['paused_by']}, {age(row['paused_at'])} ago)")
+        remark(f"still paused: {row.scope} (by {row.paused_by}, {age(row.paused_at)} ago)")

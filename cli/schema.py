@@ -16,7 +16,6 @@ from .tables import add_columns, cell, counted, is_very_wide, long_cell, new_tab
 if TYPE_CHECKING:
     from pgworker.context import Platform
     from pgworker.schema.migrations import CanonicalSet
-    from pgworker.status.queries import Row
 
 app = typer.Typer(no_args_is_help=True, help="The canonical schema of tenants.")
 
@@ -112,8 +111,7 @@ async def _sync(
     if client is not None:
         names = {await status.find_client(client): client}
     else:
-        rows: list[Row] = await status.list_clients()
-        known = {row["client_id"]: str(row["client_name"]) for row in rows}
+        known = {row.client_id: row.client_name for row in await status.list_clients()}
         names = {
             each: known.get(each, str(each)) for each in await status.list_clients_with_tenant()
         }

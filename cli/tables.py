@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from pgworker.status.rows import ClientStatusRow, JobStatusRow
+
 # From these widths on there is room for more than the essential columns, and for ids.
 WIDE = 100
 VERY_WIDE = 160
@@ -106,13 +108,13 @@ def age(since: datetime | None) -> str:
     return duration(None if since is None else datetime.now(UTC) - since)
 
 
-def phase_of(row: Mapping[str, object]) -> str | None:
+def phase_of(row: ClientStatusRow | JobStatusRow) -> str | None:
     """Return the phase of a row of `client_status` or `job_status`, with its place in the row."""
-    if row["phase"] is None:
+    if row.phase is None:
         return None
-    if row["phase_number"] is None:
-        return str(row["phase"])
-    return f"{row['phase']} {row['phase_number']}/{row['phase_count']}"
+    if row.phase_number is None:
+        return row.phase
+    return f"{row.phase} {row.phase_number}/{row.phase_count}"
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> None:

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
     from typing import Literal
+    from uuid import UUID
 
     from pgworker.settings import Settings
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import ClientStatusRow
 
 LOOK_EVERY = timedelta(milliseconds=100)
 # Far beyond what it takes; a demo that hangs helps nobody.
@@ -63,13 +64,13 @@ class DemoClient:
         seconds: in each phase begun so far, in order.
     """
 
-    row: Row
+    row: ClientStatusRow
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:
         """Whether its tenant can be used."""
-        return bool(self.row["status"] == ClientStatus.READY)
+        return self.row.status == ClientStatus.READY
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,11 @@ async def _work(platform: Platform, show: Callable[[tuple[DemoClient, ...]], Non
 
 async def _look(platform: Platform) -> tuple[DemoClient, ...]:
     rows = await platform.status.list_clients()
-    spans: dict[object, dict[str, float]] = {}
-    for span in await platform.status.list_phase_seconds([row["client_id"] for row in rows]):
-        spans.setdefault(span["client_id"], {})[span["phase"]] = span["seconds"]
-    ordered = sorted(rows, key=lambda row: str(row["client_name"]))
-    return tuple(DemoClient(row, spans.get(row["client_id"], {})) for row in ordered)
+    spans: dict[UUID, dict[str, float]] = {}
+    for span in await platform.status.list_phase_seconds([row.client_id for row in rows]):
+        spans.setdefault(span.client_id, {})[span.phase] = span.seconds
+    ordered = sorted(rows, key=lambda row: row.client_name)
+    return tuple(DemoClient(row, spans.get(row.client_id, {})) for row in ordered)
 
 
 @asynccontextmanager

@@ -28,10 +28,10 @@ _PADDING = 8
 def badge(progress: Progress) -> str:
     """Return an SVG of the client's status, with the sentence for whoever can't see it."""
     row = progress.client
-    status = str(row["status"] or ClientStatus.NOT_PROVISIONED)
+    status = str(row.status or ClientStatus.NOT_PROVISIONED)
     words = status.replace("_", " ")
-    if row["phase_number"] and not progress.is_final:
-        words += f" {row['phase_number']}/{row['phase_count']}"
+    if row.phase_number and not progress.is_final:
+        words += f" {row.phase_number}/{row.phase_count}"
     left, right = _width(_LABEL), _width(words)
     title = escape(progress.sentence)
     colour = next((c for each, c in _COLOURS.items() if each == status), _BLUE)

@@ -9,13 +9,13 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from pgworker.models import ErrorKind, JobStatus, dump_jsonb
+from pgworker.models import ClientStatus, ErrorKind, JobStatus, dump_jsonb
 
 if TYPE_CHECKING:
     from pgworker.status.overview_old import Overview as Found
     from pgworker.status.pages import Page
     from pgworker.status.progress import Progress
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import ClientStatusRow, JobStatusRow, PhaseLatencyRow
 
 LONGEST_NAME = 200
 LONGEST_SETTINGS = 16 * 1024
@@ -55,6 +55,15 @@ Settings = Annotated[
     AfterValidator(_storable),
     Field(description="`region`, `plan` and `provider` are wishes; every other key is yours"),
 ]
+
+
+class FromRow(BaseModel):
+    """A row of `pgworker.status.rows` as it goes out: the fields of a shape are columns of its row.
+
+    A test compares them, because pydantic looks for them only when a request comes.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
 
 
 class ClientOrder(BaseModel):
@@ -99,6 +108,11 @@ class JobState(BaseModel):
     claimed_by: str | None
     since: datetime
 
+    @classmethod
+    def from_row(cls, row: ClientStatusRow) -> JobState:
+        """Make it from a row of `client_status` that has a job."""
+        return cls.model_validate(row._asdict() | {"id": row.job_id, "status": row.job_status})
+
 
 class Client(BaseModel):
     """A row of `clients` with its newest job."""
@@ -116,8 +130,8 @@ class Client(BaseModel):
     job: JobState | None
 
     @classmethod
-    def of(cls, row: Row) -> Client:
-        """Take a row of `client_status`."""
+    def from_row(cls, row: ClientStatusRow) -> Client:
+        """Make it from a row of `client_status`."""
         return cls(**_client_fields(row))
 
 
@@ -131,8 +145,8 @@ class ClientDetail(Client):
     is_late: bool
 
     @classmethod
-    def of_progress(cls, progress: Progress) -> ClientDetail:
-        """Take what is known of a client's way."""
+    def from_progress(cls, progress: Progress) -> ClientDetail:
+        """Make it from a client's progress."""
         return cls(
             **_client_fields(progress.client),
             sentence=progress.sentence,
@@ -141,25 +155,21 @@ class ClientDetail(Client):
         )
 
 
-def _client_fields(row: Row) -> dict[str, Any]:
-    has_job = row["job_id"] is not None
+def _client_fields(row: ClientStatusRow) -> dict[str, Any]:
     return {
-        "id": row["client_id"],
-        "name": row["client_name"],
+        "id": row.client_id,
+        "name": row.client_name,
         # An adopted table may hold a null, or a word of its own.
-        "provisioning_status": row["status"] or "not_provisioned",
-        "provisioning_error": row["last_error"],
-        "job": JobState(id=row["job_id"], status=row["job_status"], **_same(row, JobState))
-        if has_job
-        else None,
-        **_same(row, Client),
+        "provisioning_status": row.status or ClientStatus.NOT_PROVISIONED,
+        "provisioning_error": row.last_error,
+        "provisioning_started_at": row.provisioning_started_at,
+        "provisioning_completed_at": row.provisioning_completed_at,
+        "schema_version": row.schema_version,
+        "project_ref": row.project_ref,
+        "project_url": row.project_url,
+        "created_at": row.created_at,
+        "job": None if row.job_id is None else JobState.from_row(row),
     }
-
-
-def _same(row: Row, shape: type[BaseModel]) -> dict[str, Any]:
-    """Return what a row and a shape call by one name, but for what has another meaning here."""
-    renamed = {"id", "status", "job", "name"}
-    return {name: row[name] for name in shape.model_fields if name in row and name not in renamed}
 
 
 class ClientPage(BaseModel):
@@ -169,15 +179,14 @@ class ClientPage(BaseModel):
     next_cursor: str | None = Field(description="the next page's `cursor`; null: this is the last")
 
     @classmethod
-    def of(cls, page: Page) -> ClientPage:
-        """Take a page of `client_status`."""
-        return cls(clients=[Client.of(row) for row in page.rows], next_cursor=page.next_cursor)
+    def from_page(cls, page: Page[ClientStatusRow]) -> ClientPage:
+        """Make it from a page of `client_status`."""
+        clients = [Client.from_row(row) for row in page.rows]
+        return cls(clients=clients, next_cursor=page.next_cursor)
 
 
-class Job(BaseModel):
+class Job(FromRow):
     """A row of `job_status`."""
-
-    model_config = ConfigDict(extra="ignore")
 
     id: int
     client_id: UUID
@@ -209,12 +218,13 @@ class JobPage(BaseModel):
     next_cursor: str | None = Field(description="the next page's `cursor`; null: this is the last")
 
     @classmethod
-    def of(cls, page: Page) -> JobPage:
-        """Take a page of `job_status`."""
-        return cls(jobs=[Job(**row) for row in page.rows], next_cursor=page.next_cursor)
+    def from_page(cls, page: Page[JobStatusRow]) -> JobPage:
+        """Make it from a page of `job_status`."""
+        jobs = [Job.model_validate(row) for row in page.rows]
+        return cls(jobs=jobs, next_cursor=page.next_cursor)
 
 
-class Transition(BaseModel):
+class Transition(FromRow):
     """A change of a client's job: a row of `events`."""
 
     id: int
@@ -262,7 +272,7 @@ class PauseState(BaseModel):
     is_news: bool
 
 
-class FailedGroup(BaseModel):
+class FailedGroup(FromRow):
     """Failed jobs with the same error (a row of `failed_groups`)."""
 
     group_id: str
@@ -277,7 +287,7 @@ class FailedGroup(BaseModel):
     sample_client_names: list[str]
 
 
-class Health(BaseModel):
+class Health(FromRow):
     """The row of `queue_health`; ages are in seconds, of the oldest one, 0 when there is none."""
 
     queued: int
@@ -300,7 +310,7 @@ class Health(BaseModel):
     oldest_breaker_seconds: float
 
 
-class Pause(BaseModel):
+class Pause(FromRow):
     """What a person has paused."""
 
     scope: str
@@ -308,7 +318,7 @@ class Pause(BaseModel):
     paused_by: str
 
 
-class Breaker(BaseModel):
+class Breaker(FromRow):
     """A credential that the provider refuses."""
 
     credential: str
@@ -317,7 +327,7 @@ class Breaker(BaseModel):
     probe_at: datetime
 
 
-class Worker(BaseModel):
+class Worker(FromRow):
     """A row of `worker_status`."""
 
     id: str
@@ -342,6 +352,18 @@ class Latency(BaseModel):
     p95_seconds: float | None
     max_seconds: float | None
 
+    @classmethod
+    def from_row(cls, row: PhaseLatencyRow) -> Latency:
+        """Make it from what a phase took in the last day."""
+        return cls(
+            workflow=row.workflow,
+            phase=row.phase,
+            count=row.ended,
+            p50_seconds=row.p50_seconds,
+            p95_seconds=row.p95_seconds,
+            max_seconds=row.max_seconds,
+        )
+
 
 class Overview(BaseModel):
     """How the queue is, and the clients that need somebody or wait."""
@@ -356,15 +378,15 @@ class Overview(BaseModel):
     queued: list[Client]
 
     @classmethod
-    def of(cls, found: Found) -> Overview:
-        """Take what was gathered."""
+    def from_found(cls, found: Found) -> Overview:
+        """Make it from what was gathered."""
         return cls(
-            health=Health(**found.health),
-            pauses=[Pause(**row) for row in found.pauses],
-            breakers=[Breaker(**row) for row in found.breakers],
-            workers=[Worker(**row) for row in found.workers],
-            latency=[Latency(**row) for row in found.latency],
-            failed_groups=[FailedGroup(**row) for row in found.failed_groups],
-            failed=[Client.of(row) for row in found.failed],
-            queued=[Client.of(row) for row in found.queued],
+            health=Health.model_validate(found.health),
+            pauses=[Pause.model_validate(row) for row in found.pauses],
+            breakers=[Breaker.model_validate(row) for row in found.breakers],
+            workers=[Worker.model_validate(row) for row in found.workers],
+            latency=[Latency.from_row(row) for row in found.latency],
+            failed_groups=[FailedGroup.model_validate(row) for row in found.failed_groups],
+            failed=[Client.from_row(row) for row in found.failed],
+            queued=[Client.from_row(row) for row in found.queued],
         )

@@ -82,13 +82,15 @@ async def client_messages(
                 continue
             yield _told(each)
             if each.progress.is_final and each.is_all and not follow:
-                yield message("end", ClientDetail.of_progress(each.progress), each.told)
+                yield message("end", ClientDetail.from_progress(each.progress), each.told)
                 return
 
 
 def _told(news: News) -> bytes:
-    parts = [message("transition", Transition(**row), row["id"]) for row in news.transitions]
-    detail = ClientDetail.of_progress(news.progress)
+    parts = [
+        message("transition", Transition.model_validate(row), row.id) for row in news.transitions
+    ]
+    detail = ClientDetail.from_progress(news.progress)
     return b"".join([*parts, message("progress", detail, news.told)])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar, get_type_hints
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_INCLUDE = re.compile(r"\binclude\.(\w+)")
 
 T = TypeVar("T", bound=NamedTuple)
 
@@ -33,15 +34,30 @@ def parse(text: str) -> dict[str, str]:
     return blocks
 
 
+@cache
+def _included() -> dict[str, str]:
+    """Return the statements of `queries/rows.sql` as subqueries."""
+    blocks = parse((sql_directory() / "queries/rows.sql").read_text(encoding="utf-8"))
+    return {name: f"(\n{block.removesuffix(';')}\n)" for name, block in blocks.items()}
+
+
 def load(shape: type[T], file: str) -> T:
     """Return the blocks of `sql/<file>` as the fields of `shape`.
 
+    `from include.NAME as alias` selects from the block NAME of `queries/rows.sql`: a row that
+    several statements return has its columns listed once. PostgreSQL plans such a subquery as if
+    its tables stood in the statement itself. The schema `include` exists in these files only.
+
     Raises:
         TypeError: a block without a field, or a field without a block.
+        KeyError: no block of `rows.sql` has the included name.
     """
     blocks = parse((sql_directory() / file).read_text(encoding="utf-8"))
     fields = get_type_hints(shape).keys()
     if fields != blocks.keys():
         msg = f"{file} and {shape.__name__} differ: {sorted(fields ^ blocks.keys())}"
         raise TypeError(msg)
-    return shape._make(blocks[field] for field in shape._fields)
+    included = _included()
+    return shape._make(
+        _INCLUDE.sub(lambda found: included[found[1]], blocks[field]) for field in shape._fields
+    )

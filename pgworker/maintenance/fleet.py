@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pgworker.context import Platform
     from pgworker.schema.migrations import CanonicalSet
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import ClientStatusRow
 
 # Each one takes a connection, or a share of the Management API's rate limit.
 SYNCS_AT_ONCE = 4
@@ -52,7 +52,7 @@ class SchemaStatus:
 
     client_id: UUID
     client_name: str
-    status: str
+    status: str | None
     schema_version: str | None
     head: str | None
     position: Position
@@ -83,18 +83,20 @@ def canonical_set(directory: Path) -> CanonicalSet:
         raise BadConfiguration(str(error)) from error
 
 
-def schema_status(clients: Sequence[Row], canonical: CanonicalSet) -> list[SchemaStatus]:
+def schema_status(
+    clients: Sequence[ClientStatusRow], canonical: CanonicalSet
+) -> list[SchemaStatus]:
     """Compare rows of `client_status` with the canonical set. Pure: no tenant is contacted."""
     versions = [migration.version for migration in canonical.migrations]
     return [
         SchemaStatus(
-            client_id=row["client_id"],
-            client_name=row["client_name"],
-            status=row["status"],
-            schema_version=row["schema_version"],
+            client_id=row.client_id,
+            client_name=row.client_name,
+            status=row.status,
+            schema_version=row.schema_version,
             head=canonical.head,
-            position=_position(row["schema_version"], versions),
-            missing=_missing(row["schema_version"], versions),
+            position=_position(row.schema_version, versions),
+            missing=_missing(row.schema_version, versions),
         )
         for row in clients
     ]

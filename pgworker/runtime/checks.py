@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pgworker.context import Platform
     from pgworker.db.pool import Connection
     from pgworker.settings import Settings
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import LimitRow
 
 # The versions that pgworker's SQL is tested with.
 OLDEST_MAJOR, NEWEST_MAJOR = 14, 18
@@ -278,10 +278,10 @@ async def check_workers(platform: Platform) -> list[Check]:
     """Check that a worker is alive; none at all is a failure only when jobs are due."""
     health = await platform.status.get_health()
     subject, advice = "workers", "start one: pgworker run"
-    if health["workers_alive"]:
-        return [Check(subject, Verdict.OK, f"{health['workers_alive']} alive")]
-    if health["due_now"]:
-        detail = f"none is alive; jobs due: {health['due_now']}"
+    if health.workers_alive:
+        return [Check(subject, Verdict.OK, f"{health.workers_alive} alive")]
+    if health.due_now:
+        detail = f"none is alive; jobs due: {health.due_now}"
         return [Check(subject, Verdict.FAIL, detail, advice)]
     return [Check(subject, Verdict.WARN, "none is alive", advice)]
 
@@ -290,11 +290,11 @@ async def check_queue(platform: Platform) -> list[Check]:
     """Check that nothing in the queue is overdue, failed or paused."""
     health = await platform.status.get_health()
     found = [_describe_late(late) for late in await find_late(platform.pool, platform.settings)]
-    if health["paused"]:
+    if health.paused:
         found.append(Check("queue", Verdict.WARN, "claiming is paused", "resume: pgworker resume"))
     if found:
         return found
-    live = health["queued"] + health["running"] + health["waiting"]
+    live = health.unfinished
     return [Check("queue", Verdict.OK, f"unfinished jobs: {live}; none overdue, none failed")]
 
 
@@ -314,8 +314,8 @@ async def check_credentials(platform: Platform) -> list[Check]:
         Check(
             subject,
             Verdict.FAIL,
-            f"the provider has refused {breaker['credential']} for "
-            f"{duration(datetime.now(UTC) - breaker['opened_at'])}: {breaker['reason']}",
+            f"the provider has refused {breaker.credential} for "
+            f"{duration(datetime.now(UTC) - breaker.opened_at)}: {breaker.reason}",
             "renew it; the parked jobs continue on their own",
         )
         for breaker in breakers
@@ -327,13 +327,12 @@ async def check_rate_limits(platform: Platform) -> list[Check]:
     return [_describe_limits(await platform.status.list_exhausted_limits())]
 
 
-def _describe_limits(used_up: list[Row]) -> Check:
+def _describe_limits(used_up: list[LimitRow]) -> Check:
     subject = "rate limits"
     if not used_up:
         return Check(subject, Verdict.OK, "none is used up")
     named = ", ".join(
-        f"{row['endpoint']} ({row['scope']}) for {row['seconds']:.0f} s"
-        for row in used_up[:LIMITS_NAMED]
+        f"{row.endpoint} ({row.scope}) for {row.seconds:.0f} s" for row in used_up[:LIMITS_NAMED]
     )
     rest = len(used_up) - LIMITS_NAMED
     return Check(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pgworker.db.outage import Outage
 from pgworker.db.queries import load
 from pgworker.errors import DatabaseUnreachable, TooManyStreams
+from pgworker.status.rows import TransitionRow, fetch_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from pgworker.db.listen import Listening
     from pgworker.db.pool import Pool
-    from pgworker.status.queries import Row
 
 MAX_STREAMS = 500
 # Of events that nobody took. Who is that slow begins again, behind the last one it has.
@@ -89,13 +89,13 @@ class Stream:
         self.client_id = client_id
         self.delivered = Delivered(after)
         self.is_closed = False
-        self._pending: list[Row] = []
+        self._pending: list[TransitionRow] = []
         self._news = asyncio.Event()
 
-    def deliver(self, rows: list[Row]) -> None:
+    def deliver(self, rows: list[TransitionRow]) -> None:
         """Hand over the client's events; those that it has had are left out."""
-        new = self.delivered.take_new((row["id"] for row in rows), time.monotonic())
-        self._pending += [row for row in rows if row["id"] in new]
+        new = self.delivered.take_new((row.id for row in rows), time.monotonic())
+        self._pending += [row for row in rows if row.id in new]
         if len(self._pending) > MAX_PENDING:
             self.close()
         if new:
@@ -119,7 +119,7 @@ class Stream:
             return False
         return True
 
-    def take(self) -> list[Row]:
+    def take(self) -> list[TransitionRow]:
         """Return the events that have come since, oldest first."""
         self._news.clear()
         taken, self._pending = self._pending, []
@@ -192,7 +192,7 @@ class Watching:
         except TimeoutError:
             return
 
-    async def events(self, client_id: UUID, *, after: int) -> list[Row]:
+    async def events(self, client_id: UUID, *, after: int) -> list[TransitionRow]:
         """Return the client's events behind an id, oldest first; of many the newest 200."""
         return await self._events({client_id: after})
 
@@ -287,15 +287,18 @@ class Watching:
                 watched[stream.client_id] = min(known, stream.delivered.settled)
         if not watched:
             return
-        by_client: dict[UUID, list[Row]] = {}
+        by_client: dict[UUID, list[TransitionRow]] = {}
         for row in await self._events(watched):
-            by_client.setdefault(row["client_id"], []).append(row)
+            by_client.setdefault(row.client_id, []).append(row)
         for stream in self._streams:
             if stream.client_id in by_client:
                 stream.deliver(by_client[stream.client_id])
 
-    async def _events(self, watched: dict[UUID, int]) -> list[Row]:
-        rows = await self._pool.fetch(
-            WATCHING_QUERIES.events, list(watched), list(watched.values())
+    async def _events(self, watched: dict[UUID, int]) -> list[TransitionRow]:
+        return await fetch_rows(
+            self._pool,
+            TransitionRow,
+            WATCHING_QUERIES.events,
+            list(watched),
+            list(watched.values()),
         )
-        return [dict(row) for row in rows]

@@ -10,7 +10,8 @@ from pgworker.models import LIVE_STATUSES, ClientStatus, JobStatus
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from pgworker.status.queries import Row, StatusReader
+    from pgworker.status.queries import StatusReader
+    from pgworker.status.rows import BreakerRow, ClientStatusRow, EventRow
 
 EVENTS_SHOWN = 8
 
@@ -28,11 +29,11 @@ class Explanation:
         advice: what to press, a line each.
     """
 
-    client: Row
+    client: ClientStatusRow
     phases: dict[str, float]
     last_answer: str | None
-    breakers: list[Row]
-    events: list[Row]
+    breakers: list[BreakerRow]
+    events: list[EventRow]
     advice: tuple[str, ...]
 
 
@@ -45,7 +46,7 @@ async def explain(
     help_of_failure = await status.get_advice(client_id)
     return Explanation(
         client=client,
-        phases={span["phase"]: span["seconds"] for span in spans},
+        phases={span.phase: span.seconds for span in spans},
         last_answer=await status.get_last_answer(client_id),
         breakers=await status.list_open_breakers(),
         events=await status.list_events(client_id, limit=events),
@@ -53,29 +54,29 @@ async def explain(
     )
 
 
-def sentence(client: Row) -> str:
+def sentence(client: ClientStatusRow) -> str:
     """Return a client's state in one sentence, from a row of `client_status`. Pure."""
-    phase = client["phase"]
-    if client["phase_number"] is not None:
-        phase = f"{phase} (phase {client['phase_number']} of {client['phase_count']})"
-    match client["job_status"]:
+    phase = client.phase
+    if client.phase_number is not None:
+        phase = f"{phase} (phase {client.phase_number} of {client.phase_count})"
+    match client.job_status:
         case JobStatus.FAILED:
             return f"Failed in {phase}: it needs a person, and keeps everything that was done."
-        case JobStatus.RUNNING if client["blocked_because"]:
-            return f"Left behind in {phase}: {client['blocked_because']}."
+        case JobStatus.RUNNING if client.blocked_because:
+            return f"Left behind in {phase}: {client.blocked_because}."
         case JobStatus.RUNNING:
             return f"Under way: a worker is on {phase}."
         case JobStatus.QUEUED:
-            return f"In line for {phase}: {client['blocked_because']}."
+            return f"In line for {phase}: {client.blocked_because}."
         case JobStatus.WAITING:
-            return f"Waiting in {phase}: {client['blocked_because'] or 'its time'}."
+            return f"Waiting in {phase}: {client.blocked_because or 'its time'}."
         case JobStatus.CANCELLED:
             return f"Cancelled in {phase}; what exists at the provider stays there."
-        case JobStatus.SUCCEEDED if client["status"] == ClientStatus.READY:
+        case JobStatus.SUCCEEDED if client.status == ClientStatus.READY:
             return "Ready: provisioned and checked."
         case JobStatus.SUCCEEDED:
-            return f"Done: it is {client['status']}."
-        case _ if client["status"] == ClientStatus.READY:
+            return f"Done: it is {client.status}."
+        case _ if client.status == ClientStatus.READY:
             return "Ready."
         case _:
             return "Nobody has asked for this client to be provisioned."
@@ -98,9 +99,9 @@ class Action:
     asks_first: bool
 
 
-def actions(client: Row) -> tuple[Action, ...]:
+def actions(client: ClientStatusRow) -> tuple[Action, ...]:
     """Return what can be pressed for a client, the likeliest first. Pure."""
-    status, phase = client["job_status"], client["phase"]
+    status, phase = client.job_status, client.phase
     cancel = Action(
         "cancel",
         "Cancel",
@@ -137,9 +138,9 @@ def actions(client: Row) -> tuple[Action, ...]:
     return ()
 
 
-def advise(client: Row, help_of_failure: str | None) -> tuple[str, ...]:
+def advise(client: ClientStatusRow, help_of_failure: str | None) -> tuple[str, ...]:
     """Return what a person can do, from a row of `client_status`. Pure."""
-    client_id, job_status = client["client_id"], client["job_status"]
+    client_id, job_status = client.client_id, client.job_status
     retry, cancel = f"pgworker retry {client_id}", f"pgworker cancel {client_id}"
     if job_status == JobStatus.FAILED:
         advice = help_of_failure or "mend what the error names"
@@ -148,16 +149,16 @@ def advise(client: Row, help_of_failure: str | None) -> tuple[str, ...]:
     if job_status == JobStatus.CANCELLED:
         return (f"start again, with what exists already: {retry}",)
     if job_status is None:
-        if client["status"] == ClientStatus.READY:
+        if client.status == ClientStatus.READY:
             return ("nothing: it is ready",)
         return (f"provision it, in SQL: select pgworker.enqueue('{client_id}');",)
     if job_status == JobStatus.SUCCEEDED:
-        return (f"nothing: it is {client['status']}",)
-    match client["blocked_code"]:
+        return (f"nothing: it is {client.status}",)
+    match client.blocked_code:
         case "no_worker":
             return ("start a worker: pgworker run",)
         case "paused":
             return ("end the pause: pgworker resume",)
-    if client["error_kind"] == "auth":
+    if client.error_kind == "auth":
         return ("the provider refuses our credential: pgworker doctor names it",)
     return ("nothing: it goes on by itself", f"give up: {cancel}")

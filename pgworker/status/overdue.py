@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
+from pgworker.status.rows import fetch_rows
 
 if TYPE_CHECKING:
     from pgworker.db.pool import Pool
@@ -65,6 +66,15 @@ LATE = {
 }
 
 
+class OverdueRow(NamedTuple):
+    """A row of the statement `late`: how many of a kind there are, and the oldest one."""
+
+    kind: str
+    number: int
+    oldest_seconds: float | None
+    oldest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Late:
     """Things of one kind that are late.
@@ -82,16 +92,16 @@ class Late:
 
 async def find_late(pool: Pool, settings: Settings) -> tuple[Late, ...]:
     """Return what is late, one for each kind that there is."""
-    rows = await pool.fetch(
-        LATENESS_QUERIES.late, settings.project_timeout, DUE_TOO_LONG, settings.create_lookup
+    rows = await fetch_rows(
+        pool,
+        OverdueRow,
+        LATENESS_QUERIES.late,
+        settings.project_timeout,
+        DUE_TOO_LONG,
+        settings.create_lookup,
     )
     found = (
-        Late(
-            LateKind(row["kind"]),
-            row["number"],
-            timedelta(seconds=row["oldest_seconds"] or 0),
-            row["oldest"],
-        )
+        Late(LateKind(row.kind), row.number, timedelta(seconds=row.oldest_seconds or 0), row.oldest)
         for row in rows
     )
     order = list(LateKind)

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from pgworker.settings import Settings
     from pgworker.status.overdue import Late
     from pgworker.status.progress import Progresses
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import (
+        BreakerRow,
+        ClientStatusRow,
+        FailedGroupRow,
+        HealthRow,
+        LimitRow,
+        PauseRow,
+        PhaseLatencyRow,
+        WorkerRow,
+    )
 
 GROUPS_SHOWN = 20
 STUCK_SHOWN = 15
@@ -79,16 +88,16 @@ class Survey:
         pauses, breakers, limits, workers: rows, as `StatusReader` gives them.
     """
 
-    health: Row
+    health: HealthRow
     notices: tuple[Notice, ...]
     statuses: dict[str, int]
-    groups: list[Row]
-    stuck: list[Row]
+    groups: list[FailedGroupRow]
+    stuck: list[ClientStatusRow]
     latency: tuple[PhaseLatency, ...]
-    pauses: list[Row]
-    breakers: list[Row]
-    limits: list[Row]
-    workers: list[Row]
+    pauses: list[PauseRow]
+    breakers: list[BreakerRow]
+    limits: list[LimitRow]
+    workers: list[WorkerRow]
 
     @property
     def verdict(self) -> str:
@@ -98,14 +107,14 @@ class Survey:
     @property
     def urgency(self) -> Urgency | None:
         """The most urgent of all; None when nobody needs to look."""
-        if self.health["failed"]:
+        if self.health.failed:
             return Urgency.ALARM
         return self.notices[0].urgency if self.notices else None
 
     @property
     def unfinished(self) -> int:
         """Jobs that are on their way."""
-        return _unfinished(self.health)
+        return self.health.unfinished
 
     @property
     def more_groups(self) -> bool:
@@ -115,13 +124,12 @@ class Survey:
     @property
     def is_paused(self) -> bool:
         """Whether everything is paused."""
-        return any(pause["scope"] == EVERYTHING for pause in self.pauses)
+        return any(pause.scope == EVERYTHING for pause in self.pauses)
 
     @property
     def is_late(self) -> bool:
         """Whether a due job has waited for too long."""
-        late: bool = self.health["oldest_due_seconds"] > DUE_TOO_LONG.total_seconds()
-        return late
+        return self.health.oldest_due_seconds > DUE_TOO_LONG.total_seconds()
 
 
 async def survey(pool: Pool, settings: Settings, progresses: Progresses) -> Survey:
@@ -151,11 +159,11 @@ async def survey(pool: Pool, settings: Settings, progresses: Progresses) -> Surv
 
 
 def notices(
-    health: Row,
+    health: HealthRow,
     late: Sequence[Late],
-    pauses: Sequence[Row],
-    breakers: Sequence[Row],
-    limits: Sequence[Row],
+    pauses: Sequence[PauseRow],
+    breakers: Sequence[BreakerRow],
+    limits: Sequence[LimitRow],
 ) -> tuple[Notice, ...]:
     """Return what is worth a line, the most urgent first; nothing when all is well. Pure."""
     found = [
@@ -170,54 +178,49 @@ def notices(
     return tuple(sorted(found, key=lambda notice: order.index(notice.urgency)))
 
 
-def verdict(health: Row, found: Sequence[Notice]) -> str:
+def verdict(health: HealthRow, found: Sequence[Notice]) -> str:
     """Return how provisioning is, in one sentence. Pure."""
-    failed = health["failed"]
+    failed = health.failed
     if failed:
         return "1 client needs you" if failed == 1 else f"{failed} clients need you"
     if any(notice.urgency is Urgency.ALARM for notice in found):
         return "Provisioning needs you"
     if any(notice.urgency is Urgency.WARNING for notice in found):
         return "Something wants a look"
-    if _unfinished(health):
+    if health.unfinished:
         return "All is well, and work is under way"
     return "All is well, and nothing is left to do"
 
 
-def _unfinished(health: Row) -> int:
-    number: int = health["queued"] + health["running"] + health["waiting"]
-    return number
-
-
-def _of_workers(health: Row) -> list[Notice]:
-    if health["workers_alive"]:
+def _of_workers(health: HealthRow) -> list[Notice]:
+    if health.workers_alive:
         return []
     return [
         Notice(
-            Urgency.ALARM if _unfinished(health) else Urgency.WARNING,
+            Urgency.ALARM if health.unfinished else Urgency.WARNING,
             "No worker is alive: nothing is being provisioned.",
             "Start one: pgworker run",
         )
     ]
 
 
-def _of_breaker(breaker: Row) -> Notice:
-    since = duration(datetime.now(UTC) - breaker["opened_at"])
+def _of_breaker(breaker: BreakerRow) -> Notice:
+    since = duration(datetime.now(UTC) - breaker.opened_at)
     return Notice(
         Urgency.ALARM,
-        f"The provider has refused {breaker['credential']} for {since}: {breaker['reason']}",
+        f"The provider has refused {breaker.credential} for {since}: {breaker.reason}",
         "Renew the credential: the jobs that wait for it go on by themselves.",
     )
 
 
-def _of_pause(pause: Row) -> Notice:
-    what = "Everything" if pause["scope"] == EVERYTHING else f"The workflow {pause['scope']}"
-    since = duration(datetime.now(UTC) - pause["paused_at"])
+def _of_pause(pause: PauseRow) -> Notice:
+    what = "Everything" if pause.scope == EVERYTHING else f"The workflow {pause.scope}"
+    since = duration(datetime.now(UTC) - pause.paused_at)
     return Notice(
         Urgency.WARNING,
-        f"{what} is paused: {pause['paused_by']} did so {since} ago.",
+        f"{what} is paused: {pause.paused_by} did so {since} ago.",
         "No further phase starts until somebody resumes it.",
-        scope=pause["scope"],
+        scope=pause.scope,
     )
 
 
@@ -232,10 +235,10 @@ def _of_lateness(late: Late) -> Notice:
     )
 
 
-def _of_limits(limits: Sequence[Row]) -> list[Notice]:
+def _of_limits(limits: Sequence[LimitRow]) -> list[Notice]:
     if not limits:
         return []
-    longest = duration(max(row["seconds"] for row in limits))
+    longest = duration(max(row.seconds for row in limits))
     return [
         Notice(
             Urgency.NOTE,
@@ -245,20 +248,20 @@ def _of_limits(limits: Sequence[Row]) -> list[Notice]:
     ]
 
 
-def latencies(rows: Sequence[Row]) -> tuple[PhaseLatency, ...]:
+def latencies(rows: Sequence[PhaseLatencyRow]) -> tuple[PhaseLatency, ...]:
     """Return rows of `Progresses.latency`, those of phases of which one ended. Pure."""
-    return tuple(_latency(row) for row in rows if row["count"])
+    return tuple(_latency(row) for row in rows if row.ended)
 
 
-def _latency(row: Row) -> PhaseLatency:
-    medians = zip(row["hourly_p50_seconds"], row["hourly_p95_seconds"], strict=True)
-    by_hour = dict(zip(row["hours_ago"], medians, strict=True))
+def _latency(row: PhaseLatencyRow) -> PhaseLatency:
+    medians = zip(row.hourly_p50_seconds or (), row.hourly_p95_seconds or (), strict=True)
+    by_hour = dict(zip(row.hours_ago or (), medians, strict=True))
     return PhaseLatency(
-        workflow=row["workflow"],
-        phase=row["phase"],
-        count=row["count"],
-        p50=row["p50_seconds"],
-        p95=row["p95_seconds"],
-        longest=row["max_seconds"],
+        workflow=row.workflow,
+        phase=row.phase,
+        count=row.ended,
+        p50=row.p50_seconds or 0,
+        p95=row.p95_seconds or 0,
+        longest=row.max_seconds or 0,
         hours=tuple(by_hour.get(ago) for ago in range(23, -1, -1)),
     )

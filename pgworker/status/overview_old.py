@@ -11,7 +11,16 @@ from pgworker.status.pages import Filter
 if TYPE_CHECKING:
     from pgworker.status.pages import Pages
     from pgworker.status.progress import Progresses
-    from pgworker.status.queries import Row, StatusReader
+    from pgworker.status.queries import StatusReader
+    from pgworker.status.rows import (
+        BreakerRow,
+        ClientStatusRow,
+        FailedGroupRow,
+        HealthRow,
+        PauseRow,
+        PhaseLatencyRow,
+        WorkerRow,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +32,14 @@ class Overview:
         failed, queued: rows of `client_status`, newest client first.
     """
 
-    health: Row
-    pauses: list[Row]
-    breakers: list[Row]
-    workers: list[Row]
-    latency: list[Row]
-    failed_groups: list[Row]
-    failed: list[Row]
-    queued: list[Row]
+    health: HealthRow
+    pauses: list[PauseRow]
+    breakers: list[BreakerRow]
+    workers: list[WorkerRow]
+    latency: list[PhaseLatencyRow]
+    failed_groups: list[FailedGroupRow]
+    failed: list[ClientStatusRow]
+    queued: list[ClientStatusRow]
 
 
 async def overview_of(

@@ -11,19 +11,20 @@ import binascii
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from pgworker.db.queries import load
 from pgworker.errors import BadCursor
+from pgworker.status.rows import ClientStatusRow, JobStatusRow, fetch_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgworker.db.pool import Pool
-    from pgworker.status.queries import Row
 
 T = TypeVar("T")
+R = TypeVar("R", ClientStatusRow, JobStatusRow)
 
 # What PostgreSQL's bigint holds.
 _LARGEST_ID = 2**63 - 1
@@ -59,7 +60,7 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[R]):
     """Some rows of a list.
 
     Attributes:
@@ -67,7 +68,7 @@ class Page:
         next_cursor: where the next page begins; None when this is the last one.
     """
 
-    rows: list[Row]
+    rows: list[R]
     next_cursor: str | None
 
 
@@ -77,35 +78,38 @@ class Pages:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def clients(self, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page:
+    async def clients(
+        self, wanted: Filter, *, limit: int, cursor: str | None = None
+    ) -> Page[ClientStatusRow]:
         """Return clients with their newest jobs, newest client first."""
         before_at, before_id = None, None
         if cursor is not None:
             before_at, before_id = _read(cursor, "c", lambda at, id_: (_time(at), UUID(id_)))
-        rows = await self._fetch(
+        rows = await fetch_rows(
+            self._pool,
+            ClientStatusRow,
             PAGE_QUERIES.clients,
             *(wanted.status, wanted.kind, wanted.phase, wanted.text),
             *(before_at, before_id, limit + 1),
         )
-        return _page(
-            rows, limit, lambda row: _cursor("c", _told(row["created_at"]), row["client_id"])
-        )
+        return _page(rows, limit, lambda row: _cursor("c", _told(row.created_at), row.client_id))
 
-    async def jobs(self, wanted: Filter, *, limit: int, cursor: str | None = None) -> Page:
+    async def jobs(
+        self, wanted: Filter, *, limit: int, cursor: str | None = None
+    ) -> Page[JobStatusRow]:
         """Return jobs, newest first."""
         before = None if cursor is None else _read(cursor, "j", _job_id)
-        rows = await self._fetch(
+        rows = await fetch_rows(
+            self._pool,
+            JobStatusRow,
             PAGE_QUERIES.jobs,
             *(wanted.status, wanted.kind, wanted.phase, wanted.text, wanted.client_id),
             *(before, limit + 1),
         )
-        return _page(rows, limit, lambda row: _cursor("j", row["id"]))
-
-    async def _fetch(self, query: str, *arguments: object) -> list[Row]:
-        return [dict(row) for row in await self._pool.fetch(query, *arguments)]
+        return _page(rows, limit, lambda row: _cursor("j", row.id))
 
 
-def _page(rows: list[Row], limit: int, cursor_of: Callable[[Row], str]) -> Page:
+def _page(rows: list[R], limit: int, cursor_of: Callable[[R], str]) -> Page[R]:
     """Keep a page of rows: one more than its size was asked for, to know whether there is more."""
     if len(rows) <= limit:
         return Page(rows, None)

@@ -6,11 +6,12 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.errors import UnknownClient
 from pgworker.models import LIVE_STATUSES, ClientStatus, ErrorKind, JobStatus
+from pgworker.status.rows import ClientStatusRow, PhaseLatencyRow, fetch_rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from pgworker.db.pool import Pool
     from pgworker.status.events import Watching
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import TransitionRow
 
 # The statistics read a day's events: as seldom as they are of use, and a small part of the time.
 LATENCY_EVERY = timedelta(seconds=60)
@@ -82,7 +83,7 @@ class Progress:
         newest_event_id: of the client's events.
     """
 
-    client: Row
+    client: ClientStatusRow
     expected_ready_at: datetime | None
     is_late: bool
     sentence: str
@@ -91,7 +92,7 @@ class Progress:
     @property
     def is_final(self) -> bool:
         """Whether nothing more happens by itself."""
-        return self.client["job_status"] not in LIVE_STATUSES and self.client["status"] in FINAL
+        return self.client.job_status not in LIVE_STATUSES and self.client.status in FINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class News:
         told: the newest event that was told of, now or before.
     """
 
-    transitions: Sequence[Row]
+    transitions: Sequence[TransitionRow]
     progress: Progress
     told: int
 
@@ -119,7 +120,7 @@ class Progresses:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._latency: list[Row] = []
+        self._latency: list[PhaseLatencyRow] = []
         self._latency_until = 0.0
         self._asking = asyncio.Lock()
 
@@ -132,9 +133,8 @@ class Progresses:
         row = await self._pool.fetchrow(PROGRESS_QUERIES.client, client_id)
         if row is None:
             raise UnknownClient(f"there is no client {client_id}")
-        client: dict[str, Any] = dict(row)
-        began_at = client.pop("phase_began_at")
-        newest_event_id = client.pop("newest_event_id")
+        *columns, began_at, newest_event_id = row
+        client = ClientStatusRow._make(columns)
         now = datetime.now(UTC)
         expected = expected_ready_at(client, began_at, await self.latency())
         is_late = expected is not None and expected <= now
@@ -176,18 +176,16 @@ class Progresses:
             while not stream.is_closed:
                 if is_news:
                     transitions = stream.take()
-                    told = max([told, *(row["id"] for row in transitions)])
+                    told = max([told, *(row.id for row in transitions)])
                     yield News(transitions, await self.of(client_id), told)
                 else:
                     yield None
                 is_news = await stream.wait(keep_alive)
 
-    async def latency(self) -> list[Row]:
+    async def latency(self) -> list[PhaseLatencyRow]:
         """Return all phases, in order, with what they took in the last day; up to minutes old.
 
-        Rows have the columns of `phase_latency`, nulls where none ended, and three arrays that tell
-        of each hour in which one did. Asked for by one at a time, and seldom: it takes a pass over
-        the events of a day.
+        Asked for by one at a time, and seldom: it takes a pass over the events of a day.
         """
         if time.monotonic() < self._latency_until or (self._latency and self._asking.locked()):
             return self._latency
@@ -195,8 +193,7 @@ class Progresses:
             began = time.monotonic()
             if began < self._latency_until:
                 return self._latency
-            rows = await self._pool.fetch(PROGRESS_QUERIES.latency)
-            self._latency = [dict(row) for row in rows]
+            self._latency = await fetch_rows(self._pool, PhaseLatencyRow, PROGRESS_QUERIES.latency)
             now = time.monotonic()
             rest = max(LATENCY_EVERY.total_seconds(), (now - began) / LATENCY_SHARE)
             self._latency_until = now + rest
@@ -204,7 +201,7 @@ class Progresses:
 
 
 def expected_ready_at(
-    client: Row, began_at: datetime | None, latency: Sequence[Row]
+    client: ClientStatusRow, began_at: datetime | None, latency: Sequence[PhaseLatencyRow]
 ) -> datetime | None:
     """Return when a client is ready if it takes what others took. Pure; may be in the past.
 
@@ -213,35 +210,37 @@ def expected_ready_at(
         began_at: when its job began its present phase.
         latency: of all phases, in order.
     """
-    if client["job_status"] not in LIVE_STATUSES:
+    if client.job_status not in LIVE_STATUSES:
         return None
-    phases = [row for row in latency if row["workflow"] == client["workflow"]]
-    names = [row["phase"] for row in phases]
-    if client["phase"] not in names:
+    began = began_at or client.since
+    phases = [row for row in latency if row.workflow == client.workflow]
+    names = [row.phase for row in phases]
+    if began is None or client.phase not in names:
         return None
-    ahead = [row["p50_seconds"] for row in phases[names.index(client["phase"]) :]]
-    if None in ahead:
-        return None
-    began: datetime = began_at or client["since"]
-    return began + timedelta(seconds=sum(ahead))
+    ahead = timedelta(0)
+    for row in phases[names.index(client.phase) :]:
+        if row.p50_seconds is None:
+            return None
+        ahead += timedelta(seconds=row.p50_seconds)
+    return began + ahead
 
 
-def sentence_of(client: Row, *, is_late: bool = False) -> str:
+def sentence_of(client: ClientStatusRow, *, is_late: bool = False) -> str:
     """Return where a client stands, as a sentence for whoever waits for it. Pure."""
     try:
-        status = ClientStatus(client["status"])
+        status = ClientStatus(client.status or "")
     except ValueError:
-        # A word that an adopted table had before.
+        # A null, or a word that an adopted table had before.
         return "Nobody has asked for it to be provisioned."
     doing = _DOING[status]
-    if client["phase_number"] and client["job_status"] in {JobStatus.RUNNING, JobStatus.WAITING}:
-        doing += f" (phase {client['phase_number']} of {client['phase_count']})"
+    if client.phase_number and client.job_status in {JobStatus.RUNNING, JobStatus.WAITING}:
+        doing += f" (phase {client.phase_number} of {client.phase_count})"
     rest = ""
-    if status is ClientStatus.FAILED and client["error_kind"] is not None:
-        rest = _NEEDED[ErrorKind(client["error_kind"])]
+    if status is ClientStatus.FAILED and client.error_kind is not None:
+        rest = _NEEDED[ErrorKind(client.error_kind)]
     elif status is ClientStatus.CANCELLED:
         rest = "retry it to go on with what exists"
-    elif client["job_status"] == JobStatus.WAITING and client["error_kind"] is not None:
+    elif client.job_status == JobStatus.WAITING and client.error_kind is not None:
         rest = "an error held it up, and it is tried again by itself"
     elif is_late:
         rest = "it takes longer than usual"

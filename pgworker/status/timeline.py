@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import EventRow
 
 
 class Tone(StrEnum):
@@ -49,7 +49,7 @@ class Entry:
     times: int = 1
 
 
-def tell(events: Iterable[Row]) -> tuple[Entry, ...]:
+def tell(events: Iterable[EventRow]) -> tuple[Entry, ...]:
     """Return a client's events (rows of `events`, oldest first) as its story, oldest first."""
     entries: list[Entry] = []
     for event in events:
@@ -76,23 +76,23 @@ def _repeats(entries: list[Entry], entry: Entry) -> bool:
     )
 
 
-def _entry(event: Row) -> Entry:
+def _entry(event: EventRow) -> Entry:
     title, tone = _title(event)
-    error = event["error"]
+    error = event.error
     return Entry(
-        at=event["at"],
+        at=event.at,
         title=title,
         tone=Tone.BAD if error and tone is Tone.WORK else tone,
-        phase=event["to_phase"] or event["from_phase"],
-        by=event["actor"],
-        error_kind=event["error_kind"] if error else None,
+        phase=event.to_phase or event.from_phase,
+        by=event.actor,
+        error_kind=event.error_kind if error else None,
         error=error,
     )
 
 
-def _title(event: Row) -> tuple[str, Tone]:
-    detail: dict[str, Any] = event["detail"] or {}
-    match event["event"]:
+def _title(event: EventRow) -> tuple[str, Tone]:
+    detail: dict[str, Any] = event.detail or {}
+    match event.event:
         case "enqueued":
             return "Put in line", Tone.NOTE
         case "claimed":
@@ -100,7 +100,7 @@ def _title(event: Row) -> tuple[str, Tone]:
         case "rescued":
             return "Taken over from a worker that fell silent", Tone.WORK
         case "advanced":
-            return f"{event['from_phase']} is done, on to {event['to_phase']}", Tone.GOOD
+            return f"{event.from_phase} is done, on to {event.to_phase}", Tone.GOOD
         case "snoozed":
             return f"Waits: {detail.get('waiting_for') or 'its time'}", Tone.WAIT
         case "backed_off":
@@ -108,7 +108,7 @@ def _title(event: Row) -> tuple[str, Tone]:
         case "failed":
             return "Failed: it needs a person", Tone.BAD
         case "succeeded":
-            return f"{event['from_phase']} is done: ready", Tone.GOOD
+            return f"{event.from_phase} is done: ready", Tone.GOOD
         case "released":
             return "Given back by a worker that left", Tone.NOTE
         case "retried":

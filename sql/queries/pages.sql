@@ -1,58 +1,14 @@
 -- name: clients
 -- A page of clients with their newest jobs, newest client first.
-select
-    client.client_id,
-    client.client_name,
-    client.status,
-    client.job_id,
-    client.workflow,
-    client.phase,
-    client.phase_number,
-    client.phase_count,
-    client.job_status,
-    client.attempts,
-    client.max_attempts,
-    client.error_kind,
-    client.last_error,
-    client.blocked_because,
-    client.next_try_at,
-    client.claimed_by,
-    client.since,
-    client.project_ref,
-    client.project_url,
-    client.schema_version,
-    client.provisioning_started_at,
-    client.provisioning_completed_at,
-    client.created_at
+select client.*  -- noqa: AM04
 from
     pgworker.client_page($1, $2, $3, $4, $5, $6, $7) with ordinality as page (client_id, position)
-inner join pgworker.client_status as client on page.client_id = client.client_id
+inner join include.client_status as client on page.client_id = client.client_id
 order by page.position;
 
 -- name: jobs
 -- A page of jobs, newest first.
-select
-    job.id,
-    job.client_id,
-    job.client_name,
-    job.workflow,
-    job.phase,
-    job.phase_number,
-    job.phase_count,
-    job.status,
-    job.priority,
-    job.attempts,
-    job.max_attempts,
-    job.crashes,
-    job.error_kind,
-    job.last_error,
-    job.waiting_for,
-    job.next_try_at,
-    job.claimed_by,
-    job.lease_expires_at,
-    job.created_at,
-    job.updated_at,
-    job.finished_at
+select job.*  -- noqa: AM04
 from pgworker.job_page($1, $2, $3, $4, $5, $6, $7) with ordinality as page (id, position)
-inner join pgworker.job_status as job on page.id = job.id
+inner join include.job_status as job on page.id = job.id
 order by page.position;

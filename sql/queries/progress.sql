@@ -1,29 +1,7 @@
 -- name: client
 -- A client with its newest job, since when that is in its phase, and the newest event.
 select
-    client.client_id,
-    client.client_name,
-    client.status,
-    client.job_id,
-    client.workflow,
-    client.phase,
-    client.phase_number,
-    client.phase_count,
-    client.job_status,
-    client.attempts,
-    client.max_attempts,
-    client.error_kind,
-    client.last_error,
-    client.blocked_because,
-    client.next_try_at,
-    client.claimed_by,
-    client.since,
-    client.project_ref,
-    client.project_url,
-    client.schema_version,
-    client.provisioning_started_at,
-    client.provisioning_completed_at,
-    client.created_at,
+    client.*,  -- noqa: AM04
     (
         select job.phase_began_at
         from public.client_provisioning_jobs as job
@@ -37,7 +15,7 @@ select
         ),
         0
     ) as newest_event_id
-from pgworker.client_status as client
+from include.client_status as client
 where client.client_id = $1;
 
 -- name: latency
@@ -57,7 +35,7 @@ whole as (
     select
         span.workflow,
         span.phase,
-        count(*) as count,
+        count(*) as ended,
         percentile_cont(0.5) within group (order by span.seconds) as p50_seconds,
         percentile_cont(0.95) within group (order by span.seconds) as p95_seconds,
         max(span.seconds) as max_seconds
@@ -88,7 +66,7 @@ hourly as (
 select
     phase.workflow,
     phase.job_type as phase,
-    coalesce(whole.count, 0) as count,
+    coalesce(whole.ended, 0) as ended,
     whole.p50_seconds,
     whole.p95_seconds,
     whole.max_seconds,

@@ -13,35 +13,11 @@ from public.clients
 where id = $1;
 
 -- name: clients
--- Clients with their newest jobs, newest first; nulls don't filter or limit.
-select
-    client_id,
-    client_name,
-    status,
-    job_id,
-    workflow,
-    phase,
-    phase_number,
-    phase_count,
-    job_status,
-    attempts,
-    max_attempts,
-    error_kind,
-    last_error,
-    blocked_code,
-    blocked_because,
-    next_try_at,
-    claimed_by,
-    since,
-    project_ref,
-    project_url,
-    schema_version,
-    provisioning_started_at,
-    provisioning_completed_at,
-    created_at
-from pgworker.client_status
-where $1::uuid is null or client_id = $1
-order by created_at desc, client_id
+-- Clients with their newest jobs, newest client first; nulls don't filter or limit.
+select client.*  -- noqa: AM04
+from include.client_status as client
+where $1::uuid is null or client.client_id = $1
+order by client.created_at desc, client.client_id
 limit $2;
 
 -- name: clients_named
@@ -70,21 +46,7 @@ group by provisioning_status;
 -- name: stuck
 -- Clients whose job is queued or waiting, the one that has been due for longest first. The jobs
 -- are chosen first: the view is then asked for these clients only.
-select
-    client.client_id,
-    client.client_name,
-    client.status,
-    client.phase,
-    client.phase_number,
-    client.phase_count,
-    client.job_status,
-    client.attempts,
-    client.max_attempts,
-    client.error_kind,
-    client.last_error,
-    client.blocked_because,
-    client.next_try_at,
-    client.since
+select client.*  -- noqa: AM04
 from (
     select
         job.client_id,
@@ -94,7 +56,7 @@ from (
     order by job.run_at, job.client_id
     limit $1
 ) as due
-inner join pgworker.client_status as client on due.client_id = client.client_id
+inner join include.client_status as client on due.client_id = client.client_id
 order by due.run_at, due.client_id;
 
 -- name: clients_with_tenant
@@ -108,33 +70,12 @@ order by created_at, id;
 
 -- name: jobs
 -- Jobs, newest first; nulls don't filter or limit.
-select
-    id,
-    client_id,
-    client_name,
-    workflow,
-    phase,
-    phase_number,
-    phase_count,
-    status,
-    priority,
-    attempts,
-    max_attempts,
-    crashes,
-    error_kind,
-    last_error,
-    waiting_for,
-    next_try_at,
-    claimed_by,
-    lease_expires_at,
-    created_at,
-    updated_at,
-    finished_at
-from pgworker.job_status
+select job.*  -- noqa: AM04
+from include.job_status as job
 where
-    ($1::text is null or status = $1)
-    and ($2::uuid is null or client_id = $2)
-order by id desc
+    ($1::text is null or job.status = $1)
+    and ($2::uuid is null or job.client_id = $2)
+order by job.id desc
 limit $3;
 
 -- name: failed_clients
@@ -357,7 +298,6 @@ order by opened_at;
 select
     endpoint,
     scope,
-    refused,
     extract(epoch from resets_at - now())::double precision as seconds
 from pgworker.rate_limits
 where

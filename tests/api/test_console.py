@@ -131,8 +131,8 @@ async def every_page(api: ApiInTest, operator: httpx.AsyncClient) -> AsyncIterat
         f"/clients/{names[0]}",
         f"/clients/{names[0]}/retry",
         f"/clients/{names[0]}/cancel",
-        f"/errors/{group['group_id']}",
-        f"/errors/{group['group_id']}/retry",
+        f"/errors/{group.group_id}",
+        f"/errors/{group.group_id}/retry",
         "/sign-in",
     ]
 
@@ -178,7 +178,7 @@ async def test_on_this_machine_nobody_signs_in_while_no_token_is_configured(
     assert not [form for form in page.forms if form.get("action", "").endswith("/sign-out")]
     assert (await browser.post(f"{CONSOLE}/everything/pause")).status_code == 403
     await submit(browser, page.form("/pause"))
-    assert [row["scope"] for row in await local_api.service.status.list_pauses()] == ["all"]
+    assert [row.scope for row in await local_api.service.status.list_pauses()] == ["all"]
 
 
 async def test_attempts_to_sign_in_are_limited(api: ApiInTest) -> None:
@@ -231,7 +231,7 @@ async def test_a_hostile_name_is_shown_as_it_is_and_does_nothing(
         "/clients",
         f"/clients/{client_id}",
         f"/clients/{client_id}/cancel",
-        f"/errors/{group['group_id']}",
+        f"/errors/{group.group_id}",
     ):
         page = await read(operator, path)
         assert page.inline == [], path
@@ -309,7 +309,7 @@ async def test_a_group_is_retried_after_a_question_that_names_its_clients(
 ) -> None:
     ids = [await failed(api, f"client {n}", f"{n} rows are missing") for n in range(14)]
     (group,) = await api.service.status.list_failed_groups()
-    question = await read(operator, f"/errors/{group['group_id']}/retry")
+    question = await read(operator, f"/errors/{group.group_id}/retry")
     assert "Retry 14 clients?" in question.words
     assert "client 13" in question.words
     assert "and 2 more" in question.words
@@ -326,7 +326,7 @@ async def test_everything_is_paused_and_resumed(
     api: ApiInTest, operator: httpx.AsyncClient
 ) -> None:
     await submit(operator, (await read(operator)).form("/pause"))
-    assert [row["scope"] for row in await api.service.status.list_pauses()] == ["all"]
+    assert [row.scope for row in await api.service.status.list_pauses()] == ["all"]
     paused = await read(operator)
     assert "Everything is paused" in paused.words
 
@@ -341,7 +341,7 @@ async def test_the_audit_trail_tells_who_pressed(
     client_id = await failed(api, "Acme")
     await submit(operator, (await read(operator, f"/clients/{client_id}")).form("/retry"))
     (*_, last) = await api.service.status.list_events(client_id)
-    assert last["actor"].endswith(" for adminr")
+    assert last.actor.endswith(" for adminr")
 
 
 async def test_a_form_without_its_token_changes_nothing(
@@ -365,7 +365,7 @@ async def test_whoever_may_only_read_is_shown_no_button(api: ApiInTest) -> None:
     client_id = await failed(api, "Acme")
     (group,) = await api.service.status.list_failed_groups()
     reader = await signed_in(api, Scope.READ)
-    for path in ("", f"/clients/{client_id}", f"/errors/{group['group_id']}"):
+    for path in ("", f"/clients/{client_id}", f"/errors/{group.group_id}"):
         page = await read(reader, path)
         posts = [form["action"] for form in page.forms if form.get("method") == "post"]
         assert posts == [f"{CONSOLE}/sign-out"], path
@@ -486,7 +486,7 @@ def test_what_others_made_comes_with_its_licence() -> None:
 
 async def status_of(api: ApiInTest, client_id: UUID) -> JobStatus:
     (row,) = await api.service.status.list_jobs(client_id=client_id)
-    return JobStatus(row["status"])
+    return JobStatus(row.status)
 
 
 ORIGIN = "http://pgworker.test"

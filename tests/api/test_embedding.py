@@ -62,11 +62,11 @@ async def test_the_worker_runs_as_long_as_the_application(database: str) -> None
     app.include_router(pgworker.router())
     async with jobs_in(database) as jobs:
         async with running(app) as client:
-            assert [row["alive"] for row in await jobs.status.list_workers()] == [True]
+            assert [row.alive for row in await jobs.status.list_workers()] == [True]
             ready = await client.get("/readyz")
             # A worker may still be about to listen.
             assert ready.json().get("missing", [{"name": "listener"}])[0]["name"] == "listener"
-        assert [row["state"] for row in await jobs.status.list_workers()] == ["stopped"]
+        assert [row.state for row in await jobs.status.list_workers()] == ["stopped"]
 
 
 async def test_the_applications_own_lifespan_begins_after_and_ends_before(database: str) -> None:
@@ -96,7 +96,7 @@ async def test_an_error_of_the_applications_own_lifespan_is_raised_as_it_is(data
         async with lifespan(FastAPI()):
             pass
     async with jobs_in(database) as jobs:
-        assert [row["state"] for row in await jobs.status.list_workers()] == ["stopped"]
+        assert [row.state for row in await jobs.status.list_workers()] == ["stopped"]
 
 
 async def test_an_application_whose_worker_cannot_start_does_not_start(
@@ -220,7 +220,7 @@ async def test_the_example_provisions_and_leaves_though_somebody_watches(
                 example.send_signal(signal.SIGTERM)
                 assert await events.rest() == []
                 await asyncio.to_thread(example.wait, 60)
-                assert [row["state"] for row in await jobs.status.list_workers()] == ["stopped"]
+                assert [row.state for row in await jobs.status.list_workers()] == ["stopped"]
             finally:
                 name = f"pgw_{ordered['id'].replace('-', '')}"
                 await jobs.pool.execute(f'drop database if exists "{name}" with (force)')

@@ -84,7 +84,7 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
         async with open_platform(settings) as platform:
             async with platform.pool.acquire() as connection:
                 story = await tell_a_day(connection)
-            group = (await platform.status.list_failed_groups())[0]["group_id"]
+            group = (await platform.status.list_failed_groups())[0].group_id
             service = Service.of(platform)
             web = HttpServer(create_app(service), timeout_graceful_shutdown=1)
             with open_listener("127.0.0.1", 0) as listener:

@@ -156,7 +156,7 @@ async def test_of_two_jobs_refused_in_the_same_moment_one_opens_the_breaker(
     assert [entry["event"] for entry in logged] == ["breaker_opened"]
     assert await read_log(jobs) == ["breaker_opened"]
     (breaker,) = await jobs.status.list_open_breakers()
-    assert breaker["reason"] == "401: so it is"
+    assert breaker.reason == "401: so it is"
 
 
 @pytest.mark.parametrize("close", ["has begun", "comes in between"])
@@ -385,9 +385,9 @@ async def test_a_job_that_parks_in_the_moment_in_which_the_breaker_closes_is_due
 async def test_a_breaker_that_no_job_asks_for_any_more_is_not_shown(jobs: JobsInTest) -> None:
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
     assert len(await jobs.status.list_open_breakers()) == 1
-    assert (await jobs.status.get_health())["breakers_open"] == 1
+    assert (await jobs.status.get_health()).breakers_open == 1
 
     # The token was replaced, and the workers restarted: nothing tries the old one.
     await jobs.pool.execute("update pgworker.breakers set probe_at = now() - interval '11 min'")
     assert await jobs.status.list_open_breakers() == []
-    assert (await jobs.status.get_health())["breakers_open"] == 0
+    assert (await jobs.status.get_health()).breakers_open == 0

@@ -77,11 +77,11 @@ async def test_the_same_error_is_one_group_however_many_clients_have_it(jobs: Jo
 
     large, small = await jobs.status.list_failed_groups()
 
-    assert (large["jobs"], small["jobs"]) == (3, 1)
-    assert large["signature"] == "column … is missing"
-    assert large["sample_error"] == "column 2 is missing"
-    assert large["sample_client_names"] == ["client 2", "client 1", "client 0"]
-    assert small["signature"] == small["sample_error"] == "row level security is off"
+    assert (large.jobs, small.jobs) == (3, 1)
+    assert large.signature == "column … is missing"
+    assert large.sample_error == "column 2 is missing"
+    assert large.sample_client_names == ["client 2", "client 1", "client 0"]
+    assert small.signature == small.sample_error == "row level security is off"
 
 
 async def test_the_same_words_of_another_kind_or_in_another_phase_are_another_group(
@@ -99,14 +99,14 @@ async def test_a_job_that_failed_without_a_message_is_in_a_group_too(jobs: JobsI
 
     (group,) = await jobs.status.list_failed_groups()
 
-    assert (group["jobs"], group["signature"]) == (1, None)
-    assert await jobs.commands.retry_group(group["group_id"]) == 1
+    assert (group.jobs, group.signature) == (1, None)
+    assert await jobs.commands.retry_group(group.group_id) == 1
 
 
 async def test_one_call_retries_a_group_and_nothing_else(jobs: JobsInTest) -> None:
     group = [await failed(jobs, f"client {n}", f"column {n} is missing") for n in range(3)]
     other = await failed(jobs, "another", "row level security is off")
-    group_id = (await jobs.status.list_failed_groups())[0]["group_id"]
+    group_id = (await jobs.status.list_failed_groups())[0].group_id
 
     assert await jobs.commands.retry_group(group_id) == 3
 
@@ -121,7 +121,7 @@ async def test_clients_of_a_group_are_found_by_its_id(jobs: JobsInTest) -> None:
     groups = await jobs.status.list_failed_groups()
 
     found = [
-        [row["client_name"] for row in await jobs.status.list_clients_of_group(group["group_id"])]
+        [row.client_name for row in await jobs.status.list_clients_of_group(group.group_id)]
         for group in groups
     ]
 

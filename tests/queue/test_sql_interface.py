@@ -501,13 +501,13 @@ async def test_client_status_tells_the_whole_story(jobs: JobsInTest) -> None:
 
     (row,) = await jobs.status.list_clients()
 
-    assert row["status"] == "creating_project"
-    assert row["phase"] == "create_project"
-    assert row["job_status"] == "waiting"
-    assert row["attempts"] == 1
-    assert row["last_error"] == "it did not work"
-    assert row["next_try_at"] is not None
-    assert row["claimed_by"] is None
+    assert row.status == "creating_project"
+    assert row.phase == "create_project"
+    assert row.job_status == "waiting"
+    assert row.attempts == 1
+    assert row.last_error == "it did not work"
+    assert row.next_try_at is not None
+    assert row.claimed_by is None
 
 
 async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -> None:
@@ -601,19 +601,19 @@ async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
 
     health = await jobs.status.get_health()
 
-    assert health == health | {
-        "queued": 2,
-        "running": 1,
-        "waiting": 1,
-        "failed": 1,
-        "due_now": 2,
-        "lease_expired": 0,
-        "workers_alive": 1,
-        "paused": True,
-        "breakers_open": 0,
-        "limits_used_up": 0,
-    }
-    assert 90 <= health["oldest_due_seconds"] < 150
+    assert health == health._replace(
+        queued=2,
+        running=1,
+        waiting=1,
+        failed=1,
+        due_now=2,
+        lease_expired=0,
+        workers_alive=1,
+        paused=True,
+        breakers_open=0,
+        limits_used_up=0,
+    )
+    assert 90 <= health.oldest_due_seconds < 150
 
 
 async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest) -> None:
@@ -643,7 +643,7 @@ async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest
 
     health = await jobs.status.get_health()
 
-    hours = {name: health[name] // 3600 for name in ages if name != "oldest_due_age"}
+    hours = {name: getattr(health, name) // 3600 for name in ages if name != "oldest_due_age"}
     assert hours == {
         "oldest_due_seconds": 0,
         "oldest_failed_seconds": 1,
@@ -652,7 +652,7 @@ async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest
         "oldest_breaker_seconds": 4,
         "oldest_unanswered_seconds": 5,
     }
-    assert (health["creates_unanswered"], health["workers_silent"]) == (1, 1)
+    assert (health.creates_unanswered, health.workers_silent) == (1, 1)
 
 
 async def test_phase_latency_is_of_the_last_day(jobs: JobsInTest) -> None:
@@ -674,10 +674,10 @@ async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
     )
     await jobs.claimed(worker="alive")
 
-    rows = {row["id"]: row for row in await jobs.status.list_workers()}
+    rows = {row.id: row for row in await jobs.status.list_workers()}
 
-    assert (rows["alive"]["alive"], rows["alive"]["jobs"]) == (True, 1)
-    assert not rows["silent"]["alive"]
+    assert (rows["alive"].alive, rows["alive"].jobs) == (True, 1)
+    assert not rows["silent"].alive
 
 
 async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
@@ -685,9 +685,9 @@ async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
 
     rows = await jobs.status.list_jobs()
 
-    assert {row["id"] for row in rows} == ids
-    assert {row["phase_number"] for row in rows} == {1}
-    assert {row["phase_count"] for row in rows} == {4}
+    assert {row.id for row in rows} == ids
+    assert {row.phase_number for row in rows} == {1}
+    assert {row.phase_count for row in rows} == {4}
 
 
 # -- the audit trail --------------------------------------------------------------------------
@@ -797,5 +797,5 @@ async def test_the_wait_for_a_start_time_shows_in_the_views(jobs: JobsInTest) ->
 
     (row,) = await jobs.status.list_clients()
 
-    assert row["blocked_because"] == "its start time"
-    assert row["status"] == "queued"
+    assert row.blocked_because == "its start time"
+    assert row.status == "queued"

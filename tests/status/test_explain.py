@@ -7,23 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgworker.status.explain import actions, advise, sentence
+from tests.support.rows import client_status_row
 
 if TYPE_CHECKING:
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import ClientStatusRow
     from tests.support.jobs import JobsInTest
 
 
-def client(job_status: str | None, **more: Any) -> Row:
-    row: Row = {
-        "job_status": job_status,
-        "status": "schema_syncing",
-        "phase": "schema_sync",
-        "phase_number": 3,
-        "phase_count": 4,
-        "blocked_code": None,
-        "blocked_because": None,
-    }
-    return row | more
+def client(job_status: str | None, **more: Any) -> ClientStatusRow:
+    usual = {"status": "schema_syncing", "phase": "schema_sync", "phase_number": 3}
+    return client_status_row(job_status=job_status, phase_count=4, **usual | more)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +56,7 @@ def client(job_status: str | None, **more: Any) -> Row:
         ),
     ],
 )
-def test_a_state_is_one_sentence(row: Row, words: str) -> None:
+def test_a_state_is_one_sentence(row: ClientStatusRow, words: str) -> None:
     assert sentence(row) == words
 
 
@@ -82,7 +75,7 @@ def test_a_state_is_one_sentence(row: Row, words: str) -> None:
     ],
 )
 def test_what_costs_money_or_cannot_be_taken_back_asks_first(
-    row: Row, offered: list[tuple[str, bool]]
+    row: ClientStatusRow, offered: list[tuple[str, bool]]
 ) -> None:
     assert [(action.name, action.asks_first) for action in actions(row)] == offered
     assert all(action.consequence.endswith(".") for action in actions(row))

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pgworker.status.overdue import Late, LateKind
 from pgworker.status.overview import Urgency, latencies, notices, survey, verdict
 from pgworker.status.progress import Progresses
+from pgworker.status.rows import BreakerRow, LimitRow, PauseRow
 from tests.support.console_story import tell_a_day
+from tests.support.rows import health_row, phase_latency_row
 from tests.support.stack import running_stack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pgworker.status.overview import Notice
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import HealthRow
     from tests.support.jobs import JobsInTest
 
 AGE = timedelta(minutes=3)
 
 
-def health(**more: int) -> Row:
-    calm: Row = {"queued": 0, "running": 0, "waiting": 0, "failed": 0, "workers_alive": 1}
-    return calm | more
+def health(**more: Any) -> HealthRow:
+    return health_row(workers_alive=1)._replace(**more)
 
 
 def ago(age: timedelta) -> datetime:
@@ -33,22 +34,22 @@ def ago(age: timedelta) -> datetime:
 
 
 def noticed(
-    state: Row | None = None,
+    state: HealthRow | None = None,
     *,
     late: Sequence[Late] = (),
-    pauses: Sequence[Row] = (),
-    breakers: Sequence[Row] = (),
-    limits: Sequence[Row] = (),
+    pauses: Sequence[PauseRow] = (),
+    breakers: Sequence[BreakerRow] = (),
+    limits: Sequence[LimitRow] = (),
 ) -> tuple[Notice, ...]:
     return notices(state or health(), late, pauses, breakers, limits)
 
 
-def pause(scope: str = "all") -> Row:
-    return {"scope": scope, "paused_at": ago(AGE), "paused_by": "ada"}
+def pause(scope: str = "all") -> PauseRow:
+    return PauseRow(scope, paused_at=ago(AGE), paused_by="ada")
 
 
-def breaker() -> Row:
-    return {"credential": "token 1", "reason": "401", "opened_at": ago(AGE)}
+def breaker() -> BreakerRow:
+    return BreakerRow("token 1", "401", opened_at=ago(AGE), probe_at=datetime.now(UTC))
 
 
 def test_nothing_is_noticed_when_all_is_well() -> None:
@@ -62,7 +63,7 @@ def test_what_stops_everything_comes_first() -> None:
         late=[late],
         pauses=[pause()],
         breakers=[breaker()],
-        limits=[{"seconds": 30.0}],
+        limits=[LimitRow("any", "all", seconds=30.0)],
     )
     assert [notice.urgency for notice in found] == [
         Urgency.ALARM,
@@ -113,23 +114,23 @@ def test_failures_are_left_to_their_groups() -> None:
         (health(workers_alive=0, queued=1), "Provisioning needs you"),
     ],
 )
-def test_the_verdict_is_one_sentence(state: Row, words: str) -> None:
+def test_the_verdict_is_one_sentence(state: HealthRow, words: str) -> None:
     assert verdict(state, noticed(state)) == words
 
 
 def test_latencies_have_an_hour_for_each_of_the_last_24() -> None:
-    unknown = {"count": 0, "hours_ago": None}
-    known = {
-        "workflow": "provision",
-        "phase": "schema_sync",
-        "count": 3,
-        "p50_seconds": 2,
-        "p95_seconds": 4,
-        "max_seconds": 6,
-        "hours_ago": [0, 23],
-        "hourly_p50_seconds": [1, 4],
-        "hourly_p95_seconds": [2, 8],
-    }
+    unknown = phase_latency_row(ended=0)
+    known = phase_latency_row(
+        workflow="provision",
+        phase="schema_sync",
+        ended=3,
+        p50_seconds=2,
+        p95_seconds=4,
+        max_seconds=6,
+        hours_ago=[0, 23],
+        hourly_p50_seconds=[1, 4],
+        hourly_p95_seconds=[2, 8],
+    )
 
     (latency,) = latencies([unknown, known])
 
@@ -142,7 +143,7 @@ async def test_the_longest_due_client_is_the_first_one_that_is_stuck(jobs: JobsI
     second = await jobs.add("second")
     await jobs.set(first, run_at=ago(timedelta(minutes=1)))
     await jobs.set(second, run_at=ago(timedelta(minutes=2)))
-    assert [row["client_name"] for row in await jobs.status.list_stuck(limit=5)] == [
+    assert [row.client_name for row in await jobs.status.list_stuck(limit=5)] == [
         "second",
         "first",
     ]
@@ -161,7 +162,7 @@ async def test_a_day_is_surveyed(
     assert seen.urgency is Urgency.ALARM
     assert (seen.unfinished, seen.is_paused, seen.is_late) == (8, False, False)
     assert seen.statuses["ready"] == 36
-    assert [group["jobs"] for group in seen.groups] == [7, 3, 1]
+    assert [group.jobs for group in seen.groups] == [7, 3, 1]
     assert [each.phase for each in seen.latency] == [
         "create_project",
         "await_project",

@@ -10,28 +10,30 @@ import pytest
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.status.progress import Progresses, expected_ready_at, sentence_of
 from tests.support.jobs import PHASES, JobsInTest, jobs_in
+from tests.support.rows import client_status_row, phase_latency_row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from pgworker.status.rows import ClientStatusRow
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATENCY = [
-    {"workflow": "provision", "phase": phase, "p50_seconds": seconds}
+    phase_latency_row(workflow="provision", phase=phase, p50_seconds=seconds)
     for phase, seconds in zip(PHASES, (1.0, 20.0, 300.0, 4000.0), strict=True)
 ]
 
 
-def client(**more: Any) -> dict[str, Any]:
-    return {
-        "status": "creating_project",
-        "workflow": "provision",
-        "phase": "create_project",
-        "phase_number": 1,
-        "phase_count": 4,
-        "job_status": "running",
-        "error_kind": None,
-        "since": NOW,
-    } | more
+def client(**more: Any) -> ClientStatusRow:
+    return client_status_row(
+        status="creating_project",
+        workflow="provision",
+        phase="create_project",
+        phase_number=1,
+        phase_count=4,
+        job_status="running",
+        since=NOW,
+    )._replace(**more)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_nobody_is_expected_who_is_not_on_the_way_or_on_an_unknown_one(
 
 
 def test_without_statistics_nobody_can_tell() -> None:
-    unknown = [{**row, "p50_seconds": None} for row in LATENCY[:1]] + LATENCY[1:]
+    unknown = [LATENCY[0]._replace(p50_seconds=None), *LATENCY[1:]]
     assert expected_ready_at(client(), NOW, unknown) is None
     assert expected_ready_at(client(phase="await_project"), NOW, unknown) is not None
 

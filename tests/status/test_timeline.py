@@ -8,31 +8,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgworker.status.timeline import Tone, tell
+from tests.support.rows import event_row
 
 if TYPE_CHECKING:
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import EventRow
     from tests.support.jobs import JobsInTest
 
 BEGIN = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 
 
-def event(name: str, *, at: float = 0, phase: str = "await_project", **more: Any) -> Row:
-    row: Row = {
-        "at": BEGIN + timedelta(seconds=at),
-        "event": name,
-        "actor": "worker",
-        "from_status": None,
-        "to_status": None,
-        "from_phase": phase,
-        "to_phase": phase,
-        "error_kind": None,
-        "error": None,
-        "detail": None,
-    }
-    return row | more
+def event(name: str, *, at: float = 0, phase: str = "await_project", **more: Any) -> EventRow:
+    begin = {"at": BEGIN + timedelta(seconds=at), "from_phase": phase, "to_phase": phase}
+    return event_row(event=name, actor="worker", **begin | more)
 
 
-def wait(at: float, what: str = "the project") -> Row:
+def wait(at: float, what: str = "the project") -> EventRow:
     return event("snoozed", at=at, detail={"waiting_for": what})
 
 
@@ -59,7 +49,7 @@ def wait(at: float, what: str = "the project") -> Row:
         (event("some_day_new"), "Some day new", Tone.NOTE),
     ],
 )
-def test_every_event_has_words_of_its_own(row: Row, title: str, tone: Tone) -> None:
+def test_every_event_has_words_of_its_own(row: EventRow, title: str, tone: Tone) -> None:
     (entry,) = tell([row])
     assert (entry.title, entry.tone) == (title, tone)
 
@@ -92,13 +82,13 @@ def test_a_wait_for_something_else_is_told_apart() -> None:
 
 
 def test_a_wait_that_an_error_caused_is_never_folded_away() -> None:
-    trouble = wait(6) | {"error": "throttled", "error_kind": "throttled"}
+    trouble = wait(6)._replace(error="throttled", error_kind="throttled")
     told = tell([wait(0), event("claimed", at=5), trouble, event("claimed", at=9), wait(10)])
     assert [entry.error for entry in told] == [None, None, "throttled", None, None]
 
 
 def test_a_phase_of_another_name_begins_a_new_wait() -> None:
-    other = wait(6) | {"from_phase": "schema_sync", "to_phase": "schema_sync"}
+    other = wait(6)._replace(from_phase="schema_sync", to_phase="schema_sync")
     assert len(tell([wait(0), event("claimed", at=5), other])) == 3
 
 

@@ -75,12 +75,12 @@ async def _ask_about(
     row = await service.status.get_client_status(client_id)
     action = next((each for each in actions(row) if each.name == name), None)
     if action is None:
-        raise NotRetryable(f"{row['client_name']} is {row['status']}: there is nothing to {name}")
+        raise NotRetryable(f"{row.client_name} is {row.status}: there is nothing to {name}")
     is_cancel = name == "cancel"
     return _question(
         request,
         principal,
-        question=f"{action.label} {row['client_name']}?",
+        question=f"{action.label} {row.client_name}?",
         consequence=action.consequence,
         yes=f"{action.label} it" if is_cancel else action.label,
         no="Keep going" if is_cancel else "Not now",
@@ -102,19 +102,19 @@ async def ask_retry_group(
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
     rows = await service.status.list_clients_of_group(key, limit=NAMES_SHOWN)
-    number = "1 client" if group["jobs"] == 1 else f"{group['jobs']:,} clients"
+    number = "1 client" if group.jobs == 1 else f"{group.jobs:,} clients"
     consequence = (
-        f"Each goes on at {group['phase']} with everything that was done; nothing is made twice."
+        f"Each goes on at {group.phase} with everything that was done; nothing is made twice."
     )
-    if group["phase"] == "create_project":
+    if group.phase == "create_project":
         consequence += " Their projects may be created, which the provider bills."
     return _question(
         request,
         principal,
         question=f"Retry {number}?",
         consequence=consequence,
-        names=[row["client_name"] for row in rows],
-        more=group["jobs"] - len(rows),
+        names=[row.client_name for row in rows],
+        more=group.jobs - len(rows),
         yes=f"Retry {number}",
         no="Not now",
         look="primary",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgworker.status.explain import Explanation
-    from pgworker.status.queries import Row
 
 EVENTS_SHOWN = 500
 
@@ -50,8 +49,8 @@ async def client(
     status = service.status
     found = await explain(status, client_id, events=EVENTS_SHOWN)
     row = found.client
-    phases = await status.list_phases(row["workflow"]) if row["workflow"] else []
-    has_failed = row["job_status"] == JobStatus.FAILED
+    phases = await status.list_phases(row.workflow) if row.workflow else []
+    has_failed = row.job_status == JobStatus.FAILED
     return page(
         request,
         "client.html",
@@ -59,7 +58,7 @@ async def client(
         client=row,
         sentence=sentence(row),
         actions=actions(row),
-        help=await status.get_remedy(row["error_kind"]) if has_failed else None,
+        help=await status.get_remedy(row.error_kind) if has_failed else None,
         steps=list(_phases(found, phases)),
         entries=tuple(reversed(tell(found.events))),
         is_cut=len(found.events) == EVENTS_SHOWN,
@@ -71,17 +70,17 @@ async def client(
 
 def _phases(found: Explanation, phases: list[str]) -> Iterator[PhaseShown]:
     row = found.client
-    current = phases.index(row["phase"]) if row["phase"] in phases else -1
-    is_over = row["job_status"] == JobStatus.SUCCEEDED
+    current = phases.index(row.phase) if row.phase in phases else -1
+    is_over = row.job_status == JobStatus.SUCCEEDED
     for index, phase in enumerate(phases):
         seconds = found.phases.get(phase)
         if is_over or index < current:
             yield PhaseShown(phase, "done", "done", seconds)
         elif index > current:
             yield PhaseShown(phase, "todo", "to come", None)
-        elif row["job_status"] == JobStatus.FAILED:
+        elif row.job_status == JobStatus.FAILED:
             yield PhaseShown(phase, "failed", "failed", seconds)
-        elif row["job_status"] == JobStatus.CANCELLED:
+        elif row.job_status == JobStatus.CANCELLED:
             yield PhaseShown(phase, "todo", "cancelled", None)
         else:
             yield PhaseShown(phase, "now", "next" if seconds is None else "now", seconds)
@@ -89,15 +88,15 @@ def _phases(found: Explanation, phases: list[str]) -> Iterator[PhaseShown]:
 
 def _facts(found: Explanation) -> Iterator[tuple[str, object]]:
     """Yield what there is to know in a word or two."""
-    row: Row = found.client
-    tries = f"{row['attempts']} of {row['max_attempts']} in this phase" if row["attempts"] else None
+    row = found.client
+    tries = f"{row.attempts} of {row.max_attempts} in this phase" if row.attempts else None
     facts = (
-        ("Project", row["project_ref"]),
-        ("Address", row["project_url"]),
-        ("Schema", row["schema_version"]),
+        ("Project", row.project_ref),
+        ("Address", row.project_url),
+        ("Schema", row.schema_version),
         ("Provider said", found.last_answer),
-        ("Held by", row["claimed_by"]),
+        ("Held by", row.claimed_by),
         ("Tries", tries),
-        ("Job", row["job_id"]),
+        ("Job", row.job_id),
     )
     yield from ((name, value) for name, value in facts if value is not None)

@@ -35,7 +35,7 @@ async def overview(
         response = await console.overview(request, service, principal)
     else:
         found = await overview_of(service.status, service.pages, service.progresses, limit=limit)
-        response = answer(request, Overview.of(found))
+        response = answer(request, Overview.from_found(found))
     response.headers["Vary"] = "Accept"
     return response
 

@@ -137,7 +137,7 @@ async def list_clients(
     """List clients with their newest jobs, newest client first."""
     wanted = Filter(status=status, kind=kind, phase=phase, text=text)
     page = await service.pages.clients(wanted, limit=limit, cursor=cursor)
-    return answer(request, ClientPage.of(page))
+    return answer(request, ClientPage.from_page(page))
 
 
 @router.get(
@@ -161,7 +161,7 @@ async def list_jobs(
     """List jobs, newest first."""
     wanted = Filter(status=status, kind=kind, phase=phase, text=text, client_id=client_id)
     page = await service.pages.jobs(wanted, limit=limit, cursor=cursor)
-    return answer(request, JobPage.of(page))
+    return answer(request, JobPage.from_page(page))
 
 
 @router.get(
@@ -177,7 +177,7 @@ async def show_client(
     if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
 ) -> Response:
     """Tell how far a client is: all that a status badge needs."""
-    return answer(request, ClientDetail.of_progress(await service.progresses.of(client_id)))
+    return answer(request, ClientDetail.from_progress(await service.progresses.of(client_id)))
 
 
 @router.get(

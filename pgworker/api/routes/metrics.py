@@ -16,7 +16,7 @@ from pgworker.api.service import TheService
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgworker.status.queries import Row
+    from pgworker.status.rows import HealthRow
 
 router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 
@@ -24,12 +24,12 @@ router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 class QueueHealth(Collector):
     """The row of `queue_health`, a gauge for each column."""
 
-    def __init__(self, health: Row) -> None:
+    def __init__(self, health: HealthRow) -> None:
         self._health = health
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
-        for name, value in self._health.items():
+        for name, value in self._health._asdict().items():
             documentation = f"{name} of pgworker.queue_health: the same in every process"
             yield GaugeMetricFamily(f"pgworker_queue_{name}", documentation, value=float(value))
 
