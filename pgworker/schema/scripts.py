@@ -18,39 +18,25 @@ if TYPE_CHECKING:
     from pgworker.schema.grammar import ConcurrentIndex
     from pgworker.schema.migrations import Migration
 
-# One sync of a tenant at a time. The number is "pgworker" in ASCII; advisory locks belong to a
-# database, so that tenants on the same server don't wait for each other.
-LOCK_KEY: Final = int.from_bytes(b"pgworker")
-
-# What a file has SET would leak into the next one on the same session.
-RESET_SESSION: Final = "reset all;"
-
 
 class TenantSchemaQueries(NamedTuple):
     """The statements of `sql/queries/tenant_schema.sql`, which run in a tenant."""
 
+    reset_session: str
+    open_transaction: str
     create_history: str
     read_history: str
-    keep_role: str
-    restore_role: str
-    reload_api_schema: str
+    record: str
+    run_marked: str
+    close_transaction: str
     find_invalid_index: str
 
 
 QUERIES: Final = load(TenantSchemaQueries, "queries/tenant_schema.sql")
 
 READ_HISTORY: Final = QUERIES.read_history
-
-# The lock time-out is that of Supabase's CLI. It doesn't hold for our own lock: another sync may
-# be in the middle of a long file.
-CREATE_HISTORY: Final = f"""\
-begin;
-{RESET_SESSION}
-select pg_advisory_xact_lock({LOCK_KEY});
-set local lock_timeout = '4s';
-{QUERIES.create_history}
-commit;
-"""
+RESET_SESSION: Final = QUERIES.reset_session
+CREATE_HISTORY: Final = f"{QUERIES.open_transaction}\n{QUERIES.create_history}\n"
 
 _MARK: Final = re.compile(r"pgworker statement (\d+): ")
 
@@ -65,19 +51,30 @@ class Place:
 
 def quote(text: str) -> str:
     """Return the text as a literal, whatever it holds and however the session is set."""
+    tag = _free_tag(text)
+    return f"{tag}{text}{tag}"
+
+
+def fill(block: str, **values: object) -> str:
+    """Return a block with its places filled; no value can end a body quoted by `$body$`."""
+    tag = _free_tag("".join(map(str, values.values())))
+    return block.replace("$body$", tag).format(**values)
+
+
+def _free_tag(text: str) -> str:
     # A random tag: the text can't end it, and standard_conforming_strings doesn't matter.
     tag = f"$pgw{secrets.token_hex(4)}$"
     while tag in text:
         tag = f"$pgw{secrets.token_hex(4)}$"
-    return f"{tag}{text}{tag}"
+    return tag
 
 
 def record(migration: Migration) -> str:
-    """Return the insert of the migration's row; the key makes a second one fail, as it should."""
-    statements = ", ".join(_encoded(statement) for statement in migration.recorded_statements)
-    return (
-        "insert into supabase_migrations.schema_migrations (version, name, statements) values "
-        f"({quote(migration.version)}, {quote(migration.name)}, array[{statements}]::text[]);"
+    """Return the insert of the migration's row."""
+    return QUERIES.record.format(
+        version=quote(migration.version),
+        name=quote(migration.name),
+        statements=", ".join(map(_encoded, migration.recorded_statements)),
     )
 
 
@@ -94,17 +91,13 @@ def transaction_head(migration: Migration) -> str:
     `set role` or `search_path` of the file can't spoil it, and of two syncs the second fails on the
     key before it has run a statement of the file.
     """
-    return (
-        f"begin;\n{RESET_SESSION}\n{QUERIES.keep_role}\n"
-        f"select pg_advisory_xact_lock({LOCK_KEY});\n{record(migration)}\n"
-    )
+    return f"{QUERIES.open_transaction}\n{record(migration)}\n"
 
 
 def transaction(migration: Migration) -> str:
     """Return the script that applies the file and writes its row, or does neither."""
     # On a line of its own: the file may end in a comment, or without a semicolon.
-    tail = f"{QUERIES.restore_role}\n{QUERIES.reload_api_schema}\ncommit;\n"
-    return f"{transaction_head(migration)}{migration.text}\n;\n{tail}"
+    return f"{transaction_head(migration)}{migration.text}\n;\n{QUERIES.close_transaction}\n"
 
 
 def trial(migration: Migration) -> str:
@@ -113,24 +106,11 @@ def trial(migration: Migration) -> str:
     Each statement runs inside of a `do` block that says the statement's number when it fails; read
     the message with `read_mark`.
     """
-    statements = "".join(
-        _marked(number, statement.sql)
+    statements = "\n".join(
+        fill(QUERIES.run_marked, statement=quote(statement.sql), number=number)
         for number, statement in enumerate(migration.statements, start=1)
     )
-    return f"{transaction_head(migration)}{statements}rollback;\n"
-
-
-def _marked(number: int, sql: str) -> str:
-    # `when others` leaves out these two.
-    body = f"""
-begin
-    execute {quote(sql)};
-exception
-    when query_canceled or assert_failure or others then
-        raise exception 'pgworker statement {number}: %', sqlerrm using errcode = sqlstate;
-end
-"""
-    return f"do language plpgsql {quote(body)};\n"
+    return f"{transaction_head(migration)}{statements}\nrollback;\n"
 
 
 def read_mark(message: str) -> int | None:

@@ -1,5 +1,26 @@
+-- name: reset_session
+-- What a file has SET would leak into the next one on the same session.
+reset all;
+
+-- name: open_transaction
+-- The head of each script. One sync of a tenant at a time; the number is "pgworker" in ASCII, and
+-- advisory locks belong to a database, so that tenants on one server don't wait for each other.
+-- The role isn't part of `reset all`. It is put back at the end instead of reset: whoever opened
+-- the connection may have chosen it, above a login that may do more.
+begin;
+
+reset all;
+
+select set_config('pgworker.role', current_setting('role'), true);
+
+select pg_advisory_xact_lock(8099573775393842546);
+
 -- name: create_history
--- The table of Supabase's CLI, made as the CLI makes it (also out of an older one).
+-- The rest of a script that makes the table of Supabase's CLI as the CLI makes it, also out of an
+-- older one. The lock time-out is the CLI's too. It isn't set before our own lock is held: another
+-- sync may be in the middle of a long file.
+set local lock_timeout = '4s';
+
 create schema if not exists supabase_migrations;
 
 create table if not exists supabase_migrations.schema_migrations (
@@ -9,6 +30,8 @@ create table if not exists supabase_migrations.schema_migrations (
 alter table supabase_migrations.schema_migrations add column if not exists statements text[];
 
 alter table supabase_migrations.schema_migrations add column if not exists name text;
+
+commit;
 
 -- name: read_history
 -- What the tenant has, oldest first. Through jsonb, since a table of an old CLI may lack
@@ -20,13 +43,27 @@ select
 from supabase_migrations.schema_migrations as history
 order by history.version;
 
--- name: keep_role
--- A role isn't part of `reset all`. We put back the one we found instead of resetting it:
--- whoever opened the connection may have chosen it, above a login that may do more.
-select set_config('pgworker.role', current_setting('role'), true);
+-- name: record
+-- A migration's row; the key makes a second one fail, as it should.
+insert into supabase_migrations.schema_migrations (version, name, statements)
+values ({version}, {name}, array[{statements}]::text[]); -- noqa: PRS
 
--- name: restore_role
--- Whatever the file did to the role, to search_path, or by a `reset all` of its own.
+-- name: run_marked
+-- A statement whose error bears its number; `others` leaves out the other two.
+do language plpgsql $body$
+begin
+    execute {statement};
+exception
+    when query_canceled or assert_failure or others then
+        raise exception 'pgworker statement {number}: %', sqlerrm using errcode = sqlstate;
+end
+$body$;
+
+-- name: close_transaction
+-- The end of a script that keeps its changes. The role comes back whatever the file did to it, to
+-- search_path, or by a `reset all` of its own. PostgREST caches the schema that it serves: the
+-- notification is sent with the commit and never without it, and PostgREST makes one reload of
+-- many. A file that must run alone changes no schema and needs none.
 select pg_catalog.set_config(
     'role',
     coalesce(
@@ -36,10 +73,9 @@ select pg_catalog.set_config(
     false
 );
 
--- name: reload_api_schema
--- PostgREST caches the schema that it serves. In the file's transaction: sent with the commit,
--- never without; PostgREST makes one reload of many. What must run alone changes no schema.
 notify pgrst, 'reload schema';
+
+commit;
 
 -- name: find_invalid_index
 -- The remains of a `create index concurrently` that didn't end well; or one that is under way.

@@ -27,3 +27,36 @@ where
             and dependency.deptype = 'e'
     )
 order by class.relname;
+
+-- name: assert_rows
+-- Fails unless the query returns no row, or only rows whose first column is true; leaves nothing
+-- behind. The verdict is an error, since a script returns no rows. row_to_json keeps the order of
+-- the columns, which jsonb doesn't.
+begin read only; -- noqa: PRS
+
+set local statement_timeout = '30s';
+
+set local lock_timeout = '4s';
+
+do language plpgsql $body$
+declare
+    v_row record;
+    v_number integer := 0;
+    v_first text;
+begin
+    for v_row in execute {query} loop
+        v_number := v_number + 1;
+        select value::text into v_first
+        from pg_catalog.json_each(pg_catalog.row_to_json(v_row))
+        limit 1;
+
+        if v_first is distinct from 'true' then
+            raise exception 'row % is not true: %',
+                v_number, pg_catalog.left(pg_catalog.row_to_json(v_row)::text, 200)
+                using errcode = '{not_true}';
+        end if;
+    end loop;
+end
+$body$;
+
+rollback;
