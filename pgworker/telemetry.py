@@ -84,15 +84,15 @@ def bind_job(job: Job) -> None:
     _job.set(job)
 
 
-def fields_of(job: Job) -> dict[str, Any]:
-    """Return how lines name a job."""
+def get_job_fields(job: Job) -> dict[str, Any]:
+    """Return the fields by which lines name a job."""
     return {"job_id": job.id, "client_id": str(job.client_id), "phase": job.job_type}
 
 
 def merge_job(_: Any, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
     """Add the fields of the present task's job; a processor of structlog."""
     job = _job.get()
-    return event if job is None else {**fields_of(job), **event}
+    return event if job is None else {**get_job_fields(job), **event}
 
 
 def is_tracing() -> bool:

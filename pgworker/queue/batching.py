@@ -1,4 +1,4 @@
-"""Keeps a busy worker's statements apart, so that each of them carries more."""
+"""Lets a busy worker send fewer statements that carry more jobs each."""
 
 from __future__ import annotations
 
@@ -10,38 +10,45 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What a few jobs of a busy worker may wait for others. A statement costs the server as much as ten
+# How long the first jobs of a batch wait for more. A statement costs the server as much as ten
 # more jobs in it do, and the more workers share the server, the fewer jobs are ready for each.
-PACE: Final = timedelta(milliseconds=5)
+WINDOW: Final = timedelta(milliseconds=5)
 
 
-class Pace:
-    """The time between two statements of one kind."""
+class BatchWindow:
+    """The time between two statements of one kind, in which jobs collect for the second one.
+
+    An idle worker waits for nothing: a statement that comes later than `WINDOW` after the one
+    before it is sent at once, and so is the first one.
+    """
 
     def __init__(self) -> None:
-        """Begin without a statement: the first one waits for nothing."""
-        self._next_at = time.monotonic()
+        """Begin with a window that is over."""
+        self._ends_at = time.monotonic()
 
-    async def keep(
+    async def wait(
         self,
         ready: Callable[[], int],
-        most: Callable[[], int],
+        limit: Callable[[], int],
         *,
-        is_supplied: Callable[[], bool] = lambda: False,
+        can_wait: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Return when the last statement is long enough ago, or when half is ready.
+        """Return when the next statement should be sent.
+
+        That is as soon as half of the jobs that it could carry are ready; else when the window is
+        over and nothing allows it to wait longer. All three are asked again after each sleep.
 
         Args:
-            ready: jobs that the next statement would be about.
-            most: as many as it could be about if it waited.
-            is_supplied: whether nobody needs it yet, however long ago the last one is.
+            ready: how many jobs the statement would carry now.
+            limit: how many it could carry at most.
+            can_wait: whether the statement isn't needed yet, although the window is over.
         """
-        while 2 * ready() < most():
-            remaining = self._next_at - time.monotonic()
-            if remaining <= 0 and not is_supplied():
+        while 2 * ready() < limit():
+            remaining = self._ends_at - time.monotonic()
+            if remaining <= 0 and not can_wait():
                 return
-            await asyncio.sleep(remaining if remaining > 0 else PACE.total_seconds())
+            await asyncio.sleep(remaining if remaining > 0 else WINDOW.total_seconds())
 
-    def mark(self) -> None:
-        """Note that a statement has just ended."""
-        self._next_at = time.monotonic() + PACE.total_seconds()
+    def restart(self) -> None:
+        """Begin a window: a statement has just ended."""
+        self._ends_at = time.monotonic() + WINDOW.total_seconds()

@@ -1,4 +1,4 @@
-"""Stores what became of jobs, many with one statement."""
+"""Stores the results of phases, many with one statement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from pgworker.errors import DatabaseUnreachable, LeaseLost
 from pgworker.models import Advance, Complete, Snooze
-from pgworker.queue.batching import Pace
+from pgworker.queue.batching import BatchWindow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,124 +18,135 @@ if TYPE_CHECKING:
     from pgworker.models import Job
     from pgworker.queue.jobs import Jobs
 
-Batched = Advance | Complete | Snooze
+# A failure is none of them: it is rare, and its answer says which status the job is in now.
+BatchedTransition = Advance | Complete | Snooze
 T = TypeVar("T", Advance, Complete, Snooze)
 
 RETRY_AFTER = timedelta(seconds=0.5)
-# A statement for more would keep the slots of all for as long as it takes for all.
-STORED_AT_ONCE = 500
+# A larger statement would keep the slots of all its jobs for as long as it takes for all of them.
+BATCH_LIMIT = 500
 
 
 @dataclass(slots=True)
-class Settlement:
+class PendingWrite:
     """A transition on its way into the database.
 
     Attributes:
-        then: called once it is committed, with None; or, with the error, once it is refused,
-            because somebody else holds the job now and nothing was written.
-        is_dropped: nobody waits for it any more; it isn't tried again, and `then` isn't called.
+        on_stored: called once: with None when the transition is committed; with the error when it
+            was refused, because another worker holds the job now, and nothing was written.
+        is_cancelled: its job is lost or about to be released: it isn't sent (again), and
+            `on_stored` isn't called.
     """
 
     job: Job
-    transition: Batched
-    then: Callable[[LeaseLost | None], None]
-    is_dropped: bool = False
+    transition: BatchedTransition
+    on_stored: Callable[[LeaseLost | None], None]
+    is_cancelled: bool = False
 
 
-class Settling:
-    """Collects transitions while a statement is under way; the next one carries them all.
+class Completer:
+    """Collects transitions while a statement is under way; the next statement carries them all.
 
-    So a lone transition is stored at once, and a crowd costs one round trip and one commit
-    for each kind of transition. While most of a crowd is still on its way, the first of them
-    wait for a moment.
+    So a single transition is stored at once, and a thousand cost one round trip and one commit for
+    each kind and `BATCH_LIMIT`. While most jobs in hand still run, the first results wait for a
+    moment, so that more of them share a statement.
     """
 
-    def __init__(self, jobs: Jobs, outage: Outage, *, in_hand: Callable[[], int]) -> None:
-        """Take the queue; `in_hand` tells how many jobs may hand something in."""
+    def __init__(self, jobs: Jobs, outage: Outage, *, jobs_in_hand: Callable[[], int]) -> None:
+        """Take the queue; `jobs_in_hand` returns how many jobs may submit something."""
         self._jobs = jobs
         self._outage = outage
-        self._in_hand = in_hand
-        self._pace = Pace()
-        self._settlements: list[Settlement] = []
-        self._filled = asyncio.Event()
+        self._jobs_in_hand = jobs_in_hand
+        self._window = BatchWindow()
+        self._pending: list[PendingWrite] = []
+        self._has_pending = asyncio.Event()
 
-    def hand_in(
-        self, job: Job, transition: Batched, then: Callable[[LeaseLost | None], None]
-    ) -> Settlement:
+    def submit(
+        self, job: Job, transition: BatchedTransition, on_stored: Callable[[LeaseLost | None], None]
+    ) -> PendingWrite:
         """Have the transition stored; return at once."""
-        settlement = Settlement(job, transition, then)
-        self._settlements.append(settlement)
-        self._filled.set()
-        return settlement
+        write = PendingWrite(job, transition, on_stored)
+        self._pending.append(write)
+        self._has_pending.set()
+        return write
 
-    async def store(self, job: Job, transition: Batched) -> None:
+    async def store(self, job: Job, transition: BatchedTransition) -> None:
         """Return when the transition is committed.
 
         Raises:
-            LeaseLost: somebody else holds the job now; nothing was written.
+            LeaseLost: another worker holds the job now; nothing was written.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def then(error: LeaseLost | None) -> None:
+        def on_stored(error: LeaseLost | None) -> None:
             if error is None:
                 stored.set_result(None)
             else:
                 stored.set_exception(error)
 
-        settlement = self.hand_in(job, transition, then)
+        write = self.submit(job, transition, on_stored)
         try:
             await stored
         finally:
-            settlement.is_dropped = True
+            # When the caller was cancelled meanwhile, its future takes no result.
+            write.is_cancelled = True
 
     async def run(self) -> None:
-        """Store what is handed in, until cancelled."""
+        """Store what is submitted, until cancelled."""
         while True:
-            await self._filled.wait()
-            await self._pace.keep(
-                self._settlements.__len__, lambda: min(self._in_hand(), STORED_AT_ONCE)
+            await self._has_pending.wait()
+            await self._window.wait(
+                self._pending.__len__, lambda: min(self._jobs_in_hand(), BATCH_LIMIT)
             )
-            self._filled.clear()
-            handed_in = self._settlements[:STORED_AT_ONCE]
-            del self._settlements[:STORED_AT_ONCE]
-            # Who dropped one has lost its lease, or is about to release the job.
-            handed_in = [each for each in handed_in if not each.is_dropped]
-            stored = [
-                await self._store_kind(handed_in, Complete, self._jobs.complete),
-                await self._store_kind(handed_in, Advance, self._jobs.advance),
-                await self._store_kind(handed_in, Snooze, self._jobs.snooze),
-            ]
-            self._pace.mark()
-            if not self._settlements:
-                self._outage.over("settling")
-            elif all(stored):
-                self._filled.set()
+            self._has_pending.clear()
+            all_stored = await self._store(self._next_batch())
+            self._window.restart()
+            if not self._pending:
+                self._outage.over("store results")
+            elif all_stored:
+                self._has_pending.set()
+
+    def _next_batch(self) -> list[PendingWrite]:
+        batch = self._pending[:BATCH_LIMIT]
+        del self._pending[:BATCH_LIMIT]
+        return [write for write in batch if not write.is_cancelled]
+
+    async def _store(self, batch: Sequence[PendingWrite]) -> bool:
+        """Store a batch; return False when a part of it must be sent again, later."""
+        stored = [
+            await self._store_kind(batch, Complete, self._jobs.complete),
+            await self._store_kind(batch, Advance, self._jobs.advance),
+            await self._store_kind(batch, Snooze, self._jobs.snooze),
+        ]
+        return all(stored)
 
     async def _store_kind(
         self,
-        handed_in: Sequence[Settlement],
+        batch: Sequence[PendingWrite],
         kind: type[T],
         statement: Callable[[Sequence[tuple[Job, T]]], Awaitable[set[int]]],
     ) -> bool:
-        """Store those of one kind; return False when they must be tried again, later."""
-        chosen = [each for each in handed_in if isinstance(each.transition, kind)]
-        if not chosen:
+        writes = [write for write in batch if isinstance(write.transition, kind)]
+        if not writes:
             return True
-        steps = [(each.job, each.transition) for each in chosen]
+        steps = [(write.job, write.transition) for write in writes]
         try:
             refused = await statement(cast("Sequence[tuple[Job, T]]", steps))
         except DatabaseUnreachable as error:
-            # Kept, and tried again: the work is done, and the lease may outlast the outage.
-            # Whoever's lease doesn't is stopped by its worker, which drops it.
-            self._outage.failed("settling", error)
-            self._settlements.extend(chosen)
-            asyncio.get_running_loop().call_later(RETRY_AFTER.total_seconds(), self._filled.set)
-            return False
-        for each in chosen:
-            if each.is_dropped:
-                continue
-            is_refused = each.job.id in refused
-            each.then(
-                LeaseLost(f"job {each.job.id} is held by somebody else now") if is_refused else None
+            # Kept, and sent again: the work is done, and the lease may outlast the outage. When it
+            # doesn't, the fence of `Leases` cancels the write.
+            self._outage.failed("store results", error)
+            self._pending.extend(writes)
+            asyncio.get_running_loop().call_later(
+                RETRY_AFTER.total_seconds(), self._has_pending.set
             )
+            return False
+        for write in writes:
+            # Cancelled while the statement was under way: its job is no longer in hand.
+            if not write.is_cancelled:
+                write.on_stored(_lease_lost(write.job) if write.job.id in refused else None)
         return True
+
+
+def _lease_lost(job: Job) -> LeaseLost:
+    return LeaseLost(f"another worker holds job {job.id} now")

@@ -1,4 +1,4 @@
-"""Carries jobs through their phases: runs each, and has its result stored."""
+"""Runs claimed jobs, phase after phase, and has the results stored."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ from pgworker.queue.policy import after_bug, after_error
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from pgworker.db.outage import Outage
-    from pgworker.queue.completer import Settling
-    from pgworker.queue.jobs import Jobs
-    from pgworker.queue.leases import Held, Leases
+    from opentelemetry.trace import Span
 
-# Jobs whose phases never wait are carried one after the other; after so long others get a turn.
+    from pgworker.db.outage import Outage
+    from pgworker.queue.completer import Completer
+    from pgworker.queue.jobs import Jobs
+    from pgworker.queue.leases import ClaimedJob, Leases
+
+# Phases that never wait would keep the event loop: after so long their task ends, and the next one
+# begins after everything else that is ready.
 TURN_SECONDS = 0.005
 
 
-class Carriers:
-    """Tasks that carry jobs.
+class Executor:
+    """Runs jobs in as many tasks as there are phases that wait.
 
-    A carrier takes a job from the line, runs its phases, and goes on with the next one. As long
-    as jobs are in line one more carrier is about to start, and it starts when the present one
-    waits for something: there are as many tasks as phases that wait, and none for those that don't.
+    A task takes a pending job, runs its phases, and goes on with the next job. As long as jobs are
+    pending, one more task has been created, which begins when the present one first waits for
+    something. A job whose phases never wait costs no task of its own.
     """
 
     def __init__(
@@ -42,59 +45,63 @@ class Carriers:
         run_phase: Callable[[Job], Awaitable[Transition]],
         jobs: Jobs,
         leases: Leases,
-        settling: Settling,
+        completer: Completer,
         outage: Outage,
         *,
         backoff: timedelta,
         backoff_cap: timedelta,
-        look_again: Callable[[], None],
+        wake: Callable[[], None],
     ) -> None:
-        """Take what runs a phase; `look_again` is called when a job begins to wait."""
+        """Take the function that runs a phase.
+
+        `wake` is called when the worker has a reason to look for due jobs: a job that was in hand
+        will be due again, or one beside which no other may be claimed is no longer such a job.
+        """
         self._run_phase = run_phase
         self._jobs = jobs
         self._leases = leases
-        self._settling = settling
+        self._completer = completer
         self._outage = outage
         self._backoff = backoff
         self._backoff_cap = backoff_cap
-        self._look_again = look_again
+        self._wake = wake
         # Bound once: the proxy would look up the configuration for each line.
         self._log = telemetry.get_logger().bind()
-        self._line: deque[Held] = deque()
-        # The one that is about to start.
-        self._next: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._pending: deque[ClaimedJob] = deque()
+        # Created, and not yet begun.
+        self._next_task: asyncio.Task[None] | None = None
+        self._is_stopped = False
         self._is_traced = True
 
-    def put(self, held: Held) -> None:
-        """Put a job in line."""
-        self._line.append(held)
+    def submit(self, claimed: ClaimedJob) -> None:
+        """Put a job behind the pending ones."""
+        self._pending.append(claimed)
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """See to it that somebody carries what is in line."""
-        if self._next is not None or not self._line:
+        """Create a task for the pending jobs, if there are any and none is about to begin."""
+        if self._next_task is not None or not self._pending:
             return
-        carrying = self._carry(tasks)
+        running = self._run_pending(tasks)
         try:
-            self._next = tasks.create_task(carrying, name="carrier")
+            self._next_task = tasks.create_task(running, name="executor")
         except RuntimeError:
-            # The group takes nobody any more: a loop of the worker has died, and that ends it.
-            carrying.close()
+            # A loop of the worker has died: the group takes no more tasks, and ends the worker.
+            running.close()
             return
-        self._next.add_done_callback(partial(self._replace, tasks))
+        self._next_task.add_done_callback(partial(self._restart_if_not_begun, tasks))
 
-    def has_more(self) -> bool:
-        """Return whether jobs are in line."""
-        return bool(self._line)
+    def has_pending(self) -> bool:
+        """Return whether jobs in hand haven't begun."""
+        return bool(self._pending)
 
     def stop(self) -> list[Job]:
-        """Take no more jobs from the line; return those that were in it."""
-        self._stopped = True
-        left = [held for held in self._line if not held.is_over]
-        self._line.clear()
-        for held in left:
-            self._leases.let_go(held)
-        return [held.job for held in left]
+        """Begin no more jobs; return those that were pending, which are in hand no longer."""
+        self._is_stopped = True
+        left = [claimed for claimed in self._pending if not claimed.is_done]
+        self._pending.clear()
+        for claimed in left:
+            self._leases.discard(claimed)
+        return [claimed.job for claimed in left]
 
     async def release(self, jobs: Sequence[Job]) -> None:
         """Give jobs back unburnt."""
@@ -106,62 +113,63 @@ class Carriers:
         else:
             self._log.info("jobs_released", jobs=len(jobs))
 
-    # -- a carrier ------------------------------------------------------------------------
+    # -- a task ---------------------------------------------------------------------------
 
-    async def _carry(self, tasks: asyncio.TaskGroup) -> None:
-        self._next = None
+    async def _run_pending(self, tasks: asyncio.TaskGroup) -> None:
+        """Run one pending job after the other."""
+        self._next_task = None
         self._is_traced = telemetry.is_tracing()
         turn_ends = time.monotonic() + TURN_SECONDS
-        while self._line:
-            held = self._line.popleft()
-            if held.is_over:
+        while self._pending:
+            claimed = self._pending.popleft()
+            if claimed.is_done:
                 continue
             self.start(tasks)
-            held.carrier = asyncio.current_task()
+            claimed.task = asyncio.current_task()
             try:
-                await self._finish(held)
+                await self._run_job(claimed)
             finally:
-                held.carrier = None
-                if held.settlement is None:
-                    self._leases.let_go(held)
+                claimed.task = None
+                if claimed.pending_write is None:
+                    self._leases.discard(claimed)
             if time.monotonic() > turn_ends:
-                # The next one is about to start.
+                # The next task has been created.
                 return
 
-    def _replace(self, tasks: asyncio.TaskGroup, carrier: asyncio.Task[None]) -> None:
-        """Let another carrier start in the place of one that was cancelled before it began."""
-        if self._next is carrier:
-            self._next = None
+    def _restart_if_not_begun(self, tasks: asyncio.TaskGroup, task: asyncio.Task[None]) -> None:
+        """Create another task in place of one that was cancelled before it began."""
+        if self._next_task is task:
+            self._next_task = None
             self.start(tasks)
 
-    async def _finish(self, held: Held) -> None:
+    async def _run_job(self, claimed: ClaimedJob) -> None:
         """Run phase after phase, until the job ends, waits, or is no longer ours."""
         try:
             while True:
-                job = held.job
+                job = claimed.job
                 telemetry.bind_job(job)
-                transition = await self._attempt(job)
+                transition = await self._run_once(job)
                 match transition:
                     case Advance():
-                        await self._settling.store(job, transition)
-                        held.job = _following(job, transition)
+                        await self._completer.store(job, transition)
+                        claimed.job = _advanced(job, transition)
                         if job.is_suspect:
                             # It has survived the phase: others may be claimed beside it now.
-                            self._look_again()
-                        if self._stopped:
-                            await self.release([held.job])
+                            self._wake()
+                        if self._is_stopped:
+                            await self.release([claimed.job])
                             return
                     case Failure():
-                        held.is_ending = True
+                        claimed.is_ending = True
                         await self._store_failure(job, transition)
                         return
                     case _:
-                        self._hand_in(held, transition)
+                        self._enqueue_result(claimed, transition)
                         return
         except LeaseLost as error:
             self._log.warning("lease_lost", error=str(error))
 
-    async def _attempt(self, job: Job) -> Transition:
+    async def _run_once(self, job: Job) -> Transition:
         """Run the job's present phase once; every error becomes a transition here."""
         began = time.monotonic()
         with telemetry.phase_span(job) if self._is_traced else telemetry.NO_SPAN as span:
@@ -176,13 +184,12 @@ class Carriers:
                 self._log.exception("phase_crashed")
                 transition = after_bug(error)
             if span.is_recording():
-                span.set_attribute("pgworker.transition", type(transition).__name__.lower())
-                if isinstance(transition, Failure):
-                    span.set_status(Status(StatusCode.ERROR, transition.error))
-        self._tell(job, transition, time.monotonic() - began)
+                _describe(span, transition)
+        self._record(job, transition, time.monotonic() - began)
         return transition
 
-    def _tell(self, job: Job, transition: Transition, seconds: float) -> None:
+    def _record(self, job: Job, transition: Transition, seconds: float) -> None:
+        """Log and measure one run of a phase."""
         labels = {"workflow": job.workflow, "phase": job.job_type}
         rounded = round(seconds, 3)
         match transition:
@@ -194,48 +201,52 @@ class Carriers:
                 self._log.warning(
                     "phase_failed", seconds=rounded, error_kind=str(kind), error=error
                 )
-            case snooze:
+            case Snooze(delay=delay, reason=reason, error=error):
                 self._log.info(
                     "phase_snoozed",
                     seconds=rounded,
-                    waiting_for=snooze.reason,
-                    delay_seconds=round(snooze.delay.total_seconds(), 3),
-                    **({"error": snooze.error} if snooze.error else {}),
+                    waiting_for=reason,
+                    delay_seconds=round(delay.total_seconds(), 3),
+                    **({"error": error} if error else {}),
                 )
 
     # -- results --------------------------------------------------------------------------
 
-    def _hand_in(self, held: Held, transition: Complete | Snooze) -> None:
-        """Have the end of a claim stored, while the carrier goes on with the next job."""
-        held.is_ending = True
-        held.settlement = self._settling.hand_in(
-            held.job, transition, partial(self._ended, held, transition)
+    def _enqueue_result(self, claimed: ClaimedJob, transition: Complete | Snooze) -> None:
+        """Have the end of a claim stored, while this task goes on with the next job."""
+        claimed.is_ending = True
+        claimed.pending_write = self._completer.submit(
+            claimed.job, transition, partial(self._on_stored, claimed, transition)
         )
 
-    def _ended(self, held: Held, transition: Complete | Snooze, error: LeaseLost | None) -> None:
-        """Tell what became of it, and let go."""
-        job = held.job
+    def _on_stored(
+        self, claimed: ClaimedJob, transition: Complete | Snooze, error: LeaseLost | None
+    ) -> None:
+        """Log the end of a claim, and free its slot."""
+        job = claimed.job
         if error is not None:
-            self._log.warning("lease_lost", **telemetry.fields_of(job), error=str(error))
+            self._log.warning("lease_lost", **telemetry.get_job_fields(job), error=str(error))
         elif isinstance(transition, Complete):
             seconds = (datetime.now(UTC) - job.created_at).total_seconds()
             telemetry.provisioning_seconds.record(seconds, {"workflow": job.workflow})
-            self._log.info("job_succeeded", **telemetry.fields_of(job), seconds=round(seconds, 3))
+            self._log.info(
+                "job_succeeded", **telemetry.get_job_fields(job), seconds=round(seconds, 3)
+            )
         else:
-            self._look_again()
-        self._leases.let_go(held)
+            self._wake()
+        self._leases.discard(claimed)
 
     async def _store_failure(self, job: Job, failure: Failure) -> None:
-        part = f"failure of job {job.id}"
+        part = f"fail job {job.id}"
         try:
-            status = await self._try_to_fail(job, failure, part)
+            status = await self._fail_when_reachable(job, failure, part)
         finally:
             self._outage.over(part)
         if status == "failed":
             self._log.error("job_failed", error_kind=str(failure.kind), error=failure.error)
-        self._look_again()
+        self._wake()
 
-    async def _try_to_fail(self, job: Job, failure: Failure, part: str) -> str:
+    async def _fail_when_reachable(self, job: Job, failure: Failure, part: str) -> str:
         """Try until the database is back, or the lease runs out and this task is cancelled."""
         while True:
             try:
@@ -247,17 +258,18 @@ class Carriers:
                 await asyncio.sleep(RETRY_AFTER.total_seconds())
 
 
-def _following(job: Job, advance: Advance) -> Job:
-    """Return the job as it goes on in its next phase, under the same claim."""
-    return Job(
-        id=job.id,
-        client_id=job.client_id,
-        workflow=job.workflow,
+def _advanced(job: Job, advance: Advance) -> Job:
+    """Return the job in its next phase, under the same claim: what `advance` has stored."""
+    return job._replace(
         job_type=advance.next_phase,
         attempts=0,
-        max_attempts=job.max_attempts,
-        claim_token=job.claim_token,
         checkpoint=job.checkpoint | advance.done.checkpoint,
-        trace_context=job.trace_context,
-        created_at=job.created_at,
+        in_phase=timedelta(0),
+        crashes=0,
     )
+
+
+def _describe(span: Span, transition: Transition) -> None:
+    span.set_attribute("pgworker.transition", type(transition).__name__.lower())
+    if isinstance(transition, Failure):
+        span.set_status(Status(StatusCode.ERROR, transition.error))

@@ -1,4 +1,4 @@
-"""The jobs in hand: until when each is surely ours, and what happens when it isn't any more."""
+"""The jobs in hand: how long each is surely ours, and what happens when it isn't any more."""
 
 from __future__ import annotations
 
@@ -12,112 +12,112 @@ from pgworker.queue.lease_timing import LeaseTiming
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from pgworker.db.outage import Outage
     from pgworker.models import Job
-    from pgworker.queue.completer import Settlement
+    from pgworker.queue.completer import PendingWrite
     from pgworker.queue.jobs import Jobs
 
 log = get_logger()
 
 
+# Compared by identity: the same job may be claimed again while its former claim is given up.
 @dataclass(slots=True, eq=False)
-class Held:
-    """A claimed job. It is in line, or carried by a task, or its result is being stored.
+class ClaimedJob:
+    """A job in hand. It is pending, then run by a task, then its result is being stored.
 
     Attributes:
-        sure_until: on the monotonic clock; until then nobody else can have claimed it.
-        carrier: the task that runs its phase.
-        is_ending: its result is being stored, and that tells whether the lease was lost.
-        settlement: the result, when no carrier waits for it to be stored.
-        is_over: it was let go of; whoever finds it in line leaves it there.
+        lease_deadline: on the monotonic clock; before it no other worker can have claimed the job.
+        task: runs its phase; None before and after that.
+        is_ending: its result is being stored. The answer to that says whether the lease was lost;
+            a heartbeat that names the job as lost may only have come after the result.
+        pending_write: the result, when no task waits for it to be stored.
+        is_done: it is no longer in hand. The executor skips it if it is still pending.
     """
 
     job: Job
-    sure_until: float
-    carrier: asyncio.Task[None] | None = None
+    lease_deadline: float
+    task: asyncio.Task[None] | None = None
     is_ending: bool = False
-    settlement: Settlement | None = None
-    is_over: bool = False
+    pending_write: PendingWrite | None = None
+    is_done: bool = False
 
 
 class Leases:
-    """Holds the jobs in hand, renews their leases, and stops those whose lease is lost."""
+    """Holds the jobs in hand, renews their leases, and stops the jobs whose lease is lost."""
 
-    def __init__(self, jobs: Jobs, outage: Outage, *, freed: Callable[[], None]) -> None:
-        """Take the queue; `freed` is called whenever a job was let go of."""
+    def __init__(self, jobs: Jobs, outage: Outage, *, on_freed: Callable[[], None]) -> None:
+        """Take the queue; `on_freed` is called after each job that leaves."""
         self._jobs = jobs
         self._outage = outage
+        self._on_freed = on_freed
         self._timing = LeaseTiming.from_lease(jobs.lease)
-        # As seconds of the monotonic clock: added for each claimed job.
+        # Once, and not for each claimed job.
         self._lease_seconds = jobs.lease.total_seconds()
-        self._freed = freed
-        self._held: dict[int, Held] = {}
-        self._none_left = asyncio.Event()
+        self._claimed: dict[int, ClaimedJob] = {}
 
     def __len__(self) -> int:
         """Return how many jobs are in hand."""
-        return len(self._held)
-
-    def all(self) -> list[Held]:
-        """Return what is in hand."""
-        return list(self._held.values())
-
-    def take(self, job: Job, *, asked_at: float) -> Held:
-        """Hold a job that was claimed with a request sent at `asked_at`."""
-        before = self._held.get(job.id)
-        if before is not None:
-            # Our own lease ran out (a process that was frozen) and we were the first to see it.
-            self.stop(before, "this worker claimed the job again")
-        held = self._held[job.id] = Held(job, sure_until=asked_at + self._lease_seconds)
-        self._none_left.clear()
-        return held
-
-    def let_go(self, held: Held) -> None:
-        """Hold it no longer: it has ended, waits, or is somebody else's. Safe to repeat."""
-        held.is_over = True
-        # The two refer to each other, and nobody waits for the garbage collector.
-        held.settlement = None
-        # A job that was let go of may be due, and claimed again, before its task has ended.
-        if self._held.get(held.job.id) is held:
-            del self._held[held.job.id]
-            if not self._held:
-                self._none_left.set()
-            self._freed()
-
-    def stop(self, held: Held, reason: str) -> None:
-        """Stop whatever is being done with it; nothing more is written for it."""
-        if held.is_over or (held.carrier is not None and held.carrier.cancelling()):
-            return
-        log.warning("lease_lost", job_id=held.job.id, error=reason)
-        if held.carrier is not None:
-            held.carrier.cancel()
-            return
-        if held.settlement is not None:
-            held.settlement.is_dropped = True
-        self.let_go(held)
+        return len(self._claimed)
 
     @property
     def holds_suspect(self) -> bool:
         """Whether the one job in hand is a suspect, beside which nothing else may be claimed."""
-        return len(self._held) == 1 and next(iter(self._held.values())).job.is_suspect
+        return len(self._claimed) == 1 and next(iter(self._claimed.values())).job.is_suspect
 
-    async def none_left(self) -> None:
-        """Return once nothing is in hand."""
-        if self._held:
-            await self._none_left.wait()
+    def all(self) -> list[ClaimedJob]:
+        """Return the jobs in hand."""
+        return list(self._claimed.values())
 
-    async def keep(self) -> None:
-        """Renew all leases with one statement, until cancelled."""
+    def add(self, job: Job, *, asked_at: float) -> ClaimedJob:
+        """Hold a job whose claim was sent at `asked_at` (monotonic): the lease began later."""
+        before = self._claimed.get(job.id)
+        if before is not None:
+            # Our own lease ran out (a process that was frozen) and we were the first to see it.
+            self.stop(before, "this worker claimed the job again")
+        claimed = ClaimedJob(job, lease_deadline=asked_at + self._lease_seconds)
+        self._claimed[job.id] = claimed
+        return claimed
+
+    def discard(self, claimed: ClaimedJob) -> None:
+        """Hold the job no longer: it has ended, waits, or belongs to another worker.
+
+        Safe to repeat.
+        """
+        claimed.is_done = True
+        # The write's callback refers to the job: without the circle both are freed at once, and
+        # not when the garbage collector comes.
+        claimed.pending_write = None
+        # The job may have been due, and claimed again, before the task of this claim has ended.
+        if self._claimed.get(claimed.job.id) is claimed:
+            del self._claimed[claimed.job.id]
+            self._on_freed()
+
+    def stop(self, claimed: ClaimedJob, reason: str) -> None:
+        """Cancel the job's phase, or its write: nothing more is written under this claim."""
+        task = claimed.task
+        if claimed.is_done or (task is not None and task.cancelling()):
+            return
+        log.warning("lease_lost", job_id=claimed.job.id, error=reason)
+        if task is not None:
+            # It discards the job when it has ended: its slot isn't free before.
+            task.cancel()
+            return
+        if claimed.pending_write is not None:
+            claimed.pending_write.is_cancelled = True
+        self.discard(claimed)
+
+    async def renew(self) -> None:
+        """Renew all leases with one statement each time, until cancelled."""
         pause = self._timing.renew_every
         while True:
             await asyncio.sleep(pause.total_seconds())
-            held = self.all()
+            claimed = self.all()
             asked_at = time.monotonic()
             try:
                 not_renewed = await self._jobs.heartbeat(
-                    [each.job for each in held], timeout=self._timing.renew_timeout
+                    [each.job for each in claimed], timeout=self._timing.renew_timeout
                 )
             except DatabaseUnreachable as error:
                 self._outage.failed("heartbeat", error)
@@ -125,19 +125,27 @@ class Leases:
             else:
                 self._outage.over("heartbeat")
                 pause = self._timing.renew_every
-                for each in held:
-                    is_lost = not_renewed.get(each.job.id)
-                    if is_lost is None:
-                        each.sure_until = asked_at + self._lease_seconds
-                    # One that is ending may have ended while the statement was under way.
-                    elif is_lost and not each.is_ending:
-                        self.stop(each, "somebody else holds the job now")
+                self._note_renewed(claimed, not_renewed, asked_at=asked_at)
+
+    def _note_renewed(
+        self, claimed: Sequence[ClaimedJob], not_renewed: Mapping[int, bool], *, asked_at: float
+    ) -> None:
+        for each in claimed:
+            is_lost = not_renewed.get(each.job.id)
+            if is_lost is None:
+                each.lease_deadline = asked_at + self._lease_seconds
+            elif is_lost and not each.is_ending:
+                self.stop(each, "another worker holds the job now")
 
     async def fence(self) -> None:
-        """Stop phases whose lease may be running out, until cancelled. Asks only the clock."""
+        """Stop jobs whose lease may be running out, until cancelled. Asks only the clock.
+
+        Separate from `renew`, which may be waiting for a server that doesn't answer.
+        """
         margin = self._timing.fence_margin.total_seconds()
         while True:
             await asyncio.sleep(self._timing.fence_every.total_seconds())
+            now = time.monotonic()
             for each in self.all():
-                if time.monotonic() > each.sure_until - margin:
+                if now > each.lease_deadline - margin:
                     self.stop(each, "the lease could not be renewed in time")

@@ -1,9 +1,10 @@
-"""The worker: claims jobs, keeps their leases, runs their phases, leaves when told to."""
+"""The worker: claims jobs, keeps their leases, runs their phases, and drains when asked to."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from pgworker import telemetry
 from pgworker.db.outage import Outage
 from pgworker.db.reconnect import reconnect_delay
 from pgworker.errors import DatabaseUnreachable
-from pgworker.queue.batching import Pace
-from pgworker.queue.completer import Settling
-from pgworker.queue.executor import Carriers
+from pgworker.queue.batching import BatchWindow
+from pgworker.queue.completer import Completer
+from pgworker.queue.executor import Executor
 from pgworker.queue.leases import Leases
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 log = telemetry.get_logger()
 
-# More than one statement's worth of slots lets claims, phases and results overlap.
-CLAIMED_AT_ONCE = 500
+# A worker with more slots claims with several statements, so that claims, phases and results
+# overlap.
+CLAIM_LIMIT = 500
 # Something is due that we couldn't claim, twice: another worker is at it, or it is paused.
 RECHECK = timedelta(seconds=1)
 
@@ -37,11 +39,12 @@ class WorkerSettings:
     """How a worker works.
 
     Attributes:
+        workflows: whose jobs it claims.
         concurrency: phases at a time.
-        poll: how often it looks even if nobody wakes it.
+        poll: how long it sleeps at most when nothing wakes it.
         backoff, backoff_cap: base and cap of the wait after a failed attempt.
         grace: how long running phases may go on once it drains.
-        until_empty: leave when nothing is queued, running or waiting any more.
+        until_empty: drain when nothing is queued, running or waiting any more.
     """
 
     workflows: Sequence[str]
@@ -55,13 +58,15 @@ class WorkerSettings:
 
 @dataclass(slots=True)
 class _Signals:
+    """What the worker's loop looks at. `wake` is set with each of the others."""
+
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    draining: asyncio.Event = field(default_factory=asyncio.Event)
-    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    drain: bool = False
+    force: bool = False
 
 
 class Worker:
-    """Works jobs off with `run_phase`, which is handed a job and returns what becomes of it.
+    """Works jobs off with `run_phase`, which is given a job and returns its transition.
 
     It knows nothing of what a phase does. Each claim carries a fencing token; every write names
     it, and a write that is refused stops the job's task at once. A worker that can't renew its
@@ -77,10 +82,10 @@ class Worker:
         prepare: Callable[[Sequence[Job]], Awaitable[None]] | None = None,
         outage: Outage | None = None,
     ) -> None:
-        """Take the queue and what a phase does; `outage` is told of trouble with the database.
+        """Take the queue and the function that runs a phase.
 
         `prepare` is awaited with jobs that were claimed together before the first of their phases
-        begins. It raises nothing.
+        begins. It raises nothing. Trouble with the database is reported to `outage`.
         """
         self._jobs = jobs
         self._prepare = prepare
@@ -88,19 +93,19 @@ class Worker:
         self._outage = outage or Outage()
         self._signals = _Signals()
         self._more_is_due = False
-        self._claims_in_vain = 0
-        self._pace = Pace()
-        self._leases = Leases(jobs, self._outage, freed=self._slot_is_free)
-        self._settling = Settling(jobs, self._outage, in_hand=self._leases.__len__)
-        self._carriers = Carriers(
+        self._empty_claims = 0
+        self._window = BatchWindow()
+        self._leases = Leases(jobs, self._outage, on_freed=self._on_slot_freed)
+        self._completer = Completer(jobs, self._outage, jobs_in_hand=self._leases.__len__)
+        self._executor = Executor(
             run_phase,
             jobs,
             self._leases,
-            self._settling,
+            self._completer,
             self._outage,
             backoff=settings.backoff,
             backoff_cap=settings.backoff_cap,
-            look_again=self._signals.wake.set,
+            wake=self._signals.wake.set,
         )
 
     # -- from outside ---------------------------------------------------------------------
@@ -113,17 +118,16 @@ class Worker:
     def drain(self) -> None:
         """Claim no more; `run` returns when the phases in hand have ended, or after the grace.
 
-        Called a second time it doesn't wait for them. What is unfinished is released unburnt.
+        Called a second time it doesn't wait for them. Unfinished jobs are released unburnt.
         """
-        if self._signals.draining.is_set():
-            self._signals.hurry.set()
-        self._signals.draining.set()
+        self._signals.force = self._signals.drain
+        self._signals.drain = True
         self._signals.wake.set()
 
     @property
     def is_draining(self) -> bool:
-        """Whether it has been told to leave."""
-        return self._signals.draining.is_set()
+        """Whether it was asked to drain."""
+        return self._signals.drain
 
     async def run(self, listener: Listening | None = None) -> None:
         """Work until `drain` is called, or until there is nothing left (`until_empty`).
@@ -132,32 +136,32 @@ class Worker:
             listener: wakes the worker; None polls only.
 
         Raises:
-            ExceptionGroup: a loop died. Its neighbours are cancelled, so that the process ends
+            ExceptionGroup: a loop died. The other loops are cancelled, so that the process ends
                 instead of limping on with a part missing.
         """
         async with asyncio.TaskGroup() as loops:
             supporting = [
-                loops.create_task(self._settling.run(), name="settling"),
-                loops.create_task(self._leases.keep(), name="heartbeat"),
+                loops.create_task(self._completer.run(), name="completer"),
+                loops.create_task(self._leases.renew(), name="heartbeat"),
                 loops.create_task(self._leases.fence(), name="fence"),
             ]
             if listener is not None:
                 supporting.append(loops.create_task(listener.run(), name="listen"))
-            async with asyncio.TaskGroup() as carriers:
-                await self._claim_until_draining(carriers)
-                await self._wind_down()
-            # The last phase has ended: nothing is left to hear or to keep alive.
+            async with asyncio.TaskGroup() as tasks:
+                await self._claim_until_draining(tasks)
+                await self._drain()
+            # The last phase has ended: there is nothing left to store, to renew or to wake.
             for task in supporting:
                 task.cancel()
 
     # -- claiming -------------------------------------------------------------------------
 
-    async def _claim_until_draining(self, carriers: asyncio.TaskGroup) -> None:
+    async def _claim_until_draining(self, tasks: asyncio.TaskGroup) -> None:
         failures = 0
-        while not self._signals.draining.is_set():
+        while not self._signals.drain:
             self._signals.wake.clear()
             try:
-                timeout = await self._claim_once(carriers)
+                timeout = await self._fill_slots(tasks)
                 failures = 0
                 self._outage.over("claim")
             except DatabaseUnreachable as error:
@@ -166,101 +170,116 @@ class Worker:
                 timeout = reconnect_delay(failures)
             if timeout is not None:
                 await self._sleep(timeout)
-            await self._pace.keep(
+            await self._window.wait(
                 self._free_slots,
-                lambda: min(self._settings.concurrency, CLAIMED_AT_ONCE),
-                is_supplied=self._is_supplied,
+                lambda: min(self._settings.concurrency, CLAIM_LIMIT),
+                can_wait=self._has_unstarted_jobs,
             )
 
-    async def _claim_once(self, carriers: asyncio.TaskGroup) -> timedelta | None:
+    async def _fill_slots(self, tasks: asyncio.TaskGroup) -> timedelta | None:
         """Claim for the free slots; return how long to sleep at most, None for not at all."""
         free = self._free_slots()
         if free <= 0:
+            # Nothing was asked: the slot that is freed first asks.
             self._more_is_due = True
             return self._settings.poll
-        limit = min(free, CLAIMED_AT_ONCE)
-        asked_at = time.monotonic()
-        claimed = await self._jobs.claim(
-            limit,
-            self._settings.workflows,
-            in_hand=len(self._leases),
-        )
-        self._pace.mark()
-        held = [self._leases.take(job, asked_at=asked_at) for job in claimed]
-        if claimed and self._prepare is not None:
-            await self._prepare(claimed)
-        for each in held:
-            self._carriers.put(each)
-        self._carriers.start(carriers)
-        self._more_is_due = len(claimed) == limit
-        self._claims_in_vain = 0 if claimed else self._claims_in_vain + 1
+        limit = min(free, CLAIM_LIMIT)
+        claimed = await self._claim(limit, tasks)
+        self._more_is_due = claimed == limit
+        self._empty_claims = 0 if claimed else self._empty_claims + 1
         if self._more_is_due:
-            # Beyond one statement's worth the next is asked for while these are carried.
+            # Slots beyond one statement's worth are filled while these jobs run.
             return self._settings.poll if limit == free else None
-        if self._settings.until_empty and not claimed and not len(self._leases):
-            outstanding = await self._jobs.outstanding()
-            if outstanding.live == 0:
-                self.drain()
-                return None
+        if not claimed and await self._is_all_done():
+            self.drain()
+            return None
         return await self._time_until_due()
+
+    async def _claim(self, limit: int, tasks: asyncio.TaskGroup) -> int:
+        """Claim up to `limit` jobs and start them; return how many there were."""
+        # Before the request: the lease begins when the server answers it, which is later.
+        asked_at = time.monotonic()
+        jobs = await self._jobs.claim(limit, self._settings.workflows, in_hand=len(self._leases))
+        self._window.restart()
+        claimed = [self._leases.add(job, asked_at=asked_at) for job in jobs]
+        if jobs and self._prepare is not None:
+            await self._prepare(jobs)
+        for each in claimed:
+            self._executor.submit(each)
+        self._executor.start(tasks)
+        return len(jobs)
+
+    async def _is_all_done(self) -> bool:
+        """Return whether nothing is left of what `until_empty` waits for."""
+        if not self._settings.until_empty or len(self._leases):
+            return False
+        return (await self._jobs.outstanding()).live == 0
 
     def _free_slots(self) -> int:
         if self._leases.holds_suspect:
             return 0
         return self._settings.concurrency - len(self._leases)
 
-    def _is_supplied(self) -> bool:
+    def _has_unstarted_jobs(self) -> bool:
         """Return whether phases wait for the processor already; a drain waits for nothing."""
-        return self._carriers.has_more() and not self._signals.draining.is_set()
+        return self._executor.has_pending() and not self._signals.drain
 
-    def _slot_is_free(self) -> None:
+    def _on_slot_freed(self) -> None:
         if self._more_is_due or not len(self._leases):
             self._signals.wake.set()
 
     async def _time_until_due(self) -> timedelta | None:
         """Return how long nothing falls due by itself; None when something has just done so."""
-        # What was just claimed begins first: nobody waits for this answer.
+        # The jobs just claimed begin first: none of them waits for this answer.
         await asyncio.sleep(0)
         seconds = await self._jobs.seconds_until_due()
-        # Who waits for the queue to be empty isn't told when another worker finishes a job.
+        # No notification says that another worker has finished the last job.
         longest = RECHECK if self._settings.until_empty else self._settings.poll
         if seconds is None or seconds > 0:
-            # Nothing was left behind: who comes back a moment too early isn't refused.
-            self._claims_in_vain = 0
+            # Nothing was due: a claim that came a moment too early isn't one that found all taken.
+            self._empty_claims = 0
             return longest if seconds is None else min(timedelta(seconds=seconds), longest)
-        return min(RECHECK, longest) if self._claims_in_vain > 1 else None
+        return min(RECHECK, longest) if self._empty_claims > 1 else None
 
     async def _sleep(self, timeout: timedelta) -> None:
-        try:
+        """Return when the worker is woken, or after the time-out."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout.total_seconds()):
                 await self._signals.wake.wait()
-        except TimeoutError:
-            return
 
-    # -- leaving --------------------------------------------------------------------------
+    # -- draining -------------------------------------------------------------------------
 
-    async def _wind_down(self) -> None:
+    async def _drain(self) -> None:
         """Give phases their grace, then stop them and release their jobs."""
-        unbegun = self._carriers.stop()
-        if unbegun:
-            await self._carriers.release(unbegun)
+        not_begun = self._executor.stop()
+        if not_begun:
+            await self._executor.release(not_begun)
         if not len(self._leases):
             return
-        grace = self._settings.grace.total_seconds()
-        log.info("drain_started", jobs=len(self._leases), grace_seconds=grace)
-        hurry = asyncio.ensure_future(self._signals.hurry.wait())
-        finished = asyncio.ensure_future(self._leases.none_left())
-        await asyncio.wait({hurry, finished}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        finished.cancel()
+        grace = self._settings.grace
+        log.info("drain_started", jobs=len(self._leases), grace_seconds=grace.total_seconds())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace.total_seconds()):
+                await self._wait_until_idle()
+        await self._release_unfinished()
+
+    async def _wait_until_idle(self) -> None:
+        """Return when no job is in hand, or when waiting for them was forbidden."""
+        while len(self._leases) and not self._signals.force:
+            # Set by the last job that leaves, and by a second `drain`.
+            self._signals.wake.clear()
+            await self._signals.wake.wait()
+
+    async def _release_unfinished(self) -> None:
         unfinished = self._leases.all()
-        carriers = [held.carrier for held in unfinished if held.carrier is not None]
-        for carrier in carriers:
-            carrier.cancel()
-        if carriers:
-            await asyncio.wait(carriers)
-        for held in unfinished:
-            if held.settlement is not None:
-                held.settlement.is_dropped = True
+        tasks = [claimed.task for claimed in unfinished if claimed.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for claimed in unfinished:
+            # Written after the release it would be refused, and logged as a lost lease.
+            if claimed.pending_write is not None:
+                claimed.pending_write.is_cancelled = True
         if unfinished:
-            await self._carriers.release([held.job for held in unfinished])
+            await self._executor.release([claimed.job for claimed in unfinished])

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgworker.models import Complete, Done, Job, JobStatus, Transition
-from pgworker.queue import batching as pacing
-from pgworker.queue import executor as carrying
-from pgworker.queue.batching import Pace
+from pgworker.queue import batching, executor
+from pgworker.queue.batching import BatchWindow
 from pgworker.queue.jobs import Jobs
 from tests.support.workers import within, working
 
@@ -38,48 +37,48 @@ class JobsThatNote(Jobs):
 
 
 @pytest.fixture
-def long_pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "PACE", timedelta(hours=1))
+def long_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "WINDOW", timedelta(hours=1))
 
 
 def one_job_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each turn of the loop carry one job, and a claim be sent at each."""
-    monkeypatch.setattr(carrying, "TURN_SECONDS", 0.0)
-    monkeypatch.setattr(pacing, "PACE", timedelta(0))
+    """Let each turn of the loop run one job, and a claim be sent at each."""
+    monkeypatch.setattr(executor, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(batching, "WINDOW", timedelta(0))
 
 
-async def keeps(pace: Pace, ready: int, most: int, *, is_supplied: bool = False) -> bool:
+async def waits(window: BatchWindow, ready: int, limit: int, *, can_wait: bool = False) -> bool:
     """Whether the next statement waits."""
-    keeping = asyncio.create_task(
-        pace.keep(lambda: ready, lambda: most, is_supplied=lambda: is_supplied)
+    waiting = asyncio.create_task(
+        window.wait(lambda: ready, lambda: limit, can_wait=lambda: can_wait)
     )
     await asyncio.sleep(0)
-    waits = not keeping.done()
-    keeping.cancel()
-    await asyncio.wait([keeping])
-    return waits
+    is_waiting = not waiting.done()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    return is_waiting
 
 
-@pytest.mark.usefixtures("long_pace")
-async def test_the_first_statement_waits_for_nothing_and_so_does_one_for_half_of_all() -> None:
-    pace = Pace()
-    assert not await keeps(pace, 1, 500)
+@pytest.mark.usefixtures("long_window")
+async def test_the_first_statement_is_sent_at_once_and_so_is_one_that_is_half_full() -> None:
+    window = BatchWindow()
+    assert not await waits(window, 1, 500)
 
-    pace.mark()
-    assert await keeps(pace, 249, 500)
-    assert not await keeps(pace, 250, 500)
+    window.restart()
+    assert await waits(window, 249, 500)
+    assert not await waits(window, 250, 500)
 
 
-async def test_what_nobody_needs_yet_waits_beyond_its_time() -> None:
-    pace = Pace()
-    supplies = iter([True] * 5)
+async def test_a_statement_that_is_not_needed_yet_waits_beyond_its_window() -> None:
+    window = BatchWindow()
+    allowances = iter([True] * 5)
 
     await within(
-        pace.keep(lambda: 1, lambda: 500, is_supplied=lambda: next(supplies, False)),
+        window.wait(lambda: 1, lambda: 500, can_wait=lambda: next(allowances, False)),
     )
 
-    assert next(supplies, None) is None
-    assert await keeps(pace, 1, 500, is_supplied=True)
+    assert next(allowances, None) is None
+    assert await waits(window, 1, 500, can_wait=True)
 
 
 async def test_a_worker_claims_no_more_while_jobs_in_hand_have_not_begun(

@@ -1,4 +1,4 @@
-"""How claimed jobs are carried, and what is held meanwhile."""
+"""How claimed jobs are run, and how their results are stored."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from pgworker.db.outage import Outage
 from pgworker.errors import DatabaseUnreachable
 from pgworker.models import Complete, Done, Job, JobStatus, Transition
-from pgworker.queue.completer import Settling
-from pgworker.queue.executor import Carriers
+from pgworker.queue.completer import Completer
+from pgworker.queue.executor import Executor
 from pgworker.queue.jobs import Jobs
 from pgworker.queue.leases import Leases
 from tests.support.workers import PATIENCE, SHORT_LEASE, PhaseInTest, within, working
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from pgworker.db.pool import Pool
-    from pgworker.queue.leases import Held
+    from pgworker.queue.leases import ClaimedJob
     from tests.support.jobs import JobsInTest
 
 DONE = Complete(Done())
@@ -42,134 +42,141 @@ class CountingJobs(Jobs):
         return await super().complete(steps)
 
 
-class Crew:
-    """Carriers and what they work with, without a worker around them."""
+class Engine:
+    """An executor with its leases and its completer, without a worker around them."""
 
     def __init__(self, pool: Pool) -> None:
-        self.jobs = CountingJobs(pool, worker="crew", lease=LEASE)
+        self.jobs = CountingJobs(pool, worker="engine", lease=LEASE)
         self.phase = PhaseInTest()
         self.freed = 0
+        self._is_idle = asyncio.Event()
         outage = Outage()
-        self.leases = Leases(self.jobs, outage, freed=self._count)
-        self.settling = Settling(self.jobs, outage, in_hand=self.leases.__len__)
-        self.carriers = Carriers(
+        self.leases = Leases(self.jobs, outage, on_freed=self._on_freed)
+        self.completer = Completer(self.jobs, outage, jobs_in_hand=self.leases.__len__)
+        self.executor = Executor(
             self.phase,
             self.jobs,
             self.leases,
-            self.settling,
+            self.completer,
             outage,
             backoff=timedelta(0),
             backoff_cap=timedelta(0),
-            look_again=lambda: None,
+            wake=lambda: None,
         )
 
-    def _count(self) -> None:
+    def _on_freed(self) -> None:
         self.freed += 1
+        if not len(self.leases):
+            self._is_idle.set()
 
-    async def claim(self, count: int) -> list[Held]:
-        claimed = await self.jobs.claim(count, ["provision"])
-        held = [self.leases.take(job, asked_at=time.monotonic()) for job in claimed]
-        for each in held:
-            self.carriers.put(each)
-        return held
+    async def claim(self, count: int) -> list[ClaimedJob]:
+        jobs = await self.jobs.claim(count, ["provision"])
+        claimed = [self.leases.add(job, asked_at=time.monotonic()) for job in jobs]
+        for each in claimed:
+            self.executor.submit(each)
+        return claimed
+
+    async def until_idle(self) -> None:
+        """Return once no job is in hand any more."""
+        await within(self._is_idle.wait())
 
 
 @pytest.fixture
-async def crew(jobs: JobsInTest) -> AsyncIterator[Crew]:
-    crew = Crew(jobs.pool)
-    settling = asyncio.create_task(crew.settling.run())
-    yield crew
-    settling.cancel()
-    await asyncio.wait([settling])
+async def engine(jobs: JobsInTest) -> AsyncIterator[Engine]:
+    engine = Engine(jobs.pool)
+    completing = asyncio.create_task(engine.completer.run())
+    yield engine
+    completing.cancel()
+    await asyncio.wait([completing])
 
 
-async def test_all_jobs_in_line_are_carried_at_a_time_when_their_phases_wait(
-    jobs: JobsInTest, crew: Crew
+async def test_all_pending_jobs_run_at_a_time_when_their_phases_wait(
+    jobs: JobsInTest, engine: Engine
 ) -> None:
     await jobs.add_many(30)
-    held = await crew.claim(30)
+    claimed = await engine.claim(30)
 
     async with asyncio.TaskGroup() as tasks:
-        crew.carriers.start(tasks)
-        started = {(await within(crew.phase.started.get())).id for _ in held}
-        crew.phase.may_end.set()
-        await within(crew.leases.none_left())
+        engine.executor.start(tasks)
+        started = {(await within(engine.phase.started.get())).id for _ in claimed}
+        engine.phase.may_end.set()
+        await engine.until_idle()
 
-    assert started == {each.job.id for each in held}
-    assert crew.freed == 30
+    assert started == {each.job.id for each in claimed}
+    assert engine.freed == 30
 
 
-async def test_a_job_whose_lease_is_lost_while_it_is_in_line_is_not_carried(
-    jobs: JobsInTest, crew: Crew
+async def test_a_job_whose_lease_is_lost_while_it_is_pending_is_not_run(
+    jobs: JobsInTest, engine: Engine
 ) -> None:
     await jobs.add_many(2)
-    lost, kept = await crew.claim(2)
-    crew.phase.may_end.set()
+    lost, kept = await engine.claim(2)
+    engine.phase.may_end.set()
 
-    crew.leases.stop(lost, "somebody else holds the job now")
+    engine.leases.stop(lost, "another worker holds the job now")
     async with asyncio.TaskGroup() as tasks:
-        crew.carriers.start(tasks)
-        await within(crew.leases.none_left())
+        engine.executor.start(tasks)
+        await engine.until_idle()
 
-    assert crew.phase.ended == [kept.job.id]
+    assert engine.phase.ended == [kept.job.id]
     assert await jobs.status_of(lost.job.id) is JobStatus.RUNNING
 
 
-async def test_a_line_is_carried_though_the_first_carrier_was_cancelled_before_it_began(
-    jobs: JobsInTest, crew: Crew
+async def test_pending_jobs_are_run_though_the_first_task_was_cancelled_before_it_began(
+    jobs: JobsInTest, engine: Engine
 ) -> None:
     await jobs.add()
-    (held,) = await crew.claim(1)
-    crew.phase.may_end.set()
+    (claimed,) = await engine.claim(1)
+    engine.phase.may_end.set()
 
     async with asyncio.TaskGroup() as tasks:
         before = asyncio.all_tasks()
-        crew.carriers.start(tasks)
-        (carrier,) = asyncio.all_tasks() - before
-        carrier.cancel()
-        await within(crew.leases.none_left())
+        engine.executor.start(tasks)
+        (task,) = asyncio.all_tasks() - before
+        task.cancel()
+        await engine.until_idle()
 
-    assert crew.phase.ended == [held.job.id]
+    assert engine.phase.ended == [claimed.job.id]
 
 
-async def test_when_a_neighbour_dies_before_a_carrier_begins_only_its_error_is_told(
-    jobs: JobsInTest, crew: Crew
+async def test_when_another_loop_dies_before_a_task_begins_only_that_error_is_raised(
+    jobs: JobsInTest, engine: Engine
 ) -> None:
     await jobs.add()
-    await crew.claim(1)
-    told: list[dict[str, object]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    await engine.claim(1)
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
     async def die() -> None:
-        raise ValueError("the neighbour's own")
+        raise ValueError("the other loop's own")
 
     async def work() -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(die())
-            # Cancelled by the group once the neighbour has died, which is before it begins.
-            asyncio.get_running_loop().call_soon(crew.carriers.start, tasks)
+            # Cancelled by the group once the other loop has died, which is before it begins.
+            asyncio.get_running_loop().call_soon(engine.executor.start, tasks)
             await asyncio.Future()
 
     with pytest.raises(ExceptionGroup) as caught:
         await work()
 
-    assert [str(error) for error in caught.value.exceptions] == ["the neighbour's own"]
-    assert told == []
+    assert [str(error) for error in caught.value.exceptions] == ["the other loop's own"]
+    assert reported == []
 
 
-async def test_what_is_in_line_when_they_stop_is_handed_back_and_held_no_more(
-    jobs: JobsInTest, crew: Crew
+async def test_jobs_that_are_pending_when_the_executor_stops_are_returned_and_no_longer_in_hand(
+    jobs: JobsInTest, engine: Engine
 ) -> None:
     await jobs.add_many(3)
-    held = await crew.claim(3)
+    claimed = await engine.claim(3)
 
-    left = crew.carriers.stop()
+    left = engine.executor.stop()
 
-    assert left == [each.job for each in held]
-    assert len(crew.leases) == 0
+    assert left == [each.job for each in claimed]
+    assert len(engine.leases) == 0
 
 
-async def test_phases_that_never_wait_leave_others_their_turn(jobs: JobsInTest) -> None:
+async def test_phases_that_never_wait_let_other_tasks_run(jobs: JobsInTest) -> None:
     await jobs.add_many(300)
     turns = 0
 
@@ -205,10 +212,10 @@ class JobsOfASilentServer(Jobs):
     def __init__(self, pool: Pool, *, lease: timedelta) -> None:
         super().__init__(pool, worker="worker", lease=lease)
         self.is_away = True
-        self.handed_in: list[int] = []
+        self.submitted: list[int] = []
 
     async def complete(self, steps: Sequence[tuple[Job, Complete]]) -> set[int]:
-        self.handed_in += [job.claim_token for job, _ in steps]
+        self.submitted += [job.claim_token for job, _ in steps]
         if self.is_away:
             raise DatabaseUnreachable("away")
         return await super().complete(steps)
@@ -235,21 +242,21 @@ async def test_a_result_is_dropped_when_the_lease_may_have_run_out_before_it_was
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 while not any(line["event"] == "lease_lost" for line in logs):
                     await jobs.status_of(job_id)
-            away.handed_in.clear()
+            away.submitted.clear()
             away.is_away = False
-            # Nobody else is there, so the worker rescues the job itself.
+            # There is no other worker: this one rescues the job itself.
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 while await jobs.status_of(job_id) is not JobStatus.SUCCEEDED:
                     pass
 
     assert (await jobs.row(job_id))["claim_token"] == 2
-    assert away.handed_in == [2]
+    assert away.submitted == [2]
 
 
-async def test_a_crowd_of_results_is_stored_by_several_statements(
+async def test_many_results_are_stored_by_several_statements(
     jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgworker.queue.completer.STORED_AT_ONCE", 3)
+    monkeypatch.setattr("pgworker.queue.completer.BATCH_LIMIT", 3)
     await jobs.add_many(10)
 
     async def complete_at_once(job: Job) -> Transition:
@@ -264,34 +271,34 @@ async def test_a_crowd_of_results_is_stored_by_several_statements(
 
 
 async def test_results_of_a_busy_worker_wait_a_moment_for_each_other(
-    jobs: JobsInTest, crew: Crew, monkeypatch: pytest.MonkeyPatch
+    jobs: JobsInTest, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgworker.queue.batching.PACE", timedelta(seconds=2))
+    monkeypatch.setattr("pgworker.queue.batching.WINDOW", timedelta(seconds=2))
     await jobs.add_many(10)
-    first, second, third, *_ = await crew.claim(10)
+    first, second, third, *_ = await engine.claim(10)
 
-    await within(crew.settling.store(first.job, DONE))
+    await within(engine.completer.store(first.job, DONE))
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(crew.settling.store(second.job, DONE))
-        for _ in range(10):  # until it is handed in, and the worker has seen it
+        tasks.create_task(engine.completer.store(second.job, DONE))
+        for _ in range(10):  # until it is submitted, and the completer has seen it
             await asyncio.sleep(0)
-        tasks.create_task(crew.settling.store(third.job, DONE))
+        tasks.create_task(engine.completer.store(third.job, DONE))
 
-    assert crew.jobs.completed == [1, 2]
+    assert engine.jobs.completed == [1, 2]
 
 
-async def test_a_lone_result_waits_for_nobody(
-    jobs: JobsInTest, crew: Crew, monkeypatch: pytest.MonkeyPatch
+async def test_a_single_result_does_not_wait(
+    jobs: JobsInTest, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgworker.queue.batching.PACE", timedelta(hours=1))
+    monkeypatch.setattr("pgworker.queue.batching.WINDOW", timedelta(hours=1))
 
     for _ in range(3):
         await jobs.add()
-        (held,) = await crew.claim(1)
-        await within(crew.settling.store(held.job, DONE))
-        crew.leases.let_go(held)
+        (claimed,) = await engine.claim(1)
+        await within(engine.completer.store(claimed.job, DONE))
+        engine.leases.discard(claimed)
 
-    assert crew.jobs.completed == [1, 1, 1]
+    assert engine.jobs.completed == [1, 1, 1]
 
 
 class JobsThatBeatLate(Jobs):
@@ -343,16 +350,16 @@ async def test_jobs_that_were_claimed_together_are_prepared_for_before_any_begin
     jobs: JobsInTest,
 ) -> None:
     await jobs.add_many(5)
-    told: list[list[int]] = []
+    prepared: list[list[int]] = []
     begun: list[int] = []
 
     async def prepare(claimed: Sequence[Job]) -> None:
         assert not begun
         await asyncio.sleep(0)
-        told.append(sorted(job.id for job in claimed))
+        prepared.append(sorted(job.id for job in claimed))
 
     async def phase(job: Job) -> Transition:
-        assert told
+        assert prepared
         begun.append(job.id)
         return DONE
 
@@ -360,7 +367,7 @@ async def test_jobs_that_were_claimed_together_are_prepared_for_before_any_begin
         pass
 
     assert len(begun) == 5
-    assert told == [sorted(begun)]
+    assert prepared == [sorted(begun)]
 
 
 async def test_a_lease_that_is_lost_while_its_job_is_prepared_for_begins_no_phase(
