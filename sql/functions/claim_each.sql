@@ -16,6 +16,9 @@ create or replace function pgworker.claim_each(
 returns setof public.client_provisioning_jobs
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set lock_timeout = '200ms'
 as $$
 #variable_conflict use_column
 declare

@@ -13,9 +13,6 @@ create or replace function pgworker.take_jobs(
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set lock_timeout = '200ms'
 as $$
 #variable_conflict use_column
 begin

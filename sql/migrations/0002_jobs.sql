@@ -35,7 +35,6 @@ create table public.client_provisioning_jobs (
     constraint client_provisioning_jobs_error_kind check (
         error_kind in ('transient', 'throttled', 'quota', 'auth', 'permanent', 'unknown')
     ),
-    constraint client_provisioning_jobs_wait_code check (wait_code in ('client_locked')),
     constraint client_provisioning_jobs_counts check (
         attempts >= 0 and max_attempts > 0 and crashes >= 0
     )
