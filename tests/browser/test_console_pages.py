@@ -18,7 +18,7 @@ from pgworker.context import open_platform
 from pgworker.http_server import HttpServer, open_listener
 from pgworker.settings import load_settings
 from tests.support.browser import DESK, PHONE, a_browser, an_operator
-from tests.support.console_story import Story, tell_a_day
+from tests.support.sample_data import Story, tell_a_day
 from tests.support.server import create_database, drop_database, make_template
 from tests.support.worker_process import KEY, ROOT
 

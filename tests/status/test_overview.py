@@ -11,8 +11,8 @@ from pgworker.status.overdue import Late, LateKind
 from pgworker.status.overview import Urgency, latencies, notices, survey, verdict
 from pgworker.status.progress import Progresses
 from pgworker.status.rows import BreakerRow, LimitRow, PauseRow
-from tests.support.console_story import tell_a_day
 from tests.support.rows import health_row, phase_latency_row
+from tests.support.sample_data import tell_a_day
 from tests.support.stack import running_stack
 
 if TYPE_CHECKING:
