@@ -23,7 +23,7 @@ from pgworker.settings import parse_encryption_keys
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from pgworker.tenants.secrets import Vault
 from tests.support.clusters import Server, running_server
-from tests.support.tcp_proxy import TcpProxy, tcp_proxy
+from tests.support.tcp_proxy import TcpProxy, running_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -200,10 +200,10 @@ async def open_sandbox(
         simulator: Simulator | None = None
         proxies = {
             "platform": await stack.enter_async_context(
-                tcp_proxy("127.0.0.1", testbed.platform.port)
+                running_proxy("127.0.0.1", testbed.platform.port)
             ),
             "tenants": await stack.enter_async_context(
-                tcp_proxy("127.0.0.1", testbed.tenants.port)
+                running_proxy("127.0.0.1", testbed.tenants.port)
             ),
         }
         if kind != "postgres":
@@ -219,9 +219,9 @@ async def open_sandbox(
             )
             port = urlsplit(simulator.url).port
             assert port is not None
-            proxies["api"] = await stack.enter_async_context(tcp_proxy("127.0.0.1", port))
+            proxies["api"] = await stack.enter_async_context(running_proxy("127.0.0.1", port))
             proxies["pooler"] = await stack.enter_async_context(
-                tcp_proxy("127.0.0.1", simulator.pooler_port)
+                running_proxy("127.0.0.1", simulator.pooler_port)
             )
         else:
             await _make_tenants_template(testbed.tenants.dsn)

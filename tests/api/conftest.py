@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.api import LOCAL_URL, ApiInTest, api_over
+from tests.support.api import LOCAL_URL, ApiInTest, running_api
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def api(database: str) -> AsyncIterator[ApiInTest]:
-    async with api_over(database) as running:
+    async with running_api(database) as running:
         yield running
 
 
 @pytest.fixture
 async def local_api(database: str) -> AsyncIterator[ApiInTest]:
     """No token is configured."""
-    async with api_over(database, tokens=None) as running:
+    async with running_api(database, tokens=None) as running:
         yield running
 
 

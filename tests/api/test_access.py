@@ -14,7 +14,7 @@ from starlette.requests import Request
 from pgworker.api.auth import COOKIE, Sessions
 from pgworker.models import Scope
 from tests.support.api import BASE_URL, LOCAL_URL, TOKENS
-from tests.support.api_scopes import NEEDED
+from tests.support.api_scopes import REQUIRED_SCOPES
 
 if TYPE_CHECKING:
     from tests.support.api import ApiInTest
@@ -44,7 +44,7 @@ async def test_every_route_of_the_reference_has_its_scope_here(api: ApiInTest) -
         for path, methods in api.app.openapi()["paths"].items()
         for method in methods
     }
-    assert routes == set(NEEDED)
+    assert routes == set(REQUIRED_SCOPES)
 
 
 @pytest.mark.parametrize("scope", [None, *Scope])
@@ -54,7 +54,7 @@ async def test_every_route_refuses_whoever_lacks_its_scope_and_nobody_else(
     client = await api.client(scope)
     # A stream would go on; a process that leaves opens none.
     api.service.watching.close()
-    for route, needed in NEEDED.items():
+    for route, needed in REQUIRED_SCOPES.items():
         answer = await ask(client, route)
         if needed is None or (scope is not None and scope.includes(needed)):
             assert answer.status_code not in {401, 403}, (route, answer.text)
@@ -105,7 +105,7 @@ async def test_without_a_token_configured_this_machine_may_do_everything(
     local_api: ApiInTest, local: httpx.AsyncClient
 ) -> None:
     local_api.service.watching.close()
-    for route in NEEDED:
+    for route in REQUIRED_SCOPES:
         answer = await ask(local, route)
         assert answer.status_code not in {401, 403}, (route, answer.text)
 

@@ -24,7 +24,7 @@ from pgworker.models import Scope
 from pgworker.settings import load_settings
 from tests.support.api import KEY
 from tests.support.jobs import jobs_in
-from tests.support.sse import events_of
+from tests.support.sse import open_events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -210,7 +210,7 @@ async def test_the_example_provisions_and_leaves_though_somebody_watches(
     ):
         assert (await client.get("/")).json() == "Welcome!"
         ordered = (await client.post("/clients", json={"name": "Acme"})).json()
-        async with events_of(client, ordered["events_url"] + "?follow=true") as events:
+        async with open_events(client, ordered["events_url"] + "?follow=true") as events:
             try:
                 status = None
                 while status not in {"ready", "failed"}:
@@ -218,7 +218,7 @@ async def test_the_example_provisions_and_leaves_though_somebody_watches(
                 assert status == "ready"
 
                 example.send_signal(signal.SIGTERM)
-                assert await events.rest() == []
+                assert await events.read_rest() == []
                 await asyncio.to_thread(example.wait, 60)
                 assert [row.state for row in await jobs.status.list_workers()] == ["stopped"]
             finally:

@@ -16,7 +16,7 @@ from pgworker.context import open_platform
 from pgworker.models import Scope
 from pgworker.settings import load_settings
 from tests.support.api import KEY, SETTING, TOKENS
-from tests.support.api_scopes import NEEDED
+from tests.support.api_scopes import REQUIRED_SCOPES
 
 if TYPE_CHECKING:
     from tests.support.api import ApiInTest
@@ -78,6 +78,6 @@ def test_the_reference_lists_every_route_with_its_scope(api: ApiInTest) -> None:
         for method in methods
     }
     assert {(method, path): scope for method, path, scope in listed} == {
-        route: str(needed or "–") for route, needed in NEEDED.items()
+        route: str(needed or "–") for route, needed in REQUIRED_SCOPES.items()
     }
-    assert set(NEEDED) == routes
+    assert set(REQUIRED_SCOPES) == routes

@@ -23,7 +23,7 @@ from pgworker.status.events import Delivered, Watching
 from pgworker.status.progress import Progresses
 from tests.support.api import KEY
 from tests.support.jobs import JobsInTest, jobs_in
-from tests.support.sse import events_of
+from tests.support.sse import open_events
 from tests.support.workers import NEVER, within
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_i
     served: Served,
 ) -> None:
     job = await served.jobs.claimed()
-    async with events_of(served.client, f"/clients/{job.client_id}/events") as events:
+    async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
         began = await events.next()
         assert (began.name, began.data["provisioning_status"]) == ("progress", "creating_project")
 
@@ -79,18 +79,20 @@ async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_i
         assert shown.data["job"]["phase_number"] == 2
 
         await served.jobs.complete(job)
-        names = [(each.name, each.data.get("provisioning_status")) for each in await events.rest()]
+        names = [
+            (each.name, each.data.get("provisioning_status")) for each in await events.read_rest()
+        ]
         assert names == [("transition", None), ("progress", "ready"), ("end", "ready")]
 
 
 async def test_a_stream_is_taken_up_where_it_broke_off(served: Served) -> None:
     job = await served.jobs.claimed()
     path = f"/clients/{job.client_id}/events"
-    async with events_of(served.client, path) as events:
+    async with open_events(served.client, path) as events:
         last = (await events.next()).id
     for phase in ("await_project", "schema_sync"):
         await served.jobs.advance(job, phase)
-    async with events_of(served.client, path, after=last or "") as events:
+    async with open_events(served.client, path, after=last or "") as events:
         missed = [(await events.next("transition")).data["to_phase"] for _ in range(2)]
     assert missed == ["await_project", "schema_sync"]
 
@@ -101,14 +103,14 @@ async def test_a_browser_that_comes_back_after_the_end_is_told_to_stay_away(
     job = await served.jobs.claimed()
     await served.jobs.complete(job)
     path = f"/clients/{job.client_id}/events"
-    async with events_of(served.client, path) as events:
-        told = await events.rest()
+    async with open_events(served.client, path) as events:
+        told = await events.read_rest()
     assert [each.name for each in told] == ["progress", "end"]
     again = await served.client.get(path, headers={"Last-Event-ID": told[-1].id or ""})
     assert again.status_code == 204
     # From further back there is something to tell.
-    async with events_of(served.client, path, after=0) as events:
-        assert [each.name for each in await events.rest()] == [
+    async with open_events(served.client, path, after=0) as events:
+        assert [each.name for each in await events.read_rest()] == [
             *["transition"] * 3, "progress", "end"
         ]  # fmt: skip
 
@@ -116,7 +118,7 @@ async def test_a_browser_that_comes_back_after_the_end_is_told_to_stay_away(
 async def test_whoever_asks_to_follow_sees_a_failed_client_being_retried(served: Served) -> None:
     job_id = await served.jobs.to_status(JobStatus.FAILED)
     client_id = (await served.jobs.client_of(job_id))["id"]
-    async with events_of(served.client, f"/clients/{client_id}/events?follow=true") as events:
+    async with open_events(served.client, f"/clients/{client_id}/events?follow=true") as events:
         assert (await events.next()).data["provisioning_status"] == "failed"
         await served.client.post(f"/clients/{client_id}/provisioning/retry")
         assert (await events.next("transition")).data["event"] == "retried"
@@ -126,9 +128,9 @@ async def test_whoever_asks_to_follow_sees_a_failed_client_being_retried(served:
 async def test_streams_of_several_clients_tell_each_its_own(served: Served) -> None:
     first, second = await served.jobs.claimed(), await served.jobs.claimed()
     async with (
-        events_of(served.client, f"/clients/{first.client_id}/events") as of_first,
-        events_of(served.client, f"/clients/{second.client_id}/events") as of_second,
-        events_of(served.client, f"/clients/{second.client_id}/events") as of_second_too,
+        open_events(served.client, f"/clients/{first.client_id}/events") as of_first,
+        open_events(served.client, f"/clients/{second.client_id}/events") as of_second,
+        open_events(served.client, f"/clients/{second.client_id}/events") as of_second_too,
     ):
         for events in (of_first, of_second, of_second_too):
             await events.next("progress")
@@ -140,7 +142,7 @@ async def test_streams_of_several_clients_tell_each_its_own(served: Served) -> N
 
 
 async def test_the_overviews_stream_tells_that_something_has_changed(served: Served) -> None:
-    async with events_of(served.client, "/admin/provisioning/events") as events:
+    async with open_events(served.client, "/admin/provisioning/events") as events:
         assert (await events.next()).name == "changed"
         await served.jobs.add()
         assert (await events.next()).name == "changed"
@@ -152,10 +154,10 @@ async def test_where_listening_is_switched_off_a_stream_looks(
     monkeypatch.setattr(watching, "LOOK_EVERY_WITHOUT_LISTEN", timedelta(milliseconds=20))
     async with served_over(database, PGWORKER_LISTEN_URL="off") as served:
         job = await served.jobs.claimed()
-        async with events_of(served.client, f"/clients/{job.client_id}/events") as events:
+        async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
             await events.next("progress")
             await served.jobs.complete(job)
-            assert (await events.rest())[-1].name == "end"
+            assert (await events.read_rest())[-1].name == "end"
 
 
 async def test_a_stream_of_nobody_is_404(served: Served) -> None:
@@ -172,9 +174,9 @@ async def test_a_process_that_leaves_ends_its_streams(database: str) -> None:
                 httpx.AsyncClient(base_url=served.client.base_url, timeout=60)
             )
             path = f"/clients/{job.client_id}/events"
-            events = await outside.enter_async_context(events_of(client, path))
+            events = await outside.enter_async_context(open_events(client, path))
             await events.next("progress")
-        assert await events.rest() == []
+        assert await events.read_rest() == []
 
 
 async def test_a_process_that_leaves_opens_no_stream(
@@ -280,7 +282,7 @@ async def test_a_stream_ends_when_the_database_is_gone_and_does_not_break_the_se
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = await served.jobs.claimed()
-    async with events_of(served.client, f"/clients/{job.client_id}/events") as events:
+    async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
         await events.next("progress")
 
         async def gone(*_: object) -> None:
@@ -288,5 +290,5 @@ async def test_a_stream_ends_when_the_database_is_gone_and_does_not_break_the_se
 
         monkeypatch.setattr(Progresses, "of", gone)
         await served.jobs.advance(job)
-        assert await events.rest() == []
+        assert await events.read_rest() == []
     assert (await served.client.get("/healthz")).status_code == 200

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import expect
 
-from tests.support.browser import Operator, a_browser, an_operator
+from tests.support.browser import Operator, open_console, running_browser
 from tests.support.clusters import running_server
 from tests.support.worker_process import ROOT, running_worker
 
@@ -98,14 +98,14 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as running:
+    async with running_browser() as running:
         yield running
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def operator(site: Site, browser: Browser) -> AsyncIterator[Operator]:
     await site.tidy()
-    async with an_operator(browser, site.url, token=TOKEN) as signed_in:
+    async with open_console(browser, site.url, token=TOKEN) as signed_in:
         yield signed_in
 
 
@@ -115,14 +115,14 @@ async def test_a_client_is_seen_becoming_ready_without_a_reload(
     await site.connection.execute("select pgworker.pause('all')")
     (client_id,) = await site.add("Watched")
     await operator.open(f"/clients/{client_id}")
-    await operator.is_live()
+    await operator.wait_until_live()
     await operator.mark()
-    await operator.sees("In line for create_project (phase 1 of 4): paused by a person")
+    await operator.expect_text("In line for create_project (phase 1 of 4): paused by a person")
 
     await site.connection.execute("select pgworker.resume('all')")
 
-    await operator.sees("Ready: provisioned and checked.")
-    await operator.sees("smoke_checks is done: ready")
+    await operator.expect_text("Ready: provisioned and checked.")
+    await operator.expect_text("smoke_checks is done: ready")
     assert await operator.was_not_reloaded()
 
 
@@ -130,7 +130,7 @@ async def test_the_overview_follows_what_happens_without_a_reload(
     site: Site, operator: Operator
 ) -> None:
     await operator.open()
-    await operator.is_live()
+    await operator.wait_until_live()
     await operator.mark()
     site.break_migrations()
 
@@ -145,16 +145,16 @@ async def test_a_failure_is_read_mended_and_retried(site: Site, operator: Operat
     site.break_migrations()
     (client_id,) = await site.add("Failing once")
     await operator.open(f"/clients/{client_id}")
-    await operator.sees("Failed in schema_sync (phase 3 of 4)")
-    await operator.sees(f"{BROKEN}:1 (statement 1): division by zero [22012]")
-    await operator.sees("fix what the message names, then retry")
+    await operator.expect_text("Failed in schema_sync (phase 3 of 4)")
+    await operator.expect_text(f"{BROKEN}:1 (statement 1): division by zero [22012]")
+    await operator.expect_text("fix what the message names, then retry")
     site.mend_migrations()
 
     await operator.press("Retry")
 
-    await operator.sees("Back in line.")
-    await operator.sees("Ready: provisioned and checked.")
-    await operator.sees("Put back in line by a person")
+    await operator.expect_text("Back in line.")
+    await operator.expect_text("Ready: provisioned and checked.")
+    await operator.expect_text("Put back in line by a person")
 
 
 async def test_a_group_of_clients_with_the_same_error_is_retried_by_one_press(
@@ -173,7 +173,7 @@ async def test_a_group_of_clients_with_the_same_error_is_retried_by_one_press(
     assert await site.statuses(ids) == {"failed"}, "it must ask first"
     await operator.confirm("Retry 4 clients")
 
-    await operator.sees("Back in line: 4 clients.")
+    await operator.expect_text("Back in line: 4 clients.")
     await expect(group).to_have_count(0)
     await operator.search("Forty")
     await expect(operator.page.locator("tbody .chip.good")).to_have_count(4)
@@ -185,7 +185,7 @@ async def test_a_pause_holds_clients_back_until_somebody_resumes(
 ) -> None:
     await operator.open()
     await operator.press("Pause")
-    await operator.sees("Everything is paused")
+    await operator.expect_text("Everything is paused")
     (client_id,) = await site.add("Held back")
     held = operator.page.get_by_role("region", name="In line and waiting")
     await expect(held).to_contain_text("Held back")
@@ -193,9 +193,9 @@ async def test_a_pause_holds_clients_back_until_somebody_resumes(
 
     await operator.press("Resume")
 
-    await operator.sees("Resumed.")
+    await operator.expect_text("Resumed.")
     await operator.open(f"/clients/{client_id}")
-    await operator.sees("Ready: provisioned and checked.")
+    await operator.expect_text("Ready: provisioned and checked.")
 
 
 async def test_cancelling_asks_first_and_a_no_changes_nothing(
@@ -214,7 +214,7 @@ async def test_cancelling_asks_first_and_a_no_changes_nothing(
     await operator.press("Cancel")
     await operator.confirm("Cancel it")
 
-    await operator.sees("Cancelled. What exists at the provider stays there.")
+    await operator.expect_text("Cancelled. What exists at the provider stays there.")
     assert await site.statuses([client_id]) == {"cancelled"}
 
 
@@ -222,23 +222,23 @@ async def test_everything_is_pressed_without_javascript_too(site: Site, browser:
     await site.tidy()
     site.break_migrations()
     ids = await site.add("Plain 1", "Plain 2")
-    async with an_operator(browser, site.url, has_scripts=False, token=TOKEN) as operator:
+    async with open_console(browser, site.url, has_scripts=False, token=TOKEN) as operator:
         group = operator.page.get_by_role("article").filter(has_text="Plain")
         while not await group.filter(has_text="2 clients in").count():
             await operator.open()
         site.mend_migrations()
         await group.get_by_role("link", name="Retry 2 clients").click()
         await operator.press("Retry 2 clients")
-        await operator.sees("Back in line: 2 clients.")
+        await operator.expect_text("Back in line: 2 clients.")
         await operator.press("Pause")
-        await operator.sees("Everything is paused")
+        await operator.expect_text("Everything is paused")
         await operator.press("Resume")
-        await operator.sees("Resumed.")
+        await operator.expect_text("Resumed.")
         while await site.statuses(ids) != {"ready"}:
             await operator.open()
         await operator.search("Plain 1")
         await operator.page.get_by_role("link", name="Plain 1").click()
-        await operator.sees("Ready: provisioned and checked.")
+        await operator.expect_text("Ready: provisioned and checked.")
 
 
 async def test_whoever_signs_out_is_out(operator: Operator) -> None:
@@ -249,10 +249,10 @@ async def test_whoever_signs_out_is_out(operator: Operator) -> None:
 
 
 async def test_a_wrong_token_is_told_so(site: Site, browser: Browser) -> None:
-    async with an_operator(browser, site.url) as stranger:
+    async with open_console(browser, site.url) as stranger:
         await stranger.open()
         await stranger.page.get_by_label("Token").fill("this is not a token")
         await stranger.press("Sign in")
-        await stranger.sees("There is no such token")
+        await stranger.expect_text("There is no such token")
         # The browser tells of every 401 in its own words.
-        stranger.forget("401")
+        stranger.ignore_problems("401")

@@ -17,8 +17,8 @@ from pgworker.api.service import Service
 from pgworker.context import open_platform
 from pgworker.http_server import HttpServer, open_listener
 from pgworker.settings import load_settings
-from tests.support.browser import DESK, PHONE, a_browser, an_operator
-from tests.support.sample_data import Story, tell_a_day
+from tests.support.browser import DESK, PHONE, open_console, running_browser
+from tests.support.sample_data import SampleDay, write_sample_day
 from tests.support.server import create_database, drop_database, make_template
 from tests.support.worker_process import KEY, ROOT
 
@@ -46,7 +46,7 @@ class Site:
     """
 
     url: str
-    story: Story
+    story: SampleDay
     group: str
     server: HttpServer
 
@@ -83,7 +83,7 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
     try:
         async with open_platform(settings) as platform:
             async with platform.pool.acquire() as connection:
-                story = await tell_a_day(connection)
+                story = await write_sample_day(connection)
             group = (await platform.status.list_failed_groups())[0].group_id
             service = Service.of(platform)
             web = HttpServer(create_app(service), timeout_graceful_shutdown=1)
@@ -104,7 +104,7 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as running:
+    async with running_browser() as running:
         yield running
 
 
@@ -113,33 +113,33 @@ async def browser() -> AsyncIterator[Browser]:
 async def test_no_page_is_closed_to_anybody(
     site: Site, browser: Browser, *, is_dark: bool, size: tuple[int, int]
 ) -> None:
-    async with an_operator(browser, site.url, size=size, is_dark=is_dark) as operator:
+    async with open_console(browser, site.url, size=size, is_dark=is_dark) as operator:
         await operator.open("/sign-in")
-        assert await operator.accessibility_problems() == []
+        assert await operator.find_accessibility_problems() == []
         await operator.sign_in(TOKEN)
         for name, path in site.paths().items():
             await operator.open(path)
-            assert await operator.accessibility_problems() == [], name
+            assert await operator.find_accessibility_problems() == [], name
         await operator.open()
         await operator.press("Retry 7 clients")
         await expect(operator.page.get_by_role("dialog")).to_be_visible()
-        assert await operator.accessibility_problems() == []
+        assert await operator.find_accessibility_problems() == []
         # What the browser says of the page that is a 404 on purpose.
-        operator.forget("404")
+        operator.ignore_problems("404")
 
 
 async def test_no_page_is_wider_than_a_phone(site: Site, browser: Browser) -> None:
-    async with an_operator(browser, site.url, size=PHONE, token=TOKEN) as operator:
+    async with open_console(browser, site.url, size=PHONE, token=TOKEN) as operator:
         for name, path in site.paths().items():
             await operator.open(path)
             width = await operator.page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE[0], name
         # What the browser says of the page that is a 404 on purpose.
-        operator.forget("404")
+        operator.ignore_problems("404")
 
 
 async def test_the_keyboard_reaches_everything(site: Site, browser: Browser) -> None:
-    async with an_operator(browser, site.url, token=TOKEN) as operator:
+    async with open_console(browser, site.url, token=TOKEN) as operator:
         page = operator.page
         await operator.open()
         await page.keyboard.press("Tab")
@@ -162,7 +162,7 @@ async def test_the_keyboard_reaches_everything(site: Site, browser: Browser) -> 
 async def test_what_is_focused_stays_so_when_the_page_follows_a_change(
     site: Site, browser: Browser
 ) -> None:
-    async with an_operator(browser, site.url, token=TOKEN) as operator:
+    async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open()
         link = operator.page.get_by_role("link", name="Quarry Stone")
         await link.focus()
@@ -174,9 +174,9 @@ async def test_what_is_focused_stays_so_when_the_page_follows_a_change(
 async def test_whoever_stays_too_long_is_asked_to_sign_in_again(
     site: Site, browser: Browser
 ) -> None:
-    async with an_operator(browser, site.url, token=TOKEN) as operator:
+    async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open()
-        await operator.is_live()
+        await operator.wait_until_live()
         await operator.page.context.clear_cookies()
         await operator.page.evaluate("htmx.trigger('#live', 'sse:changed')")
         await expect(operator.page.get_by_label("Token")).to_be_visible()
@@ -185,9 +185,9 @@ async def test_whoever_stays_too_long_is_asked_to_sign_in_again(
 async def test_a_lost_connection_is_told_and_comes_back_by_itself(
     site: Site, browser: Browser
 ) -> None:
-    async with an_operator(browser, site.url, token=TOKEN) as operator:
+    async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open()
-        await operator.is_live()
+        await operator.wait_until_live()
         await operator.mark()
         await operator.page.route("**/stream*", lambda route: route.abort())
         site.cut_connections()
@@ -195,18 +195,18 @@ async def test_a_lost_connection_is_told_and_comes_back_by_itself(
 
         await operator.page.unroute_all()
 
-        await operator.is_live()
-        await operator.sees("11 clients need you")
+        await operator.wait_until_live()
+        await operator.expect_text("11 clients need you")
         assert await operator.was_not_reloaded()
         # The browser and htmx tell of a cut connection, in their own words: of the stream's, and
         # of a request's that was under way.
-        operator.forget(
+        operator.ignore_problems(
             "net::ERR_", "htmx:sseError", "htmx:sendError", "htmx:afterRequest", "[object Event]"
         )
 
 
 async def test_times_are_told_both_ways(site: Site, browser: Browser) -> None:
-    async with an_operator(browser, site.url, token=TOKEN) as operator:
+    async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open(f"/clients/{site.story['Acorn Dental']}")
         times = operator.page.locator("time")
         assert await times.count() > 5
@@ -216,7 +216,7 @@ async def test_times_are_told_both_ways(site: Site, browser: Browser) -> None:
 
 
 async def test_a_chart_tells_in_words_what_it_shows(site: Site, browser: Browser) -> None:
-    async with an_operator(browser, site.url, token=TOKEN) as operator:
+    async with open_console(browser, site.url, token=TOKEN) as operator:
         chart = operator.page.get_by_role("img", name="Time in await_project, hour by hour")
         await expect(chart).to_have_count(1)
         await expect(chart.locator("desc")).to_contain_text("half of them within")
@@ -238,9 +238,9 @@ async def test_a_picture_of_each_page_is_taken(
 ) -> None:
     page, size, is_dark, pressed = PICTURES[name]
     folder = IMAGES if KEPT in os.environ else tmp_path
-    async with an_operator(browser, site.url, token=TOKEN, size=size, is_dark=is_dark) as operator:
+    async with open_console(browser, site.url, token=TOKEN, size=size, is_dark=is_dark) as operator:
         await operator.open(site.paths()[page])
-        await operator.is_live()
+        await operator.wait_until_live()
         if pressed is not None:
             await operator.press(pressed)
             await expect(operator.page.get_by_role("dialog")).to_be_visible()

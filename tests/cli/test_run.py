@@ -16,7 +16,7 @@ import pytest
 
 from pgworker.settings import parse_api_tokens, token_digest
 from tests.support.polling import wait_until_in
-from tests.support.sse import events_of
+from tests.support.sse import open_events
 from tests.support.workers import PATIENCE
 
 Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -243,7 +243,7 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
             database, "select exists (select from clients where schema_version is null"
             " and provisioning_status = 'schema_syncing')",
         )  # fmt: skip
-        async with events_of(client, ordered["events_url"]) as events:
+        async with open_events(client, ordered["events_url"]) as events:
             await events.next("progress")
 
             worker.send_signal(signal.SIGTERM)
@@ -254,7 +254,7 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
             assert (await client.get("/clients")).status_code == 200
 
             worker.send_signal(signal.SIGTERM)
-            await events.rest()
+            await events.read_rest()
     _, logged = await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
     assert worker.returncode == 0, logged
     assert "Traceback" not in logged

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from pgworker.db.listen import CHANNEL, Listener
 from pgworker.simulator.pooler import fatal
-from tests.support.tcp_proxy import proxy_to
+from tests.support.tcp_proxy import running_proxy_to
 from tests.support.workers import NEVER, PATIENCE, within
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_
     empty_database: str, connection: asyncpg.Connection
 ) -> None:
     async with (
-        proxy_to(empty_database) as (proxy, through),
+        running_proxy_to(empty_database) as (proxy, through),
         listening(through, ping_every=OFTEN) as (_, wakes),
     ):
         (link,) = proxy.links
@@ -117,7 +117,7 @@ async def test_a_half_open_connection_is_noticed_by_the_ping(
 ) -> None:
     with capture_logs() as logs:
         async with (
-            proxy_to(empty_database) as (proxy, through),
+            running_proxy_to(empty_database) as (proxy, through),
             listening(through, ping_every=OFTEN, ping_timeout=timedelta(seconds=0.5)) as (_, wakes),
         ):
             proxy.freeze()
@@ -140,7 +140,7 @@ async def test_a_server_that_takes_no_writes_is_one_outage_however_often_it_is_c
     name = await connection.fetchval("select current_database()")
     await connection.execute(f'alter database "{name}" set default_transaction_read_only = on')
     with capture_logs() as logs:
-        async with proxy_to(empty_database) as (proxy, through):
+        async with running_proxy_to(empty_database) as (proxy, through):
             wakes = Wakes()
             listener = asyncio.create_task(Listener(through, wakes).run())
             for _ in range(3):
@@ -178,7 +178,7 @@ async def test_pings_wake_nobody(empty_database: str, connection: asyncpg.Connec
 async def test_its_log_never_holds_the_password(empty_database: str) -> None:
     with capture_logs() as logs:
         async with (
-            proxy_to(empty_database) as (proxy, through),
+            running_proxy_to(empty_database) as (proxy, through),
             listening(through) as (_, wakes),
         ):
             proxy.forward()

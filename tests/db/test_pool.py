@@ -15,7 +15,7 @@ from pgworker.db import pool as pool_module
 from pgworker.db.pool import connect, connected, describe_dsn, open_pool
 from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
-from tests.support.tcp_proxy import proxy_to
+from tests.support.tcp_proxy import running_proxy_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ async def test_a_network_that_is_silent_at_the_end_is_no_error(
     monkeypatch.setattr(pool_module, "CLOSE_TIMEOUT", timedelta(milliseconds=50))
     async with (
         asyncio.timeout(60),
-        proxy_to(empty_database) as (proxy, through),
+        running_proxy_to(empty_database) as (proxy, through),
         what(through) as database,
     ):
         await database.fetchval("select 1")

@@ -19,7 +19,7 @@ from tests.faults.checks import (
     until_all_are_ready,
 )
 from tests.support.clusters import RELOAD, Server, running_server
-from tests.support.tcp_proxy import proxy_to
+from tests.support.tcp_proxy import running_proxy_to
 from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
@@ -226,7 +226,7 @@ async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
 ) -> None:
     await add_clients(server, 6)
     async with (
-        proxy_to(server.dsn) as (network, through),
+        running_proxy_to(server.dsn) as (network, through),
         running_worker(tmp_path, DATABASE_URL=through, PGWORKER_TENANTS_URL=server.dsn) as worker,
     ):
         await server.wait_until(SOME_ARE_READY)

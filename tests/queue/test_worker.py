@@ -23,7 +23,7 @@ from pgworker.errors import (
 from pgworker.models import Advance, Complete, Done, Job, JobStatus, Snooze, Transition
 from pgworker.queue.jobs import Jobs
 from tests.support.jobs import PHASES, jobs_in
-from tests.support.tcp_proxy import proxy_to
+from tests.support.tcp_proxy import running_proxy_to
 from tests.support.workers import NEVER, PATIENCE, SHORT_LEASE, PhaseInTest, within, working
 
 if TYPE_CHECKING:
@@ -376,7 +376,7 @@ async def test_it_stops_its_work_before_the_lease_is_up_when_the_database_is_sil
     job_id = await jobs.add()
     phase = PhaseInTest()
     async with (
-        proxy_to(database) as (proxy, through),
+        running_proxy_to(database) as (proxy, through),
         jobs_in(through) as silent,
         working(silent.pool, phase, lease=SHORT_LEASE),
     ):
@@ -419,7 +419,7 @@ async def test_a_result_is_stored_once_the_database_is_back(
     job_id = await jobs.add()
     phase = PhaseInTest()
     async with (
-        proxy_to(database) as (proxy, through),
+        running_proxy_to(database) as (proxy, through),
         jobs_in(through) as cut,
         working(cut.pool, phase),
     ):

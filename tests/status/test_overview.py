@@ -12,7 +12,7 @@ from pgworker.status.overview import Urgency, latencies, notices, survey, verdic
 from pgworker.status.progress import Progresses
 from pgworker.status.rows import BreakerRow, LimitRow, PauseRow
 from tests.support.rows import health_row, phase_latency_row
-from tests.support.sample_data import tell_a_day
+from tests.support.sample_data import write_sample_day
 from tests.support.stack import running_stack
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ async def test_a_day_is_surveyed(
     database: str, monkeypatch: pytest.MonkeyPatch, jobs: JobsInTest
 ) -> None:
     async with jobs.pool.acquire() as connection:
-        await tell_a_day(connection)
+        await write_sample_day(connection)
     async with running_stack(database, monkeypatch, simulated=None) as stack:
         seen = await survey(stack.platform.pool, stack.platform.settings, Progresses(jobs.pool))
 

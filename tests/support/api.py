@@ -1,4 +1,4 @@
-"""The API in-process, over a fresh database, as programs and browsers see it."""
+"""The HTTP API in-process, over a fresh database."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class ApiInTest:
     async def client(
         self, scope: Scope | None = Scope.ADMIN, *, base_url: str = BASE_URL
     ) -> httpx.AsyncClient:
-        """Return a client that bears a token of that scope; None: none."""
+        """Return a client with a token of this scope, or without a token."""
         headers = {} if scope is None else {"Authorization": f"Bearer {TOKENS[scope]}"}
-        # A bug is a 500 to whoever asks, and an error in the test.
+        # An unexpected error is raised in the test instead of a response with 500.
         transport = httpx.ASGITransport(self.app)
         return await self.stack.enter_async_context(
             httpx.AsyncClient(transport=transport, base_url=base_url, headers=headers)
@@ -49,8 +49,8 @@ class ApiInTest:
 
 
 @asynccontextmanager
-async def api_over(dsn: str, *, tokens: str | None = SETTING) -> AsyncIterator[ApiInTest]:
-    """Run the API over a migrated database, without a worker; None: no token is configured."""
+async def running_api(dsn: str, *, tokens: str | None = SETTING) -> AsyncIterator[ApiInTest]:
+    """Run the API over a migrated database, without a worker; `tokens` is its setting."""
     settings = load_settings(
         DATABASE_URL=dsn, PGWORKER_ENCRYPTION_KEYS=KEY, PGWORKER_API_TOKENS=tokens or ""
     )

@@ -1,11 +1,11 @@
-"""What each route asks for: read by the tests of access and of the reference."""
+"""The scope that each route requires, for the tests of access and of the reference."""
 
 from __future__ import annotations
 
 from pgworker.models import Scope
 
-# None: anybody may.
-NEEDED: dict[tuple[str, str], Scope | None] = {
+# None: no token is required.
+REQUIRED_SCOPES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/healthz"): None,
     ("GET", "/readyz"): None,
     ("GET", "/metrics"): Scope.READ,

@@ -1,4 +1,4 @@
-"""A real browser, and the console as somebody sees it who presses its buttons."""
+"""A real browser, and the console as its user sees it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FLAGS = (
     "--disable-sync",
 )
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-# A busy machine with two cores; what passes doesn't wait for it.
-PATIENCE_MS = 60_000
+# For a busy machine with two cores; a test that passes doesn't wait so long.
+TIMEOUT_MS = 60_000
 DESK = (1280, 860)
 PHONE = (390, 844)
 
-expect.set_options(timeout=PATIENCE_MS)
+expect.set_options(timeout=TIMEOUT_MS)
 
 _WATCH_POLICY = """
     window.refusedByPolicy = [];
@@ -44,7 +44,7 @@ _WATCH_POLICY = """
 
 
 def find_chromium() -> str:
-    """Return the path of a Chromium; where there is none the test is skipped, in CI it fails."""
+    """Return the path of a Chromium; without one the test is skipped, or fails in CI."""
     named = os.environ.get("PGWORKER_TEST_CHROMIUM")
     found = named or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
@@ -56,12 +56,12 @@ def find_chromium() -> str:
 
 
 @asynccontextmanager
-async def a_browser() -> AsyncIterator[Browser]:
-    """Start a Chromium."""
+async def running_browser() -> AsyncIterator[Browser]:
+    """Run a Chromium while the block runs."""
     path = find_chromium()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=path, args=FLAGS, timeout=PATIENCE_MS
+            executable_path=path, args=FLAGS, timeout=TIMEOUT_MS
         )
         try:
             yield browser
@@ -71,16 +71,16 @@ async def a_browser() -> AsyncIterator[Browser]:
 
 @dataclass
 class Operator:
-    """Somebody before the console.
+    """A user of the console in one browser window.
 
     Attributes:
         url: of the overview.
-        troubles: what the browser complained of.
+        problems: errors and warnings of the browser.
     """
 
     page: Page
     url: str
-    troubles: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     async def sign_in(self, token: str) -> None:
         await self.page.goto(self.url)
@@ -91,7 +91,7 @@ class Operator:
     async def open(self, path: str = "") -> None:
         await self.page.goto(self.url + path)
 
-    async def is_live(self) -> None:
+    async def wait_until_live(self) -> None:
         """Wait until the page shows changes as they happen."""
         await expect(self.page.locator("#live-state")).to_have_text("Live")
 
@@ -106,21 +106,21 @@ class Operator:
         await button.or_(link).first.click()
 
     async def confirm(self, name: str) -> None:
-        """Say yes to what the dialog asks."""
+        """Press this button of the open dialog."""
         await self.page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
 
-    async def sees(self, text: str | re.Pattern[str]) -> None:
+    async def expect_text(self, text: str | re.Pattern[str]) -> None:
         await expect(self.page.locator("main")).to_contain_text(text)
 
     async def mark(self) -> None:
-        """Leave a mark that a reload would wipe away."""
+        """Set a mark that a reload would remove."""
         await self.page.evaluate("window.mark = 'still here'")
 
     async def was_not_reloaded(self) -> bool:
         return bool(await self.page.evaluate("window.mark === 'still here'"))
 
-    async def accessibility_problems(self) -> list[str]:
-        """Return what axe-core has to say of the page."""
+    async def find_accessibility_problems(self) -> list[str]:
+        """Return the violations that axe-core finds on the page."""
         found = (await Axe().run(self.page)).response["violations"]
         return [
             f"{each['impact']}: {each['id']}: {node['html']}"
@@ -128,23 +128,23 @@ class Operator:
             for node in each["nodes"]
         ]
 
-    async def refused_by_policy(self) -> list[str]:
+    async def find_policy_violations(self) -> list[str]:
         found: list[str] = await self.page.evaluate("window.refusedByPolicy ?? []")
         return found
 
-    def forget(self, *words: str) -> None:
-        """Forget troubles that a test has made on purpose: those with one of these words."""
-        self.troubles[:] = [
-            each for each in self.troubles if not any(word in each for word in words)
+    def ignore_problems(self, *words: str) -> None:
+        """Drop problems that a test has caused on purpose: those with one of these words."""
+        self.problems[:] = [
+            each for each in self.problems if not any(word in each for word in words)
         ]
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
-            self.troubles.append(f"{message.type}: {message.text} ({message.location})")
+            self.problems.append(f"{message.type}: {message.text} ({message.location})")
 
 
 @asynccontextmanager
-async def an_operator(
+async def open_console(
     browser: Browser,
     url: str,
     *,
@@ -153,26 +153,26 @@ async def an_operator(
     is_dark: bool = False,
     has_scripts: bool = True,
 ) -> AsyncIterator[Operator]:
-    """Open a browser window; at its end nothing may have gone wrong in it."""
+    """Open the console in a browser window; at the end there must be no problem in it."""
     context = await browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if is_dark else "light",
         java_script_enabled=has_scripts,
         reduced_motion="reduce",
     )
-    context.set_default_timeout(PATIENCE_MS)
+    context.set_default_timeout(TIMEOUT_MS)
     await context.add_init_script(_WATCH_POLICY)
     try:
         page = await context.new_page()
         operator = Operator(page, url)
         page.on("console", operator._on_console)
-        page.on("pageerror", lambda error: operator.troubles.append(str(error)))
+        page.on("pageerror", lambda error: operator.problems.append(str(error)))
         if token is not None:
             await operator.sign_in(token)
         yield operator
         if has_scripts:
-            refused = await operator.refused_by_policy()
+            refused = await operator.find_policy_violations()
             assert not refused, refused
-        assert not operator.troubles, operator.troubles
+        assert not operator.problems, operator.problems
     finally:
         await context.close()

@@ -1,4 +1,4 @@
-"""The queue as tests see it: jobs that are made, claimed, aged and looked at."""
+"""The queue in tests: adds jobs, claims them, moves their time and reads them."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ class JobsInTest:
         )
 
     async def reset(self, job_id: int) -> None:
-        """Do what people type."""
+        """Reset the job as a person does, in plain SQL."""
         await self.pool.execute(
             "update client_provisioning_jobs set attempts = 0, claimed_at = null where id = $1",
             job_id,
         )
 
     async def to_status(self, status: JobStatus | str) -> int:
-        """Return a new job that came to this status the way jobs do."""
+        """Return a new job that reached this status by the queue's functions."""
         job_id = await self.add(f"a client to be {status}")
         if status == JobStatus.QUEUED:
             return job_id
@@ -135,14 +135,14 @@ class JobsInTest:
     # -- time -----------------------------------------------------------------------------
 
     async def set(self, job_id: int, **columns: object) -> None:
-        """Set columns of a job, behind the back of everybody."""
+        """Set columns of a job without the queue's functions."""
         names = ", ".join(f"{name} = ${index}" for index, name in enumerate(columns, start=2))
         await self.pool.execute(
             f"update client_provisioning_jobs set {names} where id = $1", job_id, *columns.values()
         )
 
     async def let_lease_expire(self, job_id: int, *, claim_token: int | None = None) -> None:
-        """End the lease of its claim, or of that claim only."""
+        """End the job's lease; with `claim_token`, only if it belongs to that claim."""
         await self.pool.execute(
             "update client_provisioning_jobs set lease_expires_at = now() - interval '1 second'"
             " where id = $1 and claim_token = coalesce($2, claim_token)",

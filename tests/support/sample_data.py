@@ -1,7 +1,7 @@
-"""A platform in the middle of a day: what the console's pages are looked at with.
+"""The history of one day on a platform, for tests and pictures of the console.
 
-Written past the functions of the queue, with times of its own choosing, because a day's history
-can't be lived through in a test. Everything else about it is as the functions would have left it.
+The rows are written without the functions of the queue, so that they can have times of the past.
+Otherwise they are as the functions would have left them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PHASES = ("create_project", "await_project", "schema_sync", "smoke_checks")
 STATUSES = ("creating_project", "waiting_for_project", "schema_syncing", "smoke_checking")
-# From the least to the most that a phase takes, in seconds.
+# The shortest and the longest duration of each phase, in seconds.
 SECONDS = {
     "create_project": (1.2, 5),
     "await_project": (35, 130),
@@ -49,8 +49,8 @@ MIGRATION = (
 
 
 @dataclass
-class Story:
-    """What was written: clients by name."""
+class SampleDay:
+    """What was written: the clients' ids by their names."""
 
     clients: dict[str, UUID] = field(default_factory=dict)
 
@@ -58,11 +58,11 @@ class Story:
         return self.clients[name]
 
 
-class _Teller:
+class _SampleWriter:
     def __init__(self, connection: Connection, now: datetime) -> None:
         self.connection, self.now = connection, now
-        self.story = Story()
-        self.dice = random.Random(7)  # the same day each time
+        self.day = SampleDay()
+        self.rng = random.Random(7)  # the same day each time
         self.names = iter(NAMES)
         self.events: list[tuple[Any, ...]] = []
         self.steps: list[tuple[Any, ...]] = []
@@ -81,13 +81,13 @@ class _Teller:
         run_at: timedelta = timedelta(0),
         name: str | None = None,
     ) -> UUID:
-        """Write a client that was added so many minutes ago, with its way up to a phase."""
+        """Write a client that was added so many minutes ago, with its history up to a phase."""
         at = self.now - timedelta(minutes=ago)
         added_at = at
         name = name or next(self.names)
-        client_id = UUID(int=self.dice.getrandbits(128), version=4)
-        ref = "".join(self.dice.choices("abcdefghijklmnopqrstuvwxyz", k=20))
-        self.story.clients[name] = client_id
+        client_id = UUID(int=self.rng.getrandbits(128), version=4)
+        ref = "".join(self.rng.choices("abcdefghijklmnopqrstuvwxyz", k=20))
+        self.day.clients[name] = client_id
         job_id: int = await self.connection.fetchval(
             "insert into client_provisioning_jobs (client_id, job_type, status, attempts,"
             " last_error, error_kind, waiting_for, run_at, claimed_by, claimed_at,"
@@ -102,10 +102,10 @@ class _Teller:
             {"last_answer": "the project is COMING_UP (auth: UNHEALTHY)"} if phase == 1 else {},
         )  # fmt: skip
 
-        def event(what: str, *, by: str = WORKER, to: str | None = None, **more: Any) -> None:
+        def event(name: str, *, by: str = WORKER, to: str | None = None, **more: Any) -> None:
             detail = {key: more.pop(key) for key in ("waiting_for", "attempts") if key in more}
             self.events.append(
-                (at, what, by, client_id, job_id, more.get("phase"), to or more.get("phase"),
+                (at, name, by, client_id, job_id, more.get("phase"), to or more.get("phase"),
                  more.get("kind"), more.get("error"), detail or None)
             )  # fmt: skip
 
@@ -115,11 +115,11 @@ class _Teller:
         if status != "queued" or phase:
             event("claimed", phase=PHASES[0])
         for index in range(phase):
-            least, most = SECONDS[PHASES[index]]
-            # Mornings are slower; something is always slow.
+            shortest, longest = SECONDS[PHASES[index]]
+            # Everything is slower in the morning, and a few phases are slow at any time.
             hour = (ago / 60) % 24
-            slow = 1 + 0.8 * (4 < hour < 8) + (self.dice.random() < 0.06) * 1.2
-            ends_at = at + timedelta(seconds=self.dice.uniform(least, most) * slow)
+            slow = 1 + 0.8 * (4 < hour < 8) + (self.rng.random() < 0.06) * 1.2
+            ends_at = at + timedelta(seconds=self.rng.uniform(shortest, longest) * slow)
             if index == 0:
                 self.steps.append((client_id, job_id, "create_project",
                                    f"pgworker-{client_id}", "done", at, ends_at))  # fmt: skip
@@ -133,15 +133,15 @@ class _Teller:
                     self.steps.append((client_id, job_id, "apply_migration", version, "done",
                                        at, at + timedelta(seconds=0.4)))  # fmt: skip
             at = ends_at
-            following = PHASES[index + 1] if index < 3 else PHASES[3]
-            event("advanced" if index < 3 else "succeeded", phase=PHASES[index], to=following)
+            next_phase = PHASES[index + 1] if index < 3 else PHASES[3]
+            event("advanced" if index < 3 else "succeeded", phase=PHASES[index], to=next_phase)
         for number in range(1, attempts + (status == "failed")):
             event("backed_off", phase=PHASES[phase], attempts=number, kind="transient",
                   error="no answer from the Management API: ConnectTimeout")  # fmt: skip
             at += timedelta(seconds=2**number)
             event("claimed", phase=PHASES[phase])
         if status == "failed":
-            at += timedelta(seconds=self.dice.uniform(0.4, 2))
+            at += timedelta(seconds=self.rng.uniform(0.4, 2))
             event("failed", phase=PHASES[phase], kind=kind, error=error)
         elif status == "waiting":
             event("snoozed", phase=PHASES[phase], waiting_for=waiting_for, kind=kind, error=error)
@@ -178,41 +178,41 @@ class _Teller:
         )
 
 
-async def tell_a_day(connection: Connection, *, now: datetime | None = None) -> Story:
+async def write_sample_day(connection: Connection, *, now: datetime | None = None) -> SampleDay:
     """Write the day into an empty platform, as a superuser."""
-    # No trigger shall add its own events, nor refuse times that have passed.
+    # No trigger may add events of its own, or refuse times of the past.
     await connection.execute("set session_replication_role = replica")
-    teller = _Teller(connection, now or datetime.now(UTC))
+    writer = _SampleWriter(connection, now or datetime.now(UTC))
     for _ in range(36):
-        ago = teller.dice.triangular(4, 23 * 60, 300)
-        await teller.client(ago=ago, phase=4, status="succeeded")
+        ago = writer.rng.triangular(4, 23 * 60, 300)
+        await writer.client(ago=ago, phase=4, status="succeeded")
     for index in range(7):
-        await teller.client(ago=52 - index * 3, phase=0, status="failed", kind="quota",
+        await writer.client(ago=52 - index * 3, phase=0, status="failed", kind="quota",
                             error=QUOTA, provisioning_status="failed")  # fmt: skip
     for index in range(3):
-        await teller.client(ago=31 - index * 4, phase=2, status="failed", kind="permanent",
+        await writer.client(ago=31 - index * 4, phase=2, status="failed", kind="permanent",
                             error=MIGRATION, provisioning_status="failed")  # fmt: skip
     ref = "qkzjwhbvtrmpxclydnas"
-    await teller.client(
+    await writer.client(
         ago=74, phase=1, status="failed", kind="permanent", provisioning_status="failed",
         error=f"project {ref} is not up after 1200 s (COMING_UP): look at the provider's dashboard "
         "or ask its support, then retry",
     )  # fmt: skip
     for index in range(3):
-        await teller.client(ago=1.5 - index * 0.3, phase=1, status="waiting",
+        await writer.client(ago=1.5 - index * 0.3, phase=1, status="waiting",
                             waiting_for="the project (COMING_UP)",
                             run_at=timedelta(seconds=70 + 4 * index))  # fmt: skip
-    await teller.client(
+    await writer.client(
         ago=2, phase=2, status="waiting", attempts=3, kind="transient",
         waiting_for="the next try after an error", run_at=timedelta(seconds=95),
         error="no answer from the Management API to POST /v1/projects/{ref}/database/query: "
         "ConnectTimeout",
     )  # fmt: skip
-    await teller.client(ago=0.9, phase=2, status="running")
-    await teller.client(ago=1.1, phase=3, status="running")
+    await writer.client(ago=0.9, phase=2, status="running")
+    await writer.client(ago=1.1, phase=3, status="running")
     for _ in range(2):
-        await teller.client(ago=0.2, phase=0, status="queued", provisioning_status="queued")
-    await teller.write()
+        await writer.client(ago=0.2, phase=0, status="queued", provisioning_status="queued")
+    await writer.write()
     for index, (host, state, seen) in enumerate(
         (("worker-1", "running", 2), ("worker-2", "running", 4), ("worker-3", "stopped", 5400))
     ):
@@ -221,7 +221,7 @@ async def tell_a_day(connection: Connection, *, now: datetime | None = None) -> 
             " started_at, last_seen_at) values ($1, $2, $3, '0.1.0', 20, $4, $5, $6, $7)",
             WORKER if index == 0 else f"{host}:{4711 + index}:d4e5f6",
             host, 4711 + index, timedelta(hours=1), state,
-            teller.now - timedelta(hours=9), teller.now - timedelta(seconds=seen),
+            writer.now - timedelta(hours=9), writer.now - timedelta(seconds=seen),
         )  # fmt: skip
     await connection.execute("reset session_replication_role")
-    return teller.story
+    return writer.day

@@ -1,4 +1,4 @@
-"""The PostgreSQL of a test run: a named server, else a container, else the embedded one."""
+"""The PostgreSQL of a test run: a named server, else a container, else an embedded one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 DSN_VARIABLE = "PGWORKER_TEST_DSN"
 IMAGE = os.environ.get("PGWORKER_TEST_IMAGE", "postgres:18-alpine")
 
-# Only tests may lose their data: that makes them some times faster.
-FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Without durability, which tests don't need, they are several times faster.
+NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 DOCKER_SECONDS = 2
 
 
@@ -37,7 +37,7 @@ class RunServer:
     """The server that every process of this run uses.
 
     Attributes:
-        kind: where it comes from, as the header of the run shows it.
+        kind: its origin, as the header of the run shows it.
         run_id: part of the names of the run's databases; two runs may share a server.
         dsn: of a superuser.
     """
@@ -56,13 +56,13 @@ class RunServer:
         return f"pgworker_test_{self.run_id}_template"
 
     def new_database_name(self) -> str:
-        """Return a name that nobody else has."""
+        """Return a name that no other database has."""
         return f"pgworker_test_{self.run_id}_{secrets.token_hex(6)}"
 
 
 @contextmanager
 def run_server() -> Iterator[RunServer]:
-    """Provide a server for the whole run; what the run made is gone afterwards.
+    """Provide a server for the whole run; the databases of the run are dropped at the end.
 
     Raises:
         pytest.UsageError: there is none.
@@ -92,12 +92,12 @@ async def version_of(dsn: str) -> str:
 
 
 async def make_template(server: RunServer) -> None:
-    """Make the run's migrated template, unless another process of the run has made it."""
+    """Create the run's migrated template, unless another process of the run has done so."""
     from pgworker.db.migrate import migrate
 
     connection = await asyncpg.connect(server.dsn)
     try:
-        # One maker at a time. The name appears last, so whoever finds it finds it complete.
+        # One process at a time. The name is given last: a template with this name is complete.
         await connection.execute("select pg_advisory_lock(hashtext($1))", server.template)
         if await connection.fetchval(
             "select true from pg_database where datname = $1", server.template
@@ -117,19 +117,19 @@ async def make_template(server: RunServer) -> None:
 
 
 async def create_database(server: RunServer, *, template: str = "template0") -> str:
-    """Make a database and return its name."""
+    """Create a database; return its name."""
     name = server.new_database_name()
     await _execute(server.dsn, f'create database "{name}" template "{template}"')
     return name
 
 
 async def drop_database(server: RunServer, name: str) -> None:
-    """Drop a database, whoever is still connected to it."""
+    """Drop a database, with the sessions that are still connected to it."""
     await _execute(server.dsn, f'drop database if exists "{name}" with (force)')
 
 
 def dsn_of(dsn: str, database: str) -> str:
-    """Return the DSN with the database's name in place of its own."""
+    """Return the DSN of another database on the same server."""
     return urlsplit(dsn)._replace(path=f"/{database}").geturl()
 
 
@@ -138,13 +138,13 @@ def _embedded() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="pgworker-test-") as folder:
         try:
             # `max_connections`: each worker of pytest-xdist opens pools of its own.
-            settings = FORGETFUL | {"max_connections": "300", "shared_buffers": "64MB"}
+            settings = NOT_DURABLE | {"max_connections": "300", "shared_buffers": "64MB"}
             with embedded_server_blocking(Path(folder), settings=settings) as server:
                 yield server.dsn
         except PgworkerError as error:
             raise pytest.UsageError(
                 f"no PostgreSQL for the tests: set {DSN_VARIABLE} to a superuser's DSN, "
-                f"start Docker, or mend the embedded one: {error}"
+                f"start Docker, or repair the embedded one: {error}"
             ) from error
 
 
@@ -152,7 +152,7 @@ def _embedded() -> Iterator[str]:
 def _container() -> Iterator[str]:
     from testcontainers.community.postgres import PostgresContainer
 
-    options = " ".join(f"-c {name}={value}" for name, value in FORGETFUL.items())
+    options = " ".join(f"-c {name}={value}" for name, value in NOT_DURABLE.items())
     container = PostgresContainer(IMAGE, username="postgres", dbname="postgres", driver=None)
     with container.with_command(f"postgres -c max_connections=300 {options}") as running:
         yield running.get_connection_url()
@@ -161,8 +161,8 @@ def _container() -> Iterator[str]:
 def _docker_answers() -> bool:
     answers = False
     with warnings.catch_warnings():
-        # docker-py drops its socket unclosed when nobody listens: let it go here, where the
-        # warning meets no test.
+        # Without a Docker daemon docker-py leaves its socket open. It is collected here, so that
+        # the warning doesn't fail a test.
         warnings.simplefilter("ignore", ResourceWarning)
         with suppress(docker.errors.DockerException):
             client = docker.from_env(timeout=DOCKER_SECONDS)

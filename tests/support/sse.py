@@ -23,20 +23,20 @@ class Event:
 
 
 class EventReader:
-    """The events of an open stream, one after the other."""
+    """Reads the events of an open stream one by one."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._events = self._parse(response)
 
     async def next(self, name: str | None = None) -> Event:
-        """Return the next event (of that name)."""
+        """Return the next event, or the next one of this name."""
         while True:
             event = await within(anext(self._events))
             if name is None or event.name == name:
                 return event
 
-    async def rest(self) -> list[Event]:
-        """Return what comes until the stream ends."""
+    async def read_rest(self) -> list[Event]:
+        """Return all events until the stream ends."""
 
         async def collect() -> list[Event]:
             return [event async for event in self._events]
@@ -55,10 +55,10 @@ class EventReader:
 
 
 @asynccontextmanager
-async def events_of(
+async def open_events(
     client: httpx.AsyncClient, path: str, *, after: int | str | None = None
 ) -> AsyncIterator[EventReader]:
-    """Open a stream; `after` is the Last-Event-ID."""
+    """Open a stream of events; `after` is sent as Last-Event-ID."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     async with client.stream("GET", path, headers=headers) as response:
         assert response.status_code == 200, await response.aread()

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to connections what networks do: hold them, slow them down, cut them."""
+"""A TCP proxy that holds, delays, refuses and cuts connections, as networks do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Link:
     is_half_open: bool = False
 
     def reset(self) -> None:
-        """Cut both ends, without a farewell."""
+        """Reset both connections, without an orderly shutdown."""
         for end in (self.client, self.server):
             if end is not None:
                 end.transport.abort()
@@ -31,13 +31,13 @@ class Link:
 
 @dataclass(eq=False, slots=True)
 class TcpProxy:
-    """Forwards bytes both ways, until told otherwise.
+    """Forwards bytes in both directions, with the faults that its methods switch on.
 
     Attributes:
         port: on 127.0.0.1.
         links: the open connections, oldest first.
-        accepted: set with each connection that is let in.
-        refused: how many were turned away so far.
+        accepted: set with each connection that is accepted.
+        refused: how many connections were refused so far.
     """
 
     host: str
@@ -53,35 +53,35 @@ class TcpProxy:
     _server: asyncio.Server | None = None
 
     def forward(self) -> None:
-        """Let everything through again: first what was held back."""
+        """Forward everything again, first the bytes that were held back."""
         self._delay = 0.0
         self._admits = True
         self._flows.set()
 
     def freeze(self) -> None:
-        """Hold back every byte, of connections old and new; nobody is told."""
+        """Hold back every byte of all connections, old and new; neither end notices."""
         self._flows.clear()
 
     def delay(self, seconds: float) -> None:
-        """Let every byte be so late from now on."""
+        """Delay all bytes by so many seconds from now on."""
         self._delay = seconds
 
     def refuse(self) -> None:
-        """Cut every new connection at once; the old ones stay."""
+        """Reset every new connection at once; the old ones stay open."""
         self._admits = False
 
     def half_open(self) -> int:
-        """Carry nothing more over the open connections, for ever; new ones are like new.
+        """Forward nothing more over the open connections; new ones are not affected.
 
-        Both ends believe in theirs, as when a firewall between them has forgotten it. Return how
-        many there are.
+        Both ends believe that theirs is open, as when a firewall between them has dropped its
+        state. Return how many there are.
         """
         for link in self.links:
             link.is_half_open = True
         return len(self.links)
 
     def reset(self, links: Iterable[Link] | None = None) -> int:
-        """Cut these connections, or all; return how many were open."""
+        """Reset these connections, or all; return how many were open."""
         chosen = list(self.links if links is None else links)
         for link in chosen:
             link.reset()
@@ -94,7 +94,7 @@ class TcpProxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def aclose(self) -> None:
-        """Cut everything and stop listening."""
+        """Reset all connections and stop listening."""
         assert self._server is not None
         self._server.close()
         self.reset()
@@ -116,10 +116,10 @@ class TcpProxy:
         link = Link(writer)
         self.links.append(link)
         try:
-            there, link.server = await asyncio.open_connection(self.host, self.target_port)
-            async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._carry(link, reader, link.server))
-                ways.create_task(self._carry(link, there, writer))
+            upstream, link.server = await asyncio.open_connection(self.host, self.target_port)
+            async with asyncio.TaskGroup() as directions:
+                directions.create_task(self._forward(link, reader, link.server))
+                directions.create_task(self._forward(link, upstream, writer))
         except* OSError:
             pass
         finally:
@@ -127,7 +127,7 @@ class TcpProxy:
             if link in self.links:
                 self.links.remove(link)
 
-    async def _carry(
+    async def _forward(
         self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while data := await reader.read(CHUNK_BYTES):
@@ -138,14 +138,14 @@ class TcpProxy:
                 writer.write(data)
                 await writer.drain()
         if link.is_half_open:
-            # Nor does the other end hear that this one has gone.
+            # The other end must not notice that this one has closed.
             await asyncio.Event().wait()
         with suppress(OSError):
             writer.write_eof()
 
 
 @asynccontextmanager
-async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
+async def running_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
     """Run a proxy in front of this address while the block runs."""
     proxy = TcpProxy(host, port)
     await proxy.start()
@@ -156,10 +156,10 @@ async def tcp_proxy(host: str, port: int) -> AsyncIterator[TcpProxy]:
 
 
 @asynccontextmanager
-async def proxy_to(dsn: str) -> AsyncIterator[tuple[TcpProxy, str]]:
-    """Run a proxy in front of the server of the DSN; yield it, and the DSN that goes through."""
+async def running_proxy_to(dsn: str) -> AsyncIterator[tuple[TcpProxy, str]]:
+    """Run a proxy to the server of the DSN; yield it with the DSN that leads through it."""
     parts = urlsplit(dsn)
     assert parts.hostname is not None
-    async with tcp_proxy(parts.hostname, parts.port or 5432) as proxy:
+    async with running_proxy(parts.hostname, parts.port or 5432) as proxy:
         userinfo = parts.netloc.rpartition("@")[0]
         yield proxy, parts._replace(netloc=f"{userinfo}@127.0.0.1:{proxy.port}").geturl()
