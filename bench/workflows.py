@@ -15,7 +15,7 @@ from pgworker.models import ClientStatus, Done, Outcome, Snooze
 from pgworker.providers.base import Observation, Provider, TenantState
 from pgworker.provisioning.phases.await_project import AwaitProject
 from pgworker.provisioning.phases.base import PhaseContext
-from pgworker.provisioning.runner import Workflow
+from pgworker.provisioning.workflow import Workflow
 
 
 class NoOp:

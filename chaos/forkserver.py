@@ -27,7 +27,7 @@ from chaos.failpoints import FailpointRegistry
 from chaos.instrument import Instrumentation
 from chaos.mutations import MUTATION, MUTATIONS
 from chaos.time_scaling import HTTP_TIMEOUT_SCALE, SLOWDOWN, scale_durations
-from pgworker.provisioning import runner
+from pgworker.provisioning import workflow
 
 
 def serve() -> None:
@@ -73,8 +73,8 @@ def _warm_up() -> None:
     """Do once what every worker would repeat, and what is the same for all of them."""
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(app)
-    setattr(runner, "entry_points", functools.cache(importlib.metadata.entry_points))  # noqa: B010
-    runner.find_workflows(None)
+    setattr(workflow, "entry_points", functools.cache(importlib.metadata.entry_points))  # noqa: B010
+    workflow.find_workflows(None)
 
 
 def _report_changes(children: set[int]) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pgworker.demo import DemoClient, DemoReport, client_names, demo_directory, run_demo
 from pgworker.models import ClientStatus
-from pgworker.provisioning.runner import PROVISION
+from pgworker.provisioning.workflow import PROVISION
 
 from .console import EX_FAILED, own_command, plain, remark, run_async, stdout
 from .tables import cell, is_wide, new_table, phase_of, show_table

@@ -1,4 +1,9 @@
-"""pgworker: PostgreSQL-native tenant provisioning. Insert a client, get a working backend."""
+"""pgworker: PostgreSQL-native tenant provisioning. Insert a client, get a working backend.
+
+Public are the names in `__all__` and those of two more modules: `pgworker.workflow`, for phases of
+your own (docs/phases.md), and `pgworker.schema_sync`, for one tenant's schema without a worker
+(docs/schema-sync.md). Everything else may change with any release.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

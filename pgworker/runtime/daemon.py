@@ -13,7 +13,8 @@ from pgworker.db.outage import Outage
 from pgworker.db.queries import load
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, MigrationRefused
 from pgworker.provisioning.phases.base import PhaseSettings
-from pgworker.provisioning.runner import PhaseRunner, find_workflows
+from pgworker.provisioning.runner import PhaseRunner
+from pgworker.provisioning.workflow import find_workflows
 from pgworker.queue.jobs import Jobs, Outstanding
 from pgworker.queue.worker import Worker, WorkerSettings
 from pgworker.schema.migrations import load_migrations

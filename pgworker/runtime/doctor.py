@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pgworker.context import open_database, open_platform
 from pgworker.db.pool import STATEMENT_TIMEOUT, connected
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
-from pgworker.provisioning.runner import find_workflows
+from pgworker.provisioning.workflow import find_workflows
 from pgworker.runtime.checks import (
     PLATFORM_CHECKS,
     Check,

@@ -9,7 +9,7 @@ on conflict (workflow, job_type) do update
     phases.client_status is distinct from excluded.client_status
     or phases.ordinal <> excluded.ordinal;
 
--- name: forget_phases
--- Phases of a workflow that it no longer has.
+-- name: unregister_phases
+-- Removes the phases that the workflow no longer has.
 delete from pgworker.phases
 where workflow = $1 and job_type <> all($2::text[]);

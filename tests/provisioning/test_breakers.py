@@ -184,7 +184,7 @@ async def test_a_breaker_that_closes_in_the_moment_of_another_refusal_opens_agai
 SILENT = """
 from datetime import timedelta
 from pgworker.models import ClientStatus, Done
-from pgworker.provisioning.runner import Workflow
+from pgworker.provisioning.workflow import Workflow
 
 
 class SendsNothing:

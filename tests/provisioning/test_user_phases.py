@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pgworker.errors import BadConfiguration
-from pgworker.provisioning.runner import find_workflows
+from pgworker.provisioning.workflow import find_workflows
 from tests.support.stack import Stack, running_stack
 
 MODULE = """
@@ -20,7 +20,7 @@ from pgworker.provisioning.phases.await_project import AwaitProject
 from pgworker.provisioning.phases.create_project import CreateProject
 from pgworker.provisioning.phases.schema_sync import SchemaSync
 from pgworker.provisioning.phases.smoke_checks import SmokeChecks
-from pgworker.provisioning.runner import Workflow
+from pgworker.provisioning.workflow import Workflow
 
 RUNS = []
 
@@ -183,7 +183,7 @@ def test_a_module_that_is_not_there_is_refused_by_its_name() -> None:
 
 def test_two_phases_of_one_name_are_refused() -> None:
     from pgworker.provisioning.phases.schema_sync import SchemaSync
-    from pgworker.provisioning.runner import Workflow
+    from pgworker.provisioning.workflow import Workflow
 
     with pytest.raises(BadConfiguration, match="phases need names of their own"):
         Workflow("provision", (SchemaSync(), SchemaSync()))
