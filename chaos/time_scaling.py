@@ -48,7 +48,7 @@ CONSTANTS: tuple[tuple[Any, str, float], ...] = (
     (create_project, "CREATE_TAKES_AT_MOST", 11.0),
     (await_project, "NOT_VISIBLE_YET", 20.0),
     (breakers, "PROBE_EVERY", 1.5),
-    (policy, "AUTH_RECHECK", 1.5),
+    (policy, "CREDENTIAL_RECHECK", 1.5),
     (policy, "DATABASE_RECHECK", 0.25),
     (hosts, "CONNECT_TIMEOUT", 2.0),
     (hosts, "CONNECT_TIMEOUT_EACH", 0.5),

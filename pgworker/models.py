@@ -229,6 +229,10 @@ class Snooze:
         )
 
 
+# How often a credential that the provider refuses is tried again: by one job, while the others
+# wait. They are woken when its breaker closes, and look by themselves in case that is missed.
+CREDENTIAL_RECHECK = timedelta(seconds=30)
+
 # What a phase returns.
 Outcome = Done | Snooze
 

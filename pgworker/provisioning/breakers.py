@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.errors import CredentialRefused, JobError
-from pgworker.models import Snooze
+from pgworker.models import CREDENTIAL_RECHECK, Snooze
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class BreakerQueries(NamedTuple):
 
 BREAKER_QUERIES = load(BreakerQueries, "queries/breakers.sql")
 
-PROBE_EVERY = timedelta(seconds=30)
+PROBE_EVERY = CREDENTIAL_RECHECK
 
 log = get_logger()
 
