@@ -123,6 +123,18 @@ class LeaseLost(PgworkerError):
     """Somebody else holds the job now (SQLSTATE PW001): stop and write nothing."""
 
 
+class ResultRefused(PgworkerError):
+    """The database refuses to store the result of one job, and takes those of others.
+
+    Attributes:
+        may_pass: the very same result may be stored later.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
 class NotRetryable(PgworkerError):
     """The client has no failed or cancelled job (SQLSTATE PW002)."""
 

@@ -106,6 +106,9 @@ SCHEMA_MISSING: Final[Group] = (
     *UNDEFINED_SCHEMA,
     *UNDEFINED_COLUMN,
 )
+# Not supported, no right, no such column: said of a statement as it is written, whatever its rows.
+# A trigger may raise them all the same.
+ABOUT_THE_STATEMENT: Final[Group] = ("0A", "42")
 
 # What ends a statement of ours for now, in words for a person: the longest beginning counts.
 OUTAGES: Final[dict[str, str]] = {

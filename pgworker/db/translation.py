@@ -101,17 +101,27 @@ def ends_the_session(error: Exception) -> bool:
     return isinstance(error, DATABASE_ERRORS) and not isinstance(error, ValueError)
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Tell whether the server answered a statement with an error, and the session goes on.
+def concerns_rows(error: PgworkerError) -> bool:
+    """Tell whether a statement over several jobs was refused because of one of its rows.
 
-    Then something in the statement is the cause: one of its rows, perhaps.
-
-    Args:
-        error: of asyncpg, or ours that was translated from one.
+    A trigger, check or lock of the platform may refuse any row with any SQLSTATE. The session goes
+    on: FATAL and PANIC would end it. What the server says of the statement as such (a right that is
+    missing, say) is told apart by where it was raised: in no function other than ours.
     """
-    cause = error.__cause__ if isinstance(error, PgworkerError) else error
-    # FATAL and PANIC end the session, whatever the code says; a trigger may raise any code.
-    return isinstance(cause, asyncpg.PostgresError) and cause.severity_en == "ERROR"
+    cause = error.__cause__
+    if not isinstance(cause, asyncpg.PostgresError) or cause.severity_en != "ERROR":
+        return False
+    if not sqlstate.belongs_to(cause.sqlstate, sqlstate.ABOUT_THE_STATEMENT):
+        return True
+    return not (cause.context or "").startswith(("SQL statement", "PL/pgSQL function pgworker."))
+
+
+def is_lock_timeout(error: PgworkerError) -> bool:
+    """Tell whether a statement of ours gave up waiting for a lock that another session holds."""
+    cause = error.__cause__
+    return isinstance(cause, asyncpg.PostgresError) and sqlstate.belongs_to(
+        cause.sqlstate, sqlstate.LOCK_NOT_AVAILABLE
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Stores the results of phases, many with one statement."""
+"""Stores the results of phases: many with one statement, and one by one when that is refused."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from pgworker.errors import DatabaseUnreachable, LeaseLost
+from pgworker.db.translation import concerns_rows, is_lock_timeout
+from pgworker.errors import DatabaseUnreachable, LeaseLost, PgworkerError, ResultRefused
 from pgworker.models import Advance, Complete, Snooze
 from pgworker.queue.batching import BatchWindow
+from pgworker.telemetry import get_job_fields, get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,13 +20,19 @@ if TYPE_CHECKING:
     from pgworker.models import Job
     from pgworker.queue.jobs import Jobs
 
+log = get_logger()
+
 # A failure is none of them: it is rare, and its answer says which status the job is in now.
 BatchedTransition = Advance | Complete | Snooze
+NotStored = LeaseLost | ResultRefused
 T = TypeVar("T", Advance, Complete, Snooze)
 
 RETRY_AFTER = timedelta(seconds=0.5)
 # A larger statement would keep the slots of all its jobs for as long as it takes for all of them.
 BATCH_LIMIT = 500
+# Of a result whose own statement is refused for a reason that may pass (a deadlock, a trigger that
+# gives up): after so many tries it counts as a failed attempt of its job.
+TRIES = 3
 
 
 @dataclass(slots=True)
@@ -32,16 +40,18 @@ class PendingWrite:
     """A transition on its way into the database.
 
     Attributes:
-        on_stored: called once: with None when the transition is committed; with the error when it
-            was refused, because another worker holds the job now, and nothing was written.
+        on_stored: called once: with None when the transition is committed; with the error when
+            nothing was written, because another worker holds the job now, or because the database
+            refuses this very result.
         is_cancelled: its job is lost or about to be released: it isn't sent (again), and
             `on_stored` isn't called.
     """
 
     job: Job
     transition: BatchedTransition
-    on_stored: Callable[[LeaseLost | None], None]
+    on_stored: Callable[[NotStored | None], None]
     is_cancelled: bool = False
+    tries: int = 0
 
 
 class Completer:
@@ -50,6 +60,10 @@ class Completer:
     So a single transition is stored at once, and a thousand cost one round trip and one commit for
     each kind and `BATCH_LIMIT`. While most jobs in hand still run, the first results wait for a
     moment, so that more of them share a statement.
+
+    A statement that the server refuses is about one of its jobs: a trigger or a check of the
+    platform refuses a client's new values, or another session has locked its row. Then each of them
+    is sent by itself, beside the batches, which go on.
     """
 
     def __init__(self, jobs: Jobs, outage: Outage, *, jobs_in_hand: Callable[[], int]) -> None:
@@ -60,9 +74,11 @@ class Completer:
         self._window = BatchWindow()
         self._pending: list[PendingWrite] = []
         self._has_pending = asyncio.Event()
+        self._single: list[PendingWrite] = []
+        self._has_single = asyncio.Event()
 
     def submit(
-        self, job: Job, transition: BatchedTransition, on_stored: Callable[[LeaseLost | None], None]
+        self, job: Job, transition: BatchedTransition, on_stored: Callable[[NotStored | None], None]
     ) -> PendingWrite:
         """Have the transition stored; return at once."""
         write = PendingWrite(job, transition, on_stored)
@@ -75,10 +91,11 @@ class Completer:
 
         Raises:
             LeaseLost: another worker holds the job now; nothing was written.
+            ResultRefused: the database doesn't take it; nothing was written.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def on_stored(error: LeaseLost | None) -> None:
+        def on_stored(error: NotStored | None) -> None:
             if error is None:
                 stored.set_result(None)
             else:
@@ -93,6 +110,11 @@ class Completer:
 
     async def run(self) -> None:
         """Store what is submitted, until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._store_batches(), name="store batches")
+            loops.create_task(self._store_singles(), name="store singles")
+
+    async def _store_batches(self) -> None:
         while True:
             await self._has_pending.wait()
             await self._window.wait(
@@ -120,6 +142,62 @@ class Completer:
         ]
         return all(stored)
 
+    async def _store_singles(self) -> None:
+        while True:
+            await self._has_single.wait()
+            self._has_single.clear()
+            writes, self._single = self._single, []
+            for write in writes:
+                if not write.is_cancelled and not await self._store_single(write):
+                    self._single.append(write)
+            if self._single:
+                await asyncio.sleep(RETRY_AFTER.total_seconds())
+                self._has_single.set()
+            else:
+                self._outage.over("store a result")
+
+    async def _store_single(self, write: PendingWrite) -> bool:
+        """Store one result; return False when it must be sent again, later."""
+        try:
+            match write.transition:
+                case Complete() as complete:
+                    refused = await self._jobs.complete([(write.job, complete)])
+                case Advance() as advance:
+                    refused = await self._jobs.advance([(write.job, advance)])
+                case Snooze() as snooze:
+                    refused = await self._jobs.snooze([(write.job, snooze)])
+        except PgworkerError as error:
+            reason = await self._explain(write, error)
+            if reason is None:
+                return False
+            outcome: NotStored | None = reason
+        else:
+            outcome = _lease_lost(write.job) if refused else None
+        if not write.is_cancelled:
+            write.on_stored(outcome)
+        return True
+
+    async def _explain(self, write: PendingWrite, error: PgworkerError) -> ResultRefused | None:
+        """Return why the database doesn't take this result; None when it must be sent again."""
+        if not concerns_rows(error) and not isinstance(error, DatabaseUnreachable):
+            raise error
+        if not isinstance(error, DatabaseUnreachable):
+            return ResultRefused(f"the result can't be stored: {error}", may_pass=False)
+        if is_lock_timeout(error):
+            # The job stays ours, and nobody waits for it: the lock will be released.
+            log.warning("result_locked_out", **get_job_fields(write.job), error=str(error))
+            return None
+        try:
+            await self._jobs.heartbeat([], timeout=RETRY_AFTER)
+        except DatabaseUnreachable:
+            self._outage.failed("store a result", error)
+            return None
+        # The server takes other writes: it is this one that it doesn't take.
+        write.tries += 1
+        if write.tries < TRIES:
+            return None
+        return ResultRefused(f"the result can't be stored: {error}", may_pass=True)
+
     async def _store_kind(
         self,
         batch: Sequence[PendingWrite],
@@ -132,7 +210,13 @@ class Completer:
         steps = [(write.job, write.transition) for write in writes]
         try:
             refused = await statement(cast("Sequence[tuple[Job, T]]", steps))
-        except DatabaseUnreachable as error:
+        except PgworkerError as error:
+            if concerns_rows(error):
+                self._single.extend(writes)
+                self._has_single.set()
+                return True
+            if not isinstance(error, DatabaseUnreachable):
+                raise
             # Kept, and sent again: the work is done, and the lease may outlast the outage. When it
             # doesn't, the fence of `Leases` cancels the write.
             self._outage.failed("store results", error)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import Status, StatusCode
 
 from pgworker import telemetry
-from pgworker.errors import DatabaseUnreachable, JobError, LeaseLost
+from pgworker.errors import DatabaseUnreachable, JobError, LeaseLost, ResultRefused
 from pgworker.models import Advance, Complete, Failure, Job, Snooze, Transition
 from pgworker.queue.completer import RETRY_AFTER
-from pgworker.queue.policy import after_bug, after_error
+from pgworker.queue.policy import after_bug, after_error, after_refused_result
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from pgworker.db.outage import Outage
-    from pgworker.queue.completer import Completer
+    from pgworker.queue.completer import Completer, NotStored
     from pgworker.queue.jobs import Jobs
     from pgworker.queue.leases import ClaimedJob, Leases
 
@@ -68,6 +68,7 @@ class Executor:
         # Bound once: the proxy would look up the configuration for each line.
         self._log = telemetry.get_logger().bind()
         self._pending: deque[ClaimedJob] = deque()
+        self._tasks: asyncio.TaskGroup | None = None
         # Created, and not yet begun.
         self._next_task: asyncio.Task[None] | None = None
         self._is_stopped = False
@@ -81,6 +82,7 @@ class Executor:
         """Create a task for the pending jobs, if there are any and none is about to begin."""
         if self._next_task is not None or not self._pending:
             return
+        self._tasks = tasks
         running = self._run_pending(tasks)
         try:
             self._next_task = tasks.create_task(running, name="executor")
@@ -168,6 +170,9 @@ class Executor:
                         return
         except LeaseLost as error:
             self._log.warning("lease_lost", error=str(error))
+        except ResultRefused as error:
+            claimed.is_ending = True
+            await self._store_failure(claimed.job, after_refused_result(error))
 
     async def _run_once(self, job: Job) -> Transition:
         """Run the job's present phase once; every error becomes a transition here."""
@@ -220,10 +225,13 @@ class Executor:
         )
 
     def _on_stored(
-        self, claimed: ClaimedJob, transition: Complete | Snooze, error: LeaseLost | None
+        self, claimed: ClaimedJob, transition: Complete | Snooze, error: NotStored | None
     ) -> None:
         """Log the end of a claim, and free its slot."""
         job = claimed.job
+        if isinstance(error, ResultRefused):
+            self._fail_soon(claimed, after_refused_result(error))
+            return
         if error is not None:
             self._log.warning("lease_lost", **telemetry.get_job_fields(job), error=str(error))
         elif isinstance(transition, Complete):
@@ -235,6 +243,23 @@ class Executor:
         else:
             self._wake()
         self._leases.discard(claimed)
+
+    def _fail_soon(self, claimed: ClaimedJob, failure: Failure) -> None:
+        """Have a failure stored in place of a result that the database doesn't take."""
+
+        async def fail() -> None:
+            telemetry.bind_job(claimed.job)
+            claimed.task = asyncio.current_task()
+            try:
+                await self._store_failure(claimed.job, failure)
+            finally:
+                claimed.task = None
+                self._leases.discard(claimed)
+
+        # A job that is in hand keeps the worker, and so the group, from ending.
+        assert self._tasks is not None
+        claimed.pending_write = None
+        self._tasks.create_task(fail(), name="fail a job")
 
     async def _store_failure(self, job: Job, failure: Failure) -> None:
         part = f"fail job {job.id}"

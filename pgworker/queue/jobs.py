@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.translation import is_refusal
+from pgworker.db.translation import concerns_rows
 from pgworker.errors import PgworkerError
 from pgworker.models import Job
 
@@ -80,7 +80,7 @@ class Jobs:
         try:
             rows = await self._pool.fetch(JOB_QUERIES.claim, *arguments)
         except PgworkerError as error:
-            if not is_refusal(error):
+            if not concerns_rows(error):
                 raise
             rows = await self._pool.fetch(JOB_QUERIES.claim_each, *arguments)
         # In the order of the columns that the block names.

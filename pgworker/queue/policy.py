@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pgworker.errors import CredentialRefused, DatabaseUnreachable, JobError, Throttled
+from pgworker.errors import (
+    CredentialRefused,
+    DatabaseUnreachable,
+    JobError,
+    ResultRefused,
+    Throttled,
+)
 from pgworker.models import CREDENTIAL_RECHECK, ErrorKind, Failure, Snooze, Transition
 
 DATABASE_RECHECK = timedelta(seconds=2)
@@ -35,3 +41,9 @@ def after_bug(error: Exception) -> Failure:
     return Failure(
         ErrorKind.TRANSIENT, f"unexpected {type(error).__name__} (see the worker's log)", retry=True
     )
+
+
+def after_refused_result(error: ResultRefused) -> Failure:
+    """Return what becomes of a job whose result can't be stored."""
+    kind = ErrorKind.TRANSIENT if error.may_pass else ErrorKind.PERMANENT
+    return Failure(kind, str(error), retry=error.may_pass)
