@@ -26,7 +26,7 @@ from pgworker.cli.main import main as pgworker  # noqa: TID251
 from chaos.failpoints import FailpointRegistry
 from chaos.instrument import Instrumentation
 from chaos.mutations import MUTATION, MUTATIONS
-from chaos.time_scaling import HTTP_TIMEOUT_SCALE, SLOWDOWN, scale_durations
+from chaos.time_scaling import SLOWDOWN, scale_durations
 from pgworker.provisioning import workflow
 
 
@@ -116,7 +116,6 @@ def _run_worker(
         slowdown = float(os.environ.pop(SLOWDOWN))
         scale_durations(slowdown)
         MUTATIONS[os.environ.pop(MUTATION, "nothing")].apply()
-        instrumentation.http_timeout_scale = HTTP_TIMEOUT_SCALE * slowdown
         sys.argv = ["pgworker", *arguments]
         instrumentation.failpoints = FailpointRegistry(folder / "trace", folder / "failpoints")
         pgworker()

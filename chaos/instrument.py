@@ -31,12 +31,10 @@ class Instrumentation:
 
     Attributes:
         failpoints: set by each forked worker to its own.
-        http_timeout_scale: factor for the time-outs of requests.
     """
 
     def __init__(self) -> None:
         self.failpoints: FailpointRegistry | None = None
-        self.http_timeout_scale = 1.0
         self._names = BoundaryNames.load()
         self._tenants: weakref.WeakSet[Any] = weakref.WeakSet()
         self._transactions: weakref.WeakKeyDictionary[Any, list[str]] = weakref.WeakKeyDictionary()
@@ -89,11 +87,6 @@ class Instrumentation:
         async def wrapped(client: Any, request: Any, **options: Any) -> Any:
             if self.failpoints is None:
                 return await send(client, request, **options)
-            timeouts = request.extensions["timeout"]
-            request.extensions["timeout"] = {
-                what: None if seconds is None else seconds * self.http_timeout_scale
-                for what, seconds in timeouts.items()
-            }
             name = self._names.name_request(request.method, request.url.path, request.content)
             self.failpoints.hit(f"before {name}")
             response = await send(client, request, **options)

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from datetime import timedelta
 from time import monotonic, process_time
 from typing import Any
 
 from pgworker.db import hosts, listen, pool
-from pgworker.providers import registry
-from pgworker.providers.supabase.provider import SupabaseSettings
+from pgworker.providers.postgres.provider import PostgresProvider
+from pgworker.providers.supabase import endpoints, services
+from pgworker.providers.supabase import settings as supabase_settings
 from pgworker.provisioning import breakers, step_ledger
-from pgworker.provisioning.phases import await_project, create_project
+from pgworker.provisioning.phases import await_project
 from pgworker.queue import policy
 from pgworker.tenants import postgres_connection
 
@@ -45,7 +47,6 @@ SETTINGS = {
 # sent, and the time that the request may take.
 CONSTANTS: tuple[tuple[Any, str, float], ...] = (
     (step_ledger, "MUST_LEAVE_WITHIN", 1.7),
-    (create_project, "CREATE_TAKES_AT_MOST", 11.0),
     (await_project, "NOT_VISIBLE_YET", 20.0),
     (breakers, "PROBE_EVERY", 1.5),
     (policy, "CREDENTIAL_RECHECK", 1.5),
@@ -53,12 +54,15 @@ CONSTANTS: tuple[tuple[Any, str, float], ...] = (
     (hosts, "CONNECT_TIMEOUT", 2.0),
     (hosts, "CONNECT_TIMEOUT_EACH", 0.5),
     (pool, "STATEMENT_TIMEOUT", 5.0),
+    (endpoints, "CONNECT_TIMEOUT", 1.0),
+    (services, "ANSWER_TIMEOUT", 5.0),
+    (PostgresProvider, "create_timeout", 11.0),
 )
 LISTENER_DEFAULTS = {"ping_every": 2.5, "ping_timeout": 1.0}
 TENANT_DEFAULTS = {"timeout": 2.0, "command_timeout": 10.0}
 KEY_GRACE = 1.0
-# A read time-out of 60 s becomes 10.
-HTTP_TIMEOUT_SCALE = 1 / 6
+# The 60 s that the API may take to answer a create become 10.
+ANSWER_TIMEOUT_SCALE = 1 / 6
 
 # The durations above suit a process that gets half of a processor.
 TOLERATED_SLOWNESS = 2.0
@@ -92,8 +96,20 @@ def scale_durations(slowdown: float) -> None:
         setattr(module, name, timedelta(seconds=seconds * slowdown))
     _scale_defaults(listen.Listener.__init__, LISTENER_DEFAULTS, slowdown)
     _scale_defaults(postgres_connection.open_postgres, TENANT_DEFAULTS, slowdown)
-    scaled = functools.partial(SupabaseSettings, key_grace=timedelta(seconds=KEY_GRACE * slowdown))
-    setattr(registry, "SupabaseSettings", scaled)  # noqa: B010
+    _scale_endpoints(ANSWER_TIMEOUT_SCALE * slowdown)
+    scaled = functools.partial(
+        supabase_settings.SupabaseSettings, key_grace=timedelta(seconds=KEY_GRACE * slowdown)
+    )
+    setattr(supabase_settings, "SupabaseSettings", scaled)  # noqa: B010
+
+
+def _scale_endpoints(factor: float) -> None:
+    """Scale how long each call may take; the lease that a create is given follows from it."""
+    for name, endpoint in vars(endpoints).copy().items():
+        if isinstance(endpoint, endpoints.Endpoint):
+            setattr(
+                endpoints, name, replace(endpoint, answer_timeout=endpoint.answer_timeout * factor)
+            )
 
 
 def _scale_defaults(function: Any, seconds: dict[str, float], slowdown: float) -> None:

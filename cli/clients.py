@@ -19,6 +19,7 @@ from .console import (
     ClientArgument,
     Json,
     ask,
+    known_provider,
     plain,
     print_json,
     remark,
@@ -56,12 +57,21 @@ def add(
     name: Annotated[str, typer.Argument(help="display name")],
     region: Annotated[str | None, typer.Option(help="where its project shall be")] = None,
     plan: Annotated[str | None, typer.Option(help="size of its project")] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            callback=known_provider,
+            metavar="NAME",
+            help="creates its project  [default: PGWORKER_PROVIDER]",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="until it is ready or has failed")] = False,
 ) -> None:
     """Add a client and have it provisioned; prints its id."""
     if not name.strip() or "\0" in name:
         raise usage_error("the name is empty")
-    wishes = {key: value for key, value in (("region", region), ("plan", plan)) if value}
+    asked = {"region": region, "plan": plan, "provider": provider}
+    wishes = {key: value for key, value in asked.items() if value}
 
     async def do(platform: Platform) -> ClientStatusRow | None:
         request = ClientRequest(name, additional_settings=wishes)

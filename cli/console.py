@@ -23,6 +23,7 @@ from rich.text import Text
 from pgworker.context import open_platform
 from pgworker.db.embedded import default_data_dir
 from pgworker.db.pool import STATEMENT_TIMEOUT
+from pgworker.providers.registry import list_provider_names
 from pgworker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ def _encoded(value: object) -> Any:
 def usage_error(message: str) -> typer.BadParameter:
     """Return an error about how the command was called; exit code 2."""
     return typer.BadParameter(message)
+
+
+def known_provider(name: str | None) -> str | None:
+    """Return the name of a provider that an option gives; exit code 2 when there is none."""
+    if name is None or name in (names := list_provider_names()):
+        return name
+    raise usage_error(f"there is no provider {plain(name)!r}: choose one of {', '.join(names)}")
 
 
 def ask(question: Callable[[Platform], Awaitable[T]]) -> T:

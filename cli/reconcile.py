@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +11,18 @@ from pgworker.errors import NotDeleted
 from pgworker.maintenance.findings import choose_deletable
 from pgworker.maintenance.reconcile import Reconciler
 
-from .console import EX_FAILED, Json, ask, plain, print_json, remark, stderr, stdout, usage_error
+from .console import (
+    EX_FAILED,
+    Json,
+    ask,
+    known_provider,
+    plain,
+    print_json,
+    remark,
+    stderr,
+    stdout,
+    usage_error,
+)
 from .tables import add_columns, cell, counted, is_very_wide, new_table, show_table
 
 if TYPE_CHECKING:
@@ -20,13 +30,6 @@ if TYPE_CHECKING:
 
     from pgworker.context import Platform
     from pgworker.maintenance.findings import Finding
-
-
-class ProviderName(StrEnum):
-    """The providers that can be named."""
-
-    SUPABASE = "supabase"
-    POSTGRES = "postgres"
 
 
 def reconcile(
@@ -39,7 +42,12 @@ def reconcile(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="with --delete: don't ask")] = False,
     provider: Annotated[
-        ProviderName | None, typer.Option(help="inspect this one only  [default: all in use]")
+        str | None,
+        typer.Option(
+            callback=known_provider,
+            metavar="NAME",
+            help="inspect this one only  [default: all in use]",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

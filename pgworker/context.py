@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.migrate import migrate, read_state
 from pgworker.db.pool import connected, open_pool
-from pgworker.providers.registry import Providers
+from pgworker.providers.base import ProviderContext
+from pgworker.providers.registry import Providers, check_provider_setting
 from pgworker.providers.shared_rate_limits import SharedLimits
 from pgworker.queue.lease_timing import LeaseTiming
 from pgworker.settings import Settings, parse_encryption_keys
@@ -141,6 +142,7 @@ async def open_platform(
         BadConfiguration, DatabaseUnreachable: it can't be opened.
         SchemaMismatch: its schema is older (run `pgworker db migrate`) or newer than this program.
     """
+    check_provider_setting(settings.provider)
     async with AsyncExitStack() as stack:
         dsn, data_dir = await stack.enter_async_context(open_database(settings))
         async with connected(dsn) as connection:
@@ -157,7 +159,9 @@ async def open_platform(
                 or LeaseTiming.from_lease(settings.lease).statement_timeout,
             )
         )
-        providers = Providers(settings, platform_dsn=dsn, limits=SharedLimits(pool))
+        providers = Providers(
+            ProviderContext(settings, platform_dsn=dsn, limits=SharedLimits(pool))
+        )
         stack.push_async_callback(providers.aclose)
         yield Platform(settings, dsn, pool, providers, data_dir)
 

@@ -92,6 +92,8 @@ Address = Annotated[str, _like(r"\[?[\w.:-]+\]?:\d{1,5}", "HOST:PORT, such as 12
 Reference = Annotated[
     str, _like(r"[\w.]+:[\w.]+", "MODULE:ATTRIBUTE, such as app.workflows:ONBOARDING")
 ]
+# Whether a provider of that name is installed: `check_provider_setting`.
+ProviderName = Annotated[str, _like(r"[a-z][a-z0-9_-]*", "a provider's name, such as postgres")]
 Slug = Annotated[str, _like(r"[\w-]+", "the organisation's slug: letters, digits, - and _")]
 ListenUrl = Annotated[Literal["off"] | SecretStr, BeforeValidator(_off_or_postgres_url)]
 PostgresUrl = Annotated[SecretStr, BeforeValidator(_postgres_url)]
@@ -118,7 +120,7 @@ class Settings(BaseSettings):
     listen_url: ListenUrl | None = Field(None, alias="PGWORKER_LISTEN_URL")
     data_dir: Path | None = Field(None, alias="PGWORKER_DATA_DIR")
 
-    provider_name: Literal["supabase", "postgres"] | None = Field(None, alias="PGWORKER_PROVIDER")
+    provider_name: ProviderName | None = Field(None, alias="PGWORKER_PROVIDER")
     tenants_url: PostgresUrl | None = Field(None, alias="PGWORKER_TENANTS_URL")
     migrations_dir: Path = Field(Path("supabase/migrations"), alias="PGWORKER_MIGRATIONS_DIR")
     workflow: Reference | None = Field(None, alias="PGWORKER_WORKFLOW")
@@ -179,7 +181,7 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def provider(self) -> Literal["supabase", "postgres"]:
+    def provider(self) -> str:
         """The provider of clients that ask for none of their own."""
         if self.provider_name is not None:
             return self.provider_name

@@ -50,7 +50,7 @@ NAMES = [
 BAD = {
     "DATABASE_URL": "mysql://me:hunter2@db/app",
     "PGWORKER_LISTEN_URL": "hunter2",
-    "PGWORKER_PROVIDER": "hunter2",
+    "PGWORKER_PROVIDER": "hunter2 hunter2",
     "PGWORKER_TENANTS_URL": "hunter2",
     "PGWORKER_WORKFLOW": "hunter2 hunter2",
     "PGWORKER_CONCURRENCY": "-1",

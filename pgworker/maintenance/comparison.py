@@ -8,6 +8,7 @@ the ledger would lack a tenant that is being created just now, and the tenant wo
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pgworker.maintenance.findings import (
@@ -22,18 +23,11 @@ from pgworker.models import ClientStatus, JobStatus
 from pgworker.providers.base import RemoteState, RemoteTenant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
     from uuid import UUID
 
-# A ready client needs one of each, by the fields of `tenant_secrets`.
-REQUIRED_SECRETS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
-    "postgres": (("db_password",), ("dsn",)),
-    "supabase": (
-        ("db_password",),
-        ("publishable_key", "anon_key"),
-        ("secret_key", "service_role_key"),
-    ),
-}
+# By provider: of each group of fields, a ready client must have one stored.
+RequiredSecrets = Mapping[str, Sequence[Sequence[str]]]
 
 _INCOMPLETE: Final = frozenset({RemoteState.UNFINISHED, RemoteState.PARTIAL})
 
@@ -59,19 +53,22 @@ def find_unlisted(
     )
 
 
-def find_differences(snapshots: Iterable[Snapshot], owners: Sequence[Owner]) -> tuple[Finding, ...]:
+def find_differences(
+    snapshots: Iterable[Snapshot], owners: Sequence[Owner], required_secrets: RequiredSecrets
+) -> tuple[Finding, ...]:
     """Return every difference between the providers and the ledger, the worst first.
 
     Args:
         snapshots: of each provider that could be inspected.
         owners: every client, read after the listings.
+        required_secrets: of each provider that can be used.
     """
     findings: list[Finding] = []
     for snapshot in snapshots:
         findings += _check_snapshot(snapshot, owners)
     for owner in owners:
         findings += _check_recorded_ref(owner)
-        findings += _check_secrets(owner)
+        findings += _check_secrets(owner, required_secrets)
     return sort_findings(findings)
 
 
@@ -223,22 +220,23 @@ def _check_recorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Iterat
     if owner.is_live or owner.is_being_removed or tenant.state is RemoteState.COMPLETE:
         return
     if tenant.state is RemoteState.FOREIGN:
+        take_back = "" if tenant.repair is None else f"; to take it back: {tenant.repair}"
         yield _finding_about(
             tenant,
             FindingKind.FOREIGN,
             provider,
             f"the tenant of client {owner.name!r} is {tenant.detail}",
-            f'find out who changed it; to take it back: alter database "{tenant.name}" '
-            f'owner to "{tenant.name}";',
+            f"find out who changed it{take_back}",
             owner,
         )
     elif tenant.state is RemoteState.UNFINISHED:
+        how = " at the provider" if tenant.repair is None else f": {tenant.repair}"
         yield _finding_about(
             tenant,
             FindingKind.HALF_MADE,
             provider,
             f"the tenant of client {owner.name!r} is {tenant.detail}",
-            f'close it: revoke all on database "{tenant.name}" from public;',
+            f"finish it{how}",
             owner,
         )
     else:
@@ -309,13 +307,13 @@ def _check_recorded_ref(owner: Owner) -> Iterator[Finding]:
     )
 
 
-def _check_secrets(owner: Owner) -> Iterator[Finding]:
+def _check_secrets(owner: Owner, required_secrets: RequiredSecrets) -> Iterator[Finding]:
     if owner.status != ClientStatus.READY or owner.tenant_name is None:
         return
     assert owner.provider is not None
     missing = [
         " or ".join(fields)
-        for fields in REQUIRED_SECRETS.get(owner.provider, ())
+        for fields in required_secrets.get(owner.provider, ())
         if not owner.secrets.intersection(fields)
     ]
     if missing:

@@ -5,6 +5,7 @@ It deletes only what a person names.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -82,7 +83,7 @@ class Reconciler:
                 uninspected += refused
             except JobError as error:
                 uninspected.append(provider_not_inspected(name, scrub(str(error))))
-        found = find_differences(snapshots, owners)
+        found = find_differences(snapshots, owners, self._required_secrets(names))
         return sort_findings([*uninspected, *(each for each in found if each.provider in names)])
 
     async def fix(self, finding: Finding) -> Finding:
@@ -157,6 +158,14 @@ class Reconciler:
             if seen.state is TenantState.GONE:
                 missing[ref] = scrub(seen.answer)
         return Snapshot(name, tenants, missing, self._visible_within(provider)), refused
+
+    def _required_secrets(self, names: Sequence[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
+        required = {}
+        for name in names:
+            # A provider that can't be used is a finding already.
+            with suppress(Permanent):
+                required[name] = self._provider(name).required_secrets
+        return required
 
     def _visible_within(self, provider: Provider) -> timedelta:
         if provider.lookup_is_final:

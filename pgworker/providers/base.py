@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from pgworker.providers.rate_limits import Limiter
+    from pgworker.settings import Settings
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
 
 class TenantState(StrEnum):
-    """What a provider says of a tenant."""
+    """A tenant's state, as its provider reports it."""
 
-    COMING_UP = "coming_up"  # wait and look again
+    COMING_UP = "coming_up"  # wait, then check again
     READY = "ready"  # every service that we use answers
-    GONE = "gone"  # it was there and isn't any more: a person must look
+    GONE = "gone"  # it existed and no longer does: a person must look
     BROKEN = "broken"  # it will not come up by itself: a person must look
 
 
 @dataclass(frozen=True, slots=True)
 class TenantRequest:
-    """What to create. The name is deterministic: finding it proves that it is ours.
+    """What to create. The name is deterministic: finding it proves that the tenant is ours.
 
     Attributes:
-        region: what the client asked for, or None for the default.
+        region: as the client asks for it, or None for the provider's default.
         plan: likewise.
         database_password: committed (encrypted) before the first create.
         must_leave_before: on `time.monotonic`; a request that isn't idempotent must not leave
@@ -46,7 +49,12 @@ class TenantRequest:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant that exists: a project, or a database."""
+    """A tenant that exists: a project, or a database.
+
+    Attributes:
+        ref: the provider's own identifier; every other method takes it.
+        url: where a client finds it; holds no secret.
+    """
 
     ref: str
     url: str
@@ -75,6 +83,8 @@ class RemoteTenant:
         client_id: the client that the name stands for; it may be unknown here.
         detail: what it is and in which state, in words, without secrets.
         created_at: None when the provider doesn't say.
+        repair: how a person completes an unfinished tenant or takes a foreign one back; None
+            when the provider knows no way.
     """
 
     ref: str
@@ -83,11 +93,12 @@ class RemoteTenant:
     state: RemoteState
     detail: str
     created_at: datetime | None = None
+    repair: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look at a tenant.
+    """The result of one look at a tenant.
 
     Attributes:
         answer: the provider's own words, without secrets, for `pgworker why`.
@@ -99,41 +110,91 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Everything secret of a tenant, by the field names of `tenant_secrets`; absent where none.
+    """The secrets of a tenant, by the field names of `tenant_secrets`.
 
-    Keys: `dsn`, `db_password`, `publishable_key`, `secret_key`, `anon_key`, `service_role_key`.
+    Keys, each absent where the tenant has no such secret: `dsn`, `db_password`,
+    `publishable_key`, `secret_key`, `anon_key`, `service_role_key`.
     """
 
     fields: dict[str, str] = field(repr=False)
 
 
-class Provider(Protocol):
-    """Creates tenants and tells of them. Every method may raise a `JobError` of any kind.
-
-    No method repeats a request that may have taken effect: that is for its caller to decide.
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The result of one check of a provider; a line of `pgworker doctor`.
 
     Attributes:
-        name: `supabase`, `postgres`; what clients ask for in `additional_settings`.
-        lookup_is_final: a complete look-up shows everything that was created before it. False
-            where listings may lag: then an unknown outcome is looked up for a while.
-        ready_checks: how many looks in a row must find a tenant ready.
+        detail: what was found, without secrets.
+        advice: what to do; None when nothing is to be done.
     """
 
-    name: str
-    lookup_is_final: bool
-    ready_checks: int
+    is_ok: bool
+    detail: str
+    advice: str | None = None
+
+
+class Provider(Protocol):
+    """Creates tenants and reports on them. Every method may raise a `JobError` of any kind.
+
+    No method repeats a request that may have taken effect: the caller decides about that.
+    """
+
+    @property
+    def name(self) -> str:
+        """What clients ask for in `additional_settings`, and the name of the entry point."""
+        ...
 
     @property
     def credential(self) -> str:
-        """Name the credential in use without revealing it; breakers go by it."""
+        """An identifier of the credential in use that doesn't reveal it; breakers use it."""
+        ...
+
+    @property
+    def lookup_is_final(self) -> bool:
+        """Whether a complete look-up shows everything that was created before it.
+
+        False when listings may lag: then an unknown outcome is looked up for a while.
+        """
+        ...
+
+    @property
+    def ready_checks(self) -> int:
+        """How many observations in a row must find a tenant ready."""
+        ...
+
+    @property
+    def may_cost_money(self) -> bool:
+        """Whether a new tenant may be billed: a person is asked first then."""
+        ...
+
+    @property
+    def required_secrets(self) -> tuple[tuple[str, ...], ...]:
+        """What a ready tenant must have stored: of each group, one of the `Credentials`."""
+        ...
+
+    @property
+    def create_timeout(self) -> timedelta:
+        """How long `create` may take, from connecting to the last byte of the answer.
+
+        The job's lease is extended beyond it. Where a second create beside the first would make a
+        second tenant, `create` must raise `OutcomeUnknown` within this time.
+        """
         ...
 
     async def check_credential(self) -> None:
         """Use the credential once, for something cheap that changes nothing.
 
         Raises:
-            CredentialRefused: it isn't taken.
-            JobError: no answer that says so, or the contrary.
+            CredentialRefused: the provider refuses it.
+            JobError: any other kind says nothing about the credential.
+        """
+        ...
+
+    async def diagnose(self) -> tuple[Diagnosis, ...]:
+        """Check what the provider depends on, for `pgworker doctor`; changes nothing.
+
+        Raises:
+            JobError: as `check_credential`; the doctor shows it as a failure.
         """
         ...
 
@@ -145,22 +206,22 @@ class Provider(Protocol):
         """Return our tenant of exactly that name, or None when a complete look-up has none.
 
         Raises:
-            JobError: the look-up was not complete, or found two, or somebody else's.
+            JobError: the look-up was incomplete, or found two tenants, or one that isn't ours.
         """
         ...
 
     async def list_tenants(self) -> tuple[RemoteTenant, ...]:
-        """Return everything there that bears a name as `tenant_name` gives them.
+        """Return everything there with a name as `tenant_name` gives them.
 
-        Where another pgworker shares the organisation or the server, its tenants are among them.
+        When another pgworker shares the organisation or the server, its tenants are included.
 
         Raises:
-            JobError: the listing was not complete: nothing may be concluded.
+            JobError: the listing was incomplete: nothing may be concluded from it.
         """
         ...
 
     async def create(self, request: TenantRequest) -> Tenant:
-        """Create the tenant; called once for each intent that is known to be open.
+        """Create the tenant; called once for each create that the ledger has recorded.
 
         Raises:
             OutcomeUnknown: it may have been created.
@@ -173,7 +234,7 @@ class Provider(Protocol):
         ...
 
     async def credentials(self, ref: str, database_password: str, steps: Steps) -> Credentials:
-        """Fetch what is needed to use the tenant, or make what of it is missing. Safe to repeat."""
+        """Fetch the tenant's secrets; create those that are missing. Safe to repeat."""
         ...
 
     async def set_password(self, ref: str, database_password: str) -> None:
@@ -183,22 +244,40 @@ class Provider(Protocol):
     def connect(
         self, ref: str, credentials: Credentials
     ) -> AbstractAsyncContextManager[TenantConnection]:
-        """Open the way that SQL takes to the tenant."""
+        """Open a connection that runs SQL in the tenant."""
         ...
 
     async def check_services(self, ref: str, credentials: Credentials) -> None:
-        """Prove, through the customer's own path, that the tenant's services answer.
+        """Check that the tenant's services answer, over the path that customers use.
 
         Raises:
-            SmokeCheckFailed: one doesn't, and won't by waiting.
-            Transient: one doesn't yet.
+            SmokeCheckFailed: a service doesn't work, and waiting won't help.
+            Transient: a service doesn't answer yet.
         """
         ...
 
     async def delete(self, ref: str) -> None:
-        """Delete the tenant for good. Never called by provisioning."""
+        """Delete the tenant for good. Provisioning never calls it."""
         ...
 
     async def aclose(self) -> None:
-        """Close what the provider holds open."""
+        """Close all connections."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """What the factory of a provider is given.
+
+    Attributes:
+        settings: of this process; a package of its own reads its own settings itself.
+        platform_dsn: of the platform's database.
+        limits: grants requests to providers that limit their rate, shared by all workers.
+    """
+
+    settings: Settings
+    platform_dsn: str = field(repr=False)
+    limits: Limiter
+
+
+ProviderFactory = Callable[[ProviderContext], Provider]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
 from pgworker.db.migrate import read_state
 from pgworker.db.pool import connected, describe_dsn
@@ -25,8 +24,6 @@ from pgworker.errors import (
     PgworkerError,
 )
 from pgworker.maintenance.fleet import canonical_set
-from pgworker.providers.postgres.provider import QUERIES as POSTGRES_QUERIES
-from pgworker.providers.supabase.provider import SupabaseProvider
 from pgworker.schema.lint import Severity, lint
 from pgworker.status.durations import duration
 from pgworker.status.overdue import LATE, Late, find_late
@@ -217,61 +214,20 @@ async def check_encryption_keys(platform: Platform) -> list[Check]:
 
 
 async def check_provider(platform: Platform) -> list[Check]:
-    """Check that the default provider accepts its credential."""
+    """Check what the default provider depends on; the provider knows what that is."""
     subject = f"provider {platform.settings.provider}"
     try:
-        provider = platform.providers.default
-        if isinstance(provider, SupabaseProvider):
-            async with asyncio.timeout(PROVIDER_TIMEOUT.total_seconds()):
-                organization = await provider.check_access()
-            detail = f"organisation {organization.name}, plan {organization.plan or 'unknown'}"
-            return [Check(subject, Verdict.OK, detail)]
-        return [await _check_tenants_server(platform, subject)]
+        async with asyncio.timeout(PROVIDER_TIMEOUT.total_seconds()):
+            diagnoses = await platform.providers.default.diagnose()
     except TimeoutError:
-        return [
-            Check(
-                subject,
-                Verdict.FAIL,
-                f"{platform.settings.supabase_api_url} did not answer in time",
-                "check the network and SUPABASE_API_URL",
-            )
-        ]
-    except (BadConfiguration, DatabaseUnreachable) as error:
-        return [Check(subject, Verdict.FAIL, str(error), "correct the setting")]
-    except JobError as error:
-        advice = "check SUPABASE_ACCESS_TOKEN and SUPABASE_ORG_ID"
-        return [Check(subject, Verdict.FAIL, str(error), advice)]
-
-
-async def _check_tenants_server(platform: Platform, subject: str) -> Check:
-    url = platform.settings.tenants_url
-    dsn = platform.dsn if url is None else url.get_secret_value()
-    try:
-        async with connected(dsn, application_name="pgworker doctor") as connection:
-            row = await connection.fetchrow(POSTGRES_QUERIES.maker_rights)
-    except BadConfiguration as error:
-        if url is None:
-            raise
-        message = str(error).replace("DATABASE_URL", "PGWORKER_TENANTS_URL", 1)
-        raise BadConfiguration(message) from error
-    assert row is not None
-    missing = [
-        right
-        for right, is_there in (
-            ("createdb", row["may_create_databases"]),
-            ("createrole", row["may_create_roles"]),
-        )
-        if not is_there
+        detail = f"no answer within {PROVIDER_TIMEOUT.total_seconds():.0f} s"
+        return [Check(subject, Verdict.FAIL, detail, "check the network and its settings")]
+    except (BadConfiguration, JobError) as error:
+        return [Check(subject, Verdict.FAIL, str(error), "correct its settings")]
+    return [
+        Check(subject, Verdict.OK if each.is_ok else Verdict.FAIL, each.detail, each.advice)
+        for each in diagnoses
     ]
-    where = f"role {row['role']} at {urlsplit(dsn).netloc.rpartition('@')[2] or 'the socket'}"
-    if missing:
-        return Check(
-            subject,
-            Verdict.FAIL,
-            f"{where} has no right to create tenants",
-            f'alter role "{row["role"]}" {" ".join(missing)};',
-        )
-    return Check(subject, Verdict.OK, f"{where} may create databases and roles")
 
 
 async def check_workers(platform: Platform) -> list[Check]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pgworker.context import open_database, open_platform
 from pgworker.db.pool import STATEMENT_TIMEOUT, connected
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
+from pgworker.providers.registry import check_provider_setting
 from pgworker.provisioning.workflow import find_workflows
 from pgworker.runtime.checks import (
     PLATFORM_CHECKS,
@@ -38,6 +39,7 @@ async def examine(settings: Settings) -> AsyncGenerator[Check]:
     embedded server.
     """
     try:
+        check_provider_setting(settings.provider)
         find_workflows(settings.workflow)
     except BadConfiguration as error:
         for check in check_settings_error(error):

@@ -1,5 +1,5 @@
--- name: maker_rights
--- What the role may do that makes tenants.
+-- name: admin_rights
+-- Whether our role has the rights that creating tenants needs.
 select
     rolname as role,
     rolsuper or rolcreatedb as may_create_databases,

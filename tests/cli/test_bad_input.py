@@ -201,6 +201,18 @@ def test_a_provider_that_lacks_a_setting_keeps_the_worker_from_starting(
     assert "SUPABASE_ACCESS_TOKEN" in the_only_line(result)
 
 
+@pytest.mark.parametrize("command", [("run",), ("clients", "list"), ("jobs",)])
+def test_an_unknown_provider_is_refused_with_the_known_ones(
+    pgworker: Pgworker, database: str, command: tuple[str, ...]
+) -> None:
+    result = pgworker(*command, DATABASE_URL=database, PGWORKER_PROVIDER="hunter2")
+    assert result.returncode == 78
+    line = the_only_line(result)
+    assert line.endswith(
+        "PGWORKER_PROVIDER: there is no provider of that name: choose one of postgres, supabase"
+    )
+
+
 def test_without_a_token_http_is_for_this_machine_only(pgworker: Pgworker, database: str) -> None:
     asked = pgworker("run", "--http", "0.0.0.0:8080", DATABASE_URL=database)
     assert asked.returncode == 78

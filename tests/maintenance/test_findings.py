@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,12 +22,17 @@ from pgworker.maintenance.findings import (
     provider_not_inspected,
 )
 from pgworker.providers.base import RemoteState, RemoteTenant
+from pgworker.providers.postgres.provider import PostgresProvider
+from pgworker.providers.supabase.provider import SupabaseProvider
 
 ACME = UUID("0b54e3a2-7c1d-4a1e-9f00-1234567890ab")
 NAME = f"pgworker-{ACME}"
 REF, OTHER = "a" * 20, "b" * 20
 SECRETS = frozenset({"db_password", "publishable_key", "secret_key"})
 
+REQUIRED_SECRETS = {
+    each.name: each.required_secrets for each in (PostgresProvider, SupabaseProvider)
+}
 NOTHING: list[tuple[FindingKind, str | None, Remedy | None, bool]] = []
 
 
@@ -78,13 +84,17 @@ def seen(ref: str = REF, state: RemoteState = RemoteState.COMPLETE) -> RemoteTen
     return RemoteTenant(ref, NAME, ACME, state, f"project {ref}")
 
 
+def compare(snapshots: Sequence[Snapshot], owners: Sequence[Owner]) -> tuple[Finding, ...]:
+    return find_differences(snapshots, owners, REQUIRED_SECRETS)
+
+
 def found(
     *tenants: RemoteTenant, owners: tuple[Owner, ...], missing: dict[str, str] | None = None
 ) -> list[tuple[FindingKind, str | None, Remedy | None, bool]]:
     snapshot = Snapshot("supabase", tenants, missing or {}, visible_within=timedelta(minutes=2))
     return [
         (each.kind, each.ref, each.remedy, each.is_deletable)
-        for each in find_differences([snapshot], owners)
+        for each in compare([snapshot], owners)
     ]
 
 
@@ -241,7 +251,7 @@ def test_a_create_without_a_visible_result_after_its_time_is_settled(
 def test_a_mismatch_of_client_and_ledger_is_reported_without_the_provider(
     recorded: str | None, shown: str | None, remedy: Remedy | None
 ) -> None:
-    (reported,) = find_differences([], [owner(recorded_ref=recorded, shown_ref=shown)])
+    (reported,) = compare([], [owner(recorded_ref=recorded, shown_ref=shown)])
     assert (reported.kind, reported.ref, reported.remedy) == (
         FindingKind.MISMATCH,
         recorded,
@@ -262,13 +272,11 @@ def test_a_mismatch_of_client_and_ledger_is_reported_without_the_provider(
 def test_a_ready_client_without_the_secrets_of_its_tenant_is_reported(
     provider: str, secrets: set[str], missing: str | None
 ) -> None:
-    reported = find_differences([], [owner(provider=provider, secrets=frozenset(secrets))])
+    reported = compare([], [owner(provider=provider, secrets=frozenset(secrets))])
     assert [(each.kind, f"no stored {missing}" in each.message) for each in reported] == (
         [] if missing is None else [(FindingKind.SECRETS_MISSING, True)]
     )
-    assert (
-        find_differences([], [owner(status="failed", provider=provider, secrets=frozenset())]) == ()
-    )
+    assert compare([], [owner(status="failed", provider=provider, secrets=frozenset())]) == ()
 
 
 # -- before and after -------------------------------------------------------------------------
@@ -292,8 +300,8 @@ def test_the_provider_is_asked_only_about_recorded_tenants_without_a_live_job() 
 
 def test_findings_have_one_order_the_worst_first() -> None:
     clients = (lost(), owner(id=UUID(int=1), name="Zeta", shown_ref=None, secrets=frozenset()))
-    reported = find_differences([Snapshot("supabase", (seen(OTHER),))], clients)
-    assert reported == find_differences([Snapshot("supabase", (seen(OTHER),))], clients[::-1])
+    reported = compare([Snapshot("supabase", (seen(OTHER),))], clients)
+    assert reported == compare([Snapshot("supabase", (seen(OTHER),))], clients[::-1])
     assert [each.kind for each in reported] == [
         FindingKind.UNRECORDED,
         FindingKind.MISMATCH,
@@ -302,7 +310,7 @@ def test_findings_have_one_order_the_worst_first() -> None:
 
 
 def test_no_ref_is_deletable_when_one_of_them_has_an_owner_or_is_unknown() -> None:
-    findings = find_differences([Snapshot("supabase", (seen(), seen(OTHER)))], [owner()])
+    findings = compare([Snapshot("supabase", (seen(), seen(OTHER)))], [owner()])
     (duplicate,) = findings
     assert choose_deletable(findings, [OTHER]) == [duplicate]
     gone = replace(duplicate, kind=FindingKind.GONE, ref=REF, is_deletable=False)

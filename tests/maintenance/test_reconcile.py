@@ -561,7 +561,7 @@ async def test_a_tenant_that_was_opened_to_all_is_reported_and_the_advice_closes
         (finding,) = await inspect(stack)
         assert finding.kind is FindingKind.HALF_MADE
 
-        await stack.platform.pool.execute(finding.advice.removeprefix("close it: "))
+        await stack.platform.pool.execute(finding.advice.removeprefix("finish it: "))
         assert await inspect(stack) == []
 
 

@@ -155,7 +155,7 @@ async def test_a_client_may_ask_for_another_provider(supabase: Open) -> None:
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        ({"provider": "oracle"}, "there is no provider 'oracle': choose supabase or postgres"),
+        ({"provider": "oracle"}, "there is no provider 'oracle': choose one of postgres, supabase"),
         ({"region": "moon-1"}, "unknown region 'moon-1'"),
         ({"plan": "huge"}, "unknown plan 'huge'"),
         ({"region": ["eu-central-1"]}, "additional_settings.region must be text, it is list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from pgworker.db.sqlstate import ALREADY_THERE, belongs_to
 from pgworker.errors import CredentialRefused, Permanent
 from pgworker.providers.base import (
     Credentials,
+    Diagnosis,
     Observation,
     RemoteState,
     RemoteTenant,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from pgworker.providers.base import ProviderContext
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
@@ -45,7 +48,7 @@ CREATES_AT_ONCE = 4
 class PostgresQueries(NamedTuple):
     """The statements of `sql/queries/postgres_provider.sql`."""
 
-    maker_rights: str
+    admin_rights: str
     find_database: str
     list_tenants: str
     create_roles: str
@@ -59,6 +62,13 @@ class PostgresQueries(NamedTuple):
 QUERIES = load(PostgresQueries, "queries/postgres_provider.sql")
 
 
+class _Rights(NamedTuple):
+    """What our role lacks, by the words of `alter role`."""
+
+    role: str
+    missing: tuple[str, ...]
+
+
 class PostgresProvider:
     """Makes tenants on the server of `admin_url`, whose role may create roles and databases.
 
@@ -69,6 +79,10 @@ class PostgresProvider:
     name = "postgres"
     lookup_is_final = True
     ready_checks = 1
+    may_cost_money = False
+    required_secrets = (("db_password",), ("dsn",))
+    # No limit of CREATE DATABASE: a second create beside the first one meets its names.
+    create_timeout = timedelta(seconds=65)
 
     def __init__(self, admin_url: str, *, migrations_dir: Path | None = None) -> None:
         """Take the URL of who makes tenants.
@@ -89,20 +103,38 @@ class PostgresProvider:
         return self._server.credential
 
     async def check_credential(self) -> None:
-        """Log in, and find the right to make tenants.
+        """Log in, and read what the role may do.
 
         Raises:
-            CredentialRefused: the login is refused, or may not make tenants.
+            CredentialRefused: the login is refused, or may not create tenants.
             Transient: the server doesn't say.
         """
-        async with self._server.admin(fresh=True) as admin:
-            (rights,) = await admin.fetch(QUERIES.maker_rights)
-        if not (rights["may_create_databases"] and rights["may_create_roles"]):
+        rights = await self._read_rights()
+        if rights.missing:
             raise CredentialRefused(
-                "the role of PGWORKER_TENANTS_URL may not make tenants (it needs createdb and "
+                "the role of PGWORKER_TENANTS_URL may not create tenants (it needs createdb and "
                 "createrole)",
                 credential=self.credential,
             )
+
+    async def diagnose(self) -> tuple[Diagnosis, ...]:
+        """Log in, and check what the role may do."""
+        rights = await self._read_rights()
+        who = f"role {rights.role} at {self._server.host or 'the socket'}"
+        if not rights.missing:
+            return (Diagnosis(is_ok=True, detail=f"{who} may create databases and roles"),)
+        detail = f"{who} has no right to create tenants"
+        advice = f'alter role "{rights.role}" {" ".join(rights.missing)};'
+        return (Diagnosis(is_ok=False, detail=detail, advice=advice),)
+
+    async def _read_rights(self) -> _Rights:
+        async with self._server.admin(fresh=True) as admin:
+            (row,) = await admin.fetch(QUERIES.admin_rights)
+        missing = {
+            "createdb": not row["may_create_databases"],
+            "createrole": not row["may_create_roles"],
+        }
+        return _Rights(row["role"], tuple(right for right, lacks in missing.items() if lacks))
 
     def tenant_name(self, client_id: UUID) -> str:
         """Return the name of the client's database, and of the role that owns it."""
@@ -224,6 +256,15 @@ class PostgresProvider:
         return Tenant(ref=name, url=self._server.dsn(name, None), name=name)
 
 
+def create_postgres_provider(context: ProviderContext) -> PostgresProvider:
+    """Create the provider; tenants live on the platform's own server unless told otherwise."""
+    url = context.settings.tenants_url
+    return PostgresProvider(
+        context.platform_dsn if url is None else url.get_secret_value(),
+        migrations_dir=context.settings.migrations_dir,
+    )
+
+
 async def _look_up(admin: TenantConnection, name: str) -> dict[str, Any] | None:
     """Return what `find_database` tells of our database, or None when there is none.
 
@@ -245,21 +286,25 @@ def _is_whole(row: dict[str, Any]) -> bool:
 
 def _remote_tenant(row: dict[str, Any]) -> RemoteTenant:
     name = row["name"]
-    state, detail = _judge(row)
-    return RemoteTenant(name, name, UUID(name.removeprefix(PREFIX)), state, detail)
+    state, detail, repair = _judge(row)
+    client_id = UUID(name.removeprefix(PREFIX))
+    return RemoteTenant(name, name, client_id, state, detail, repair=repair)
 
 
-def _judge(row: dict[str, Any]) -> tuple[RemoteState, str]:
-    """Return how whole a tenant is, from its row of `list_tenants`."""
+def _judge(row: dict[str, Any]) -> tuple[RemoteState, str, str | None]:
+    """Return a tenant's state, a description, and a repair, from its row of `list_tenants`."""
     name, owner = row["name"], row["owner"]
+    database = f"database {name}"
     if owner is None:
-        return RemoteState.PARTIAL, f"role {name} without its database"
+        return RemoteState.PARTIAL, f"role {name} without its database", None
     if owner != name:
-        return RemoteState.FOREIGN, f"database {name}, which belongs to role {owner}"
+        take_back = f'alter database "{name}" owner to "{name}";'
+        return RemoteState.FOREIGN, f"{database}, which belongs to role {owner}", take_back
     if row["is_invalid"]:
-        return RemoteState.PARTIAL, f"database {name}, which an interrupted drop left unusable"
+        return RemoteState.PARTIAL, f"{database}, which an interrupted drop left unusable", None
     if not row["is_closed"]:
-        return RemoteState.UNFINISHED, f"database {name}, still open to every role of its server"
+        close = f'revoke all on database "{name}" from public;'
+        return RemoteState.UNFINISHED, f"{database}, still open to every role of its server", close
     if not row["is_taken_over"]:
-        return RemoteState.UNFINISHED, f"database {name}, which still belongs to its template"
-    return RemoteState.COMPLETE, f"database {name}"
+        return RemoteState.UNFINISHED, f"{database}, which still belongs to its template", None
+    return RemoteState.COMPLETE, database, None

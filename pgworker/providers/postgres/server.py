@@ -41,10 +41,15 @@ class PostgresServer:
         parts = urlsplit(self._admin_url)
         options = dict(parse_qsl(parts.query))
         user = parts.username or options.get("user", "")
-        # Not `parts.port`: there may be several hosts, also among the options.
-        hosts = parts.netloc.rpartition("@")[2] or options.get("host", "")
-        place = f"{user}@{hosts}:{options.get('port', '')}"
+        place = f"{user}@{self.host}:{options.get('port', '')}"
         return f"postgres:{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+    @property
+    def host(self) -> str:
+        """The hosts and ports of the URL, without the login; empty for a socket."""
+        parts = urlsplit(self._admin_url)
+        # Not `parts.port`: there may be several hosts, also among the options.
+        return parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
 
     @asynccontextmanager
     async def admin(

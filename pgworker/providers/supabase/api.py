@@ -6,6 +6,7 @@ be is for the caller to decide, by the kind of the error.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import time
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECT_SECONDS: Final = 5.0
 # Well below what servers keep idle connections for (often 5 s): a request that meets the close of
 # its connection is lost, and of a create nobody could tell whether it was.
 LIMITS: Final = httpx.Limits(
@@ -269,14 +269,20 @@ class ManagementApi:
         call = Call(endpoint, scope, self.credential, (self._token, *secrets))
         ticket = await self._limits.take(call.bucket)
         try:
-            response = await self._client.request(
-                endpoint.method,
-                endpoint.path.format(scope=scope),
-                params=params,
-                json=json,
-                timeout=httpx.Timeout(endpoint.read_seconds, connect=CONNECT_SECONDS),
-                extensions={"trace": partial(_hold_back_after, must_leave_before)},
-            )
+            # The client's own time-outs are for each read: an answer that trickles in would
+            # outlast any lease.
+            async with asyncio.timeout(endpoint.time_limit.total_seconds()):
+                response = await self._client.request(
+                    endpoint.method,
+                    endpoint.path.format(scope=scope),
+                    params=params,
+                    json=json,
+                    timeout=httpx.Timeout(
+                        endpoint.answer_timeout.total_seconds(),
+                        connect=endpoints.CONNECT_TIMEOUT.total_seconds(),
+                    ),
+                    extensions={"trace": partial(_hold_back_after, must_leave_before)},
+                )
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Permanent(f"SUPABASE_API_URL can't be used: {error}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -284,6 +290,9 @@ class ManagementApi:
             raise lost(call, _reason(error), sent=False) from error
         except httpx.RequestError as error:
             raise lost(call, _reason(error), sent=True) from error
+        except TimeoutError as error:
+            seconds = endpoint.time_limit.total_seconds()
+            raise lost(call, f"not complete after {seconds:.0f} s", sent=True) from error
 
         answer = Answer(response.status_code, response.headers, response.content)
         await self._limits.learn(ticket, read_rate_limit(answer))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
 from pgworker.errors import OutcomeUnknown, Transient
+
+CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Endpoint:
         of_organization: its scope is the organisation, so that many jobs share one rate limit.
         creates_project: a refusal may be about the name, or about money.
         quotes_sql: its messages may hold a statement's words, which prove nothing.
-        read_seconds: how long to wait for the answer.
+        answer_timeout: for the request and its answer, once we are connected.
     """
 
     method: str
@@ -33,7 +37,12 @@ class Endpoint:
     of_organization: bool = False
     creates_project: bool = False
     quotes_sql: bool = False
-    read_seconds: float = 30.0
+    answer_timeout: timedelta = timedelta(seconds=30)
+
+    @property
+    def time_limit(self) -> timedelta:
+        """How long a call may take, from connecting to the last byte of the answer."""
+        return CONNECT_TIMEOUT + self.answer_timeout
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -64,7 +73,7 @@ CREATE_PROJECT = Endpoint(
     unclear=OutcomeUnknown,
     of_organization=True,
     creates_project=True,
-    read_seconds=60.0,
+    answer_timeout=timedelta(seconds=60),
 )
 GET_PROJECT = Endpoint("GET", "/v1/projects/{scope}", "projects:read", is_basic=True)
 GET_HEALTH = Endpoint("GET", "/v1/projects/{scope}/health", "projects:read", is_basic=True)
@@ -87,7 +96,7 @@ RUN_QUERY = Endpoint(
     unclear=OutcomeUnknown,
     not_ready=_STARTING,
     quotes_sql=True,
-    read_seconds=65.0,
+    answer_timeout=timedelta(seconds=65),
 )
 SET_PASSWORD = Endpoint("PATCH", "/v1/projects/{scope}/database/password", "database:write")
 DELETE_PROJECT = Endpoint(

@@ -6,10 +6,9 @@ with the caller: it commits an intent first, looks up by name, and creates once.
 
 from __future__ import annotations
 
-import re
+import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -17,7 +16,6 @@ from uuid import UUID
 import httpx
 
 from pgworker.errors import (
-    BadConfiguration,
     JobError,
     OutcomeUnknown,
     Permanent,
@@ -27,6 +25,7 @@ from pgworker.errors import (
 )
 from pgworker.providers.base import (
     Credentials,
+    Diagnosis,
     Observation,
     RemoteTenant,
     Tenant,
@@ -34,8 +33,8 @@ from pgworker.providers.base import (
     TenantState,
 )
 from pgworker.providers.rate_limits import OwnLimits
+from pgworker.providers.supabase import endpoints, services
 from pgworker.providers.supabase.api import (
-    CONNECT_SECONDS,
     LIMITS,
     USER_AGENT,
     ManagementApi,
@@ -51,6 +50,7 @@ from pgworker.providers.supabase.services import (
     ProjectServices,
     plan_reads,
 )
+from pgworker.providers.supabase.settings import SupabaseSettings, read_supabase_settings
 from pgworker.providers.supabase.states import (
     KNOWN_STATUSES,
     SERVICES,
@@ -69,44 +69,19 @@ from pgworker.tenants.steps import Step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
-    from typing import Literal
 
+    from pgworker.providers.base import ProviderContext
     from pgworker.providers.rate_limits import Limiter
     from pgworker.providers.supabase.models import ApiKey, ListedProject, Organization
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
-CREATE_KEY_TAKES_AT_MOST: Final = timedelta(seconds=35)
+# Below that of the doctor, which doesn't know the URL.
+DIAGNOSE_TIMEOUT: Final = timedelta(seconds=15)
 
 _LONGEST_NAME: Final = 256
 
 log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class SupabaseSettings:
-    """What the provider must be told; it reads no environment.
-
-    Attributes:
-        organization: the organisation's slug.
-        default_plan: an instance size, a plan's name (which is the organisation's), or None.
-        project_url_template: with `{ref}`.
-        sql: which way SQL takes to the tenant.
-        pooler_hosts: names or addresses that a password may be sent to; `.suffix` allows all below.
-        pooler_port: of the session pooler.
-        key_grace: how long a project may lack its keys before we create them.
-    """
-
-    access_token: str = field(repr=False)
-    organization: str
-    api_url: str = "https://api.supabase.com"
-    default_region: str = "us-east-1"
-    default_plan: str | None = None
-    project_url_template: str = "https://{ref}.supabase.co"
-    sql: Literal["api", "postgres"] = "api"
-    pooler_hosts: tuple[str, ...] = (".supabase.com", ".supabase.co")
-    pooler_port: int = 5432
-    key_grace: timedelta = timedelta(seconds=30)
 
 
 class SupabaseProvider:
@@ -121,6 +96,12 @@ class SupabaseProvider:
     lookup_is_final = False
     # A service may look healthy for a moment while it starts.
     ready_checks = 2
+    may_cost_money = True
+    required_secrets = (
+        ("db_password",),
+        ("publishable_key", "anon_key"),
+        ("secret_key", "service_role_key"),
+    )
 
     def __init__(
         self,
@@ -137,18 +118,7 @@ class SupabaseProvider:
             limits: who may send the next request; None reckons with no other process.
             transport: stands in for the network, in tests.
             clock: seconds, monotonic.
-
-        Raises:
-            BadConfiguration: a setting can't be used; names its variable.
         """
-        if re.fullmatch(r"[!-~]+", settings.access_token) is None:
-            raise BadConfiguration(
-                "SUPABASE_ACCESS_TOKEN is empty or holds blanks or strange letters"
-            )
-        if re.fullmatch(r"[\w-]+", settings.organization, re.ASCII) is None:
-            raise BadConfiguration("SUPABASE_ORG_ID is not an organisation slug (see its URL)")
-        if "{ref}" not in settings.project_url_template:
-            raise BadConfiguration("PGWORKER_SUPABASE_PROJECT_URL lacks the placeholder {ref}")
         self._settings = settings
         self._clock = clock
         self._api = ManagementApi(
@@ -161,7 +131,10 @@ class SupabaseProvider:
         # Apart from the API's client: the access token must not reach a project's host.
         self._client = httpx.AsyncClient(
             headers={"User-Agent": USER_AGENT},
-            timeout=httpx.Timeout(30.0, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(
+                services.ANSWER_TIMEOUT.total_seconds(),
+                connect=endpoints.CONNECT_TIMEOUT.total_seconds(),
+            ),
             limits=LIMITS,
             transport=transport,
             follow_redirects=False,
@@ -170,6 +143,11 @@ class SupabaseProvider:
         self._is_plan_read = False
         self._keys_missed_at: dict[str, float] = {}
         self._strange_statuses: set[str] = set()
+
+    @property
+    def create_timeout(self) -> timedelta:
+        """How long the request of a create may take: the client stops waiting after that."""
+        return endpoints.CREATE_PROJECT.time_limit
 
     async def aclose(self) -> None:
         """Close the HTTP connections."""
@@ -188,18 +166,27 @@ class SupabaseProvider:
             JobError: no answer that says so, or the contrary.
         """
         try:
-            await self.check_access()
+            await self._read_organization()
         except (Permanent, QuotaExceeded) as error:
             # Whatever is wrong, the API knows whom it tells so.
             log.debug("access_proven_by_another_error", error=str(error))
 
-    async def check_access(self) -> Organization:
-        """Return the organisation, which proves that token and slug are good.
+    async def diagnose(self) -> tuple[Diagnosis, ...]:
+        """Read the organisation, which proves that token and slug are good."""
+        try:
+            async with asyncio.timeout(DIAGNOSE_TIMEOUT.total_seconds()):
+                organization = await self._read_organization()
+        except TimeoutError:
+            detail = f"{self._settings.api_url} did not answer in time"
+            advice = "check the network and SUPABASE_API_URL"
+            return (Diagnosis(is_ok=False, detail=detail, advice=advice),)
+        except JobError as error:
+            advice = "check SUPABASE_ACCESS_TOKEN and SUPABASE_ORG_ID"
+            return (Diagnosis(is_ok=False, detail=str(error), advice=advice),)
+        plan = organization.plan or "unknown"
+        return (Diagnosis(is_ok=True, detail=f"organisation {organization.name}, plan {plan}"),)
 
-        Raises:
-            CredentialRefused: the token isn't.
-            NotFound: the slug isn't.
-        """
+    async def _read_organization(self) -> Organization:
         return await self._api.get_organization(self._settings.organization)
 
     # -- find and create ----------------------------------------------------------------------
@@ -311,7 +298,7 @@ class SupabaseProvider:
         """Return the organisation's plan, for the record only: a failure isn't worth a job's."""
         if not self._is_plan_read:
             try:
-                self._organization_plan = (await self.check_access()).plan
+                self._organization_plan = (await self._read_organization()).plan
                 self._is_plan_read = True
             except JobError as error:
                 log.debug("organization_plan_not_read", error=str(error))
@@ -335,11 +322,11 @@ class SupabaseProvider:
 
     async def _observe_services(self, ref: str) -> Observation:
         try:
-            services = await self._api.get_health(ref, SERVICES)
+            health = await self._api.get_health(ref, SERVICES)
         except Permanent as error:
             # 4xx from a project that has only just come up; the caller's time limit ends it.
             return Observation(TenantState.COMING_UP, f"services: {error}")
-        return judge_services(services)
+        return judge_services(health)
 
     def _note(self, status: str) -> None:
         if status not in KNOWN_STATUSES | self._strange_statuses:
@@ -408,7 +395,7 @@ class SupabaseProvider:
         if kind == "secret":
             body["secret_jwt_template"] = {"role": "service_role"}
         async with steps.record(
-            Step.CREATE_API_KEY, name, time_limit=CREATE_KEY_TAKES_AT_MOST
+            Step.CREATE_API_KEY, name, time_limit=endpoints.CREATE_API_KEY.time_limit
         ) as must_leave_before:
             key = await self._api.create_api_key(ref, body, must_leave_before=must_leave_before)
         log.info("api_key_created", project_ref=ref, name=name)
@@ -445,7 +432,7 @@ class SupabaseProvider:
             SmokeCheckFailed: an answer is wrong and waiting won't change it.
             Transient: a service doesn't answer yet.
         """
-        services = ProjectServices.of(self._url(ref), credentials.fields, self._client)
+        project = ProjectServices.of(self._url(ref), credentials.fields, self._client)
         try:
             async with self.connect(ref, credentials) as connection:
                 tables = await connection.fetch(SUPABASE_QUERIES.readable_tables)
@@ -456,7 +443,7 @@ class SupabaseProvider:
         except OutcomeUnknown as error:
             # It only read: nothing can have happened.
             raise Transient(str(error)) from error
-        await services.check(plan_reads(tables))
+        await project.check(plan_reads(tables))
 
     async def set_password(self, ref: str, database_password: str) -> None:
         """Give the database this password (contract: PATCH …/database/password)."""
@@ -475,6 +462,15 @@ class SupabaseProvider:
 
     def _url(self, ref: str) -> str:
         return self._settings.project_url_template.replace("{ref}", checked_ref(ref))
+
+
+def create_supabase_provider(context: ProviderContext) -> SupabaseProvider:
+    """Create the provider from the settings of the process.
+
+    Raises:
+        BadConfiguration: a setting is missing or can't be used; names its variable.
+    """
+    return SupabaseProvider(read_supabase_settings(context.settings), limits=context.limits)
 
 
 def _lacking(ref: str, kinds: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from urllib.parse import quote
 
@@ -29,6 +30,9 @@ class SupabaseQueries(NamedTuple):
 
 
 SUPABASE_QUERIES: Final = load(SupabaseQueries, "queries/supabase.sql")
+
+# Of a project's own services.
+ANSWER_TIMEOUT: Final = timedelta(seconds=30)
 
 _BAD_KEY = re.compile(r"api ?key|jwt", re.IGNORECASE)
 

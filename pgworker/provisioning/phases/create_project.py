@@ -11,8 +11,6 @@ from pgworker.provisioning.ledger import Intent
 from pgworker.provisioning.phases.base import PhaseContext
 from pgworker.tenants.steps import Step
 
-# Who loses the lease while the request is under way would be the classic duplicate.
-CREATE_TAKES_AT_MOST = timedelta(seconds=65)
 MAX_CREATES = 3
 # A project can't have been made for a client that came later; clocks differ.
 OLDER_THAN_ITS_CLIENT = timedelta(hours=1)
@@ -21,9 +19,8 @@ OLDER_THAN_ITS_CLIENT = timedelta(hours=1)
 class CreateProject:
     """Give the client a tenant: adopt the one an earlier try made, or create it.
 
-    Safe to repeat from any line. Contract: Supabase Management API v1,
-    `GET /v1/organizations/{slug}/projects` and `POST /v1/projects`, which takes no idempotency
-    key: safety comes from the intent, the deterministic name and the look-up before each create.
+    Safe to repeat from any line, also with a provider whose create takes no idempotency key:
+    safety comes from the intent, the deterministic name and the look-up before each create.
     """
 
     name = "create_project"
@@ -74,10 +71,11 @@ class CreateProject:
 
     async def _create(self, ctx: PhaseContext, intent: Intent) -> Tenant:
         assert intent.password is not None, "commit has stored one, if there was none"
-        # A crash between here and `record_ref` leaves a tenant of which only the intent is
-        # recorded: the next attempt finds it by the name that was committed first.
+        # The lease outlasts the request: another worker that claimed the job meanwhile would
+        # create a second tenant. A crash between here and `record_ref` leaves a tenant of which
+        # only the intent is recorded: the next attempt finds it by the name committed first.
         async with ctx.steps.record(
-            Step.CREATE_PROJECT, intent.name, time_limit=CREATE_TAKES_AT_MOST
+            Step.CREATE_PROJECT, intent.name, time_limit=ctx.provider.create_timeout
         ) as must_leave_before:
             return await ctx.provider.create(
                 TenantRequest(

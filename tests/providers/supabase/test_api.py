@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +23,7 @@ from pgworker.errors import (
     Transient,
 )
 from pgworker.providers.rate_limits import Bucket, OwnLimits, RateLimit, Ticket
+from pgworker.providers.supabase import endpoints
 from pgworker.providers.supabase.api import ManagementApi
 from pgworker.providers.supabase.connection import ManagementConnection
 from pgworker.providers.supabase.endpoints import (
@@ -262,6 +265,22 @@ async def test_only_a_create_that_may_have_left_is_unclear(
 
     assert type(read.value) is of_a_read
     assert type(create.value) is of_a_create
+
+
+async def test_an_answer_that_trickles_in_is_given_up_within_the_time_limit_of_a_create(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Trickle(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.Event().wait()
+
+    limit = timedelta(milliseconds=50)
+    monkeypatch.setattr(endpoints, "CONNECT_TIMEOUT", timedelta(0))
+    monkeypatch.setattr(endpoints, "CREATE_PROJECT", replace(CREATE_PROJECT, answer_timeout=limit))
+    async with api_answering(lambda _: httpx.Response(201, stream=Trickle())) as api:
+        with pytest.raises(OutcomeUnknown, match="not complete after"):
+            await asyncio.wait_for(api.create_project(BODY), timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,12 +33,14 @@ from pgworker.providers.base import (
     TenantRequest,
     TenantState,
 )
+from pgworker.providers.supabase import provider as supabase
 from pgworker.providers.supabase.catalog import instance_size, select_region
 from pgworker.providers.supabase.errors import NameTaken
 from pgworker.providers.supabase.keys import build_dsn, choose_keys, is_allowed_host
 from pgworker.providers.supabase.models import ApiKey, PoolerConfig
-from pgworker.providers.supabase.provider import SupabaseProvider, SupabaseSettings
+from pgworker.providers.supabase.provider import SupabaseProvider
 from pgworker.providers.supabase.services import Read, plan_reads
+from pgworker.providers.supabase.settings import SupabaseSettings
 from pgworker.providers.supabase.states import judge_project
 from pgworker.simulator import Answer, Drop, Simulator, SimulatorSettings, running_simulator
 from pgworker.simulator.faults import Truncated
@@ -99,6 +102,31 @@ def pages(*bodies: dict[str, Any] | int) -> Callable[[httpx.Request], httpx.Resp
         return httpx.Response(body) if isinstance(body, int) else httpx.Response(200, json=body)
 
     return reply
+
+
+# -- diagnose ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+async def test_a_refusal_is_diagnosed_with_the_settings_to_check(status: int) -> None:
+    (diagnosis,) = await provider_answering(lambda _: httpx.Response(status)).diagnose()
+
+    assert not diagnosis.is_ok
+    assert f"answered {status}" in diagnosis.detail
+    assert diagnosis.advice == "check SUPABASE_ACCESS_TOKEN and SUPABASE_ORG_ID"
+
+
+async def test_a_silent_api_is_diagnosed_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reply(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(supabase, "DIAGNOSE_TIMEOUT", timedelta(milliseconds=10))
+    provider = SupabaseProvider(SETTINGS, transport=httpx.MockTransport(reply))
+    (diagnosis,) = await provider.diagnose()
+
+    assert not diagnosis.is_ok
+    assert diagnosis.detail == f"{SETTINGS.api_url} did not answer in time"
 
 
 # -- find -------------------------------------------------------------------------------------
@@ -456,7 +484,9 @@ async def test_a_project_goes_from_nothing_to_a_checked_backend_and_away(
     async with staged(server_dsn, foreign_secret_key=True) as stage:
         provider = stage.provider(sql=sql)
         as_protocol: Provider = provider
-        assert (await provider.check_access()).plan == "pro"
+        (diagnosis,) = await as_protocol.diagnose()
+        assert diagnosis.is_ok
+        assert diagnosis.detail.endswith("plan pro")
         assert await as_protocol.find(NAME) is None
 
         tenant = await provider.create(replace(REQUEST, region="eu-west-2"))
