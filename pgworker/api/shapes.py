@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pgworker.models import ClientStatus, ErrorKind, JobStatus, dump_jsonb
 
 if TYPE_CHECKING:
-    from pgworker.status.overview_old import Overview as Found
+    from pgworker.status.overview import QueueReport
     from pgworker.status.pages import Page
     from pgworker.status.progress import Progress
     from pgworker.status.rows import ClientStatusRow, JobStatusRow, PhaseLatencyRow
@@ -378,15 +378,16 @@ class Overview(BaseModel):
     queued: list[Client]
 
     @classmethod
-    def from_found(cls, found: Found) -> Overview:
-        """Make it from what was gathered."""
+    def from_report(cls, report: QueueReport) -> Overview:
+        """Make it from a report."""
+        queue = report.queue
         return cls(
-            health=Health.model_validate(found.health),
-            pauses=[Pause.model_validate(row) for row in found.pauses],
-            breakers=[Breaker.model_validate(row) for row in found.breakers],
-            workers=[Worker.model_validate(row) for row in found.workers],
-            latency=[Latency.from_row(row) for row in found.latency],
-            failed_groups=[FailedGroup.model_validate(row) for row in found.failed_groups],
-            failed=[Client.from_row(row) for row in found.failed],
-            queued=[Client.from_row(row) for row in found.queued],
+            health=Health.model_validate(queue.health),
+            pauses=[Pause.model_validate(row) for row in queue.pauses],
+            breakers=[Breaker.model_validate(row) for row in queue.breakers],
+            workers=[Worker.model_validate(row) for row in queue.workers],
+            latency=[Latency.from_row(row) for row in queue.latency],
+            failed_groups=[FailedGroup.model_validate(row) for row in queue.failed_groups],
+            failed=[Client.from_row(row) for row in report.failed],
+            queued=[Client.from_row(row) for row in report.queued],
         )

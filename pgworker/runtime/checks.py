@@ -26,7 +26,7 @@ from pgworker.errors import (
 from pgworker.maintenance.fleet import canonical_set
 from pgworker.schema.lint import Severity, lint
 from pgworker.status.durations import duration
-from pgworker.status.overdue import LATE, Late, find_late
+from pgworker.status.overdue import ADVICE, Overdue, find_overdue
 from pgworker.tenants.secrets import Sealed
 
 if TYPE_CHECKING:
@@ -245,7 +245,9 @@ async def check_workers(platform: Platform) -> list[Check]:
 async def check_queue(platform: Platform) -> list[Check]:
     """Check that nothing in the queue is overdue, failed or paused."""
     health = await platform.status.get_health()
-    found = [_describe_late(late) for late in await find_late(platform.pool, platform.settings)]
+    found = [
+        _describe_overdue(each) for each in await find_overdue(platform.pool, platform.settings)
+    ]
     if health.paused:
         found.append(Check("queue", Verdict.WARN, "claiming is paused", "resume: pgworker resume"))
     if found:
@@ -254,10 +256,10 @@ async def check_queue(platform: Platform) -> list[Check]:
     return [Check("queue", Verdict.OK, f"unfinished jobs: {live}; none overdue, none failed")]
 
 
-def _describe_late(late: Late) -> Check:
-    what, advice = LATE[late.kind]
-    oldest = f"the oldest for {duration(late.age)}: {late.oldest}"
-    return Check("queue", Verdict.WARN, f"{what}: {late.number}; {oldest}", advice)
+def _describe_overdue(overdue: Overdue) -> Check:
+    subject, remedy = ADVICE[overdue.kind]
+    oldest = f"the oldest for {duration(overdue.age)}: {overdue.oldest}"
+    return Check("queue", Verdict.WARN, f"{subject}: {overdue.number}; {oldest}", remedy)
 
 
 async def check_credentials(platform: Platform) -> list[Check]:

@@ -1,4 +1,4 @@
-"""Finds what is older than it should be, so that nothing waits for ever with no one told."""
+"""Finds what is older than it should be, so that nothing waits for ever unnoticed."""
 
 from __future__ import annotations
 
@@ -14,60 +14,67 @@ if TYPE_CHECKING:
     from pgworker.db.pool import Pool
     from pgworker.settings import Settings
 
-# A free worker takes a due job within milliseconds, at worst at its next poll.
+# A free worker claims a due job within milliseconds, at worst at its next poll.
 DUE_TOO_LONG = timedelta(minutes=1)
 
 
-class LatenessQueries(NamedTuple):
-    """The statements of `sql/queries/lateness.sql`."""
+class OverdueQueries(NamedTuple):
+    """The statements of `sql/queries/overdue.sql`."""
 
-    late: str
-
-
-LATENESS_QUERIES = load(LatenessQueries, "queries/lateness.sql")
+    overdue: str
 
 
-class LateKind(StrEnum):
-    """What can be late; in the order in which to look at it."""
+OVERDUE_QUERIES = load(OverdueQueries, "queries/overdue.sql")
+
+
+class OverdueKind(StrEnum):
+    """What can be overdue; in the order in which to look at it."""
 
     ABANDONED = "abandoned"  # a client shows a phase and has no job
     PHASE = "phase"  # a job is in its phase for longer than a project may take
-    DUE = "due"  # a job is due and nobody takes it
-    LEFT_BEHIND = "left_behind"  # a lease is over and nobody took the job over
-    UNANSWERED = "unanswered"  # a create without an outcome that nobody looks for
-    SILENT_WORKER = "silent_worker"  # it didn't sign off
+    DUE = "due"  # a job is due and no worker claims it
+    LEASE_EXPIRED = "lease_expired"  # no worker has taken over a job whose lease ran out
+    UNCONFIRMED = "unconfirmed"  # a create without an outcome, and no job that looks for it
+    WORKER_LOST = "worker_lost"  # a worker stopped sending heartbeats without signing off
     FAILED = "failed"  # a job needs a person
 
 
-# What is so, and what to do about it.
-LATE = {
-    LateKind.ABANDONED: (
-        "clients that show a phase and have no job",
-        "nobody works for them; in SQL: select pgworker.enqueue('CLIENT ID');",
+class Advice(NamedTuple):
+    """What is overdue, and what a person does about it."""
+
+    subject: str
+    remedy: str
+
+
+ADVICE = {
+    OverdueKind.ABANDONED: Advice(
+        "clients that show a phase but have no job",
+        "enqueue one for each, in SQL: select pgworker.enqueue('CLIENT ID');",
     ),
-    LateKind.PHASE: (
+    OverdueKind.PHASE: Advice(
         "jobs in one phase for longer than PGWORKER_PROJECT_TIMEOUT_SECONDS",
-        "pgworker why CLIENT tells what it waits for",
+        "see what they wait for: pgworker why CLIENT",
     ),
-    LateKind.DUE: ("jobs due and not taken", "start more workers: pgworker run"),
-    LateKind.LEFT_BEHIND: (
-        "jobs left behind by a worker",
-        "a live worker takes them over at once: is there one?",
+    OverdueKind.DUE: Advice("due jobs that no worker has claimed", "start workers: pgworker run"),
+    OverdueKind.LEASE_EXPIRED: Advice(
+        "jobs whose lease has expired",
+        "check that a worker is alive: it takes them over at once",
     ),
-    LateKind.UNANSWERED: (
-        "creates without an answer that nobody looks for",
-        "see whether they made something: pgworker reconcile",
+    OverdueKind.UNCONFIRMED: Advice(
+        "creates with an unknown outcome that no job looks for",
+        "see whether they created something: pgworker reconcile",
     ),
-    LateKind.SILENT_WORKER: (
-        "workers fell silent",
-        "if killed, nothing: others take their jobs over; else see whether they reach the database",
+    OverdueKind.WORKER_LOST: Advice(
+        "workers that stopped sending heartbeats",
+        "nothing if they were killed: others take over their jobs; "
+        "otherwise check that they reach the database",
     ),
-    LateKind.FAILED: ("failed jobs", "see why: pgworker jobs --failed"),
+    OverdueKind.FAILED: Advice("failed jobs", "see why: pgworker jobs --failed"),
 }
 
 
 class OverdueRow(NamedTuple):
-    """A row of the statement `late`: how many of a kind there are, and the oldest one."""
+    """A row of the statement: how many things of a kind are overdue, and the oldest one."""
 
     kind: str
     number: int
@@ -76,33 +83,38 @@ class OverdueRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Late:
-    """Things of one kind that are late.
+class Overdue:
+    """Things of one kind that are overdue.
 
     Attributes:
         age: of the oldest one.
         oldest: that one, in words.
     """
 
-    kind: LateKind
+    kind: OverdueKind
     number: int
     age: timedelta
     oldest: str
 
 
-async def find_late(pool: Pool, settings: Settings) -> tuple[Late, ...]:
-    """Return what is late, one for each kind that there is."""
+async def find_overdue(pool: Pool, settings: Settings) -> tuple[Overdue, ...]:
+    """Return what is overdue, one entry for each kind, in the order of `OverdueKind`."""
     rows = await fetch_rows(
         pool,
         OverdueRow,
-        LATENESS_QUERIES.late,
+        OVERDUE_QUERIES.overdue,
         settings.project_timeout,
         DUE_TOO_LONG,
         settings.create_lookup,
     )
     found = (
-        Late(LateKind(row.kind), row.number, timedelta(seconds=row.oldest_seconds or 0), row.oldest)
+        Overdue(
+            OverdueKind(row.kind),
+            row.number,
+            timedelta(seconds=row.oldest_seconds or 0),
+            row.oldest,
+        )
         for row in rows
     )
-    order = list(LateKind)
-    return tuple(sorted(found, key=lambda late: order.index(late.kind)))
+    order = list(OverdueKind)
+    return tuple(sorted(found, key=lambda each: order.index(each.kind)))

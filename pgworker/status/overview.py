@@ -1,4 +1,8 @@
-"""The whole of provisioning on one screen: what is stuck, why, and what is safe to press."""
+"""The state of provisioning on one screen: what is stuck, why, and what a person can do.
+
+`Overview` is what the console shows first, `QueueReport` what `GET /admin/provisioning` answers to
+programs; both begin with the same `QueueState`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pgworker.models import ClientStatus
 from pgworker.status.commands import EVERYTHING
 from pgworker.status.durations import duration
-from pgworker.status.overdue import DUE_TOO_LONG, LATE, LateKind, find_late
+from pgworker.status.overdue import ADVICE, DUE_TOO_LONG, OverdueKind, find_overdue
+from pgworker.status.pages import Filter
 from pgworker.status.queries import StatusReader
 
 if TYPE_CHECKING:
@@ -17,7 +23,8 @@ if TYPE_CHECKING:
 
     from pgworker.db.pool import Pool
     from pgworker.settings import Settings
-    from pgworker.status.overdue import Late
+    from pgworker.status.overdue import Overdue
+    from pgworker.status.pages import Pages
     from pgworker.status.progress import Progresses
     from pgworker.status.rows import (
         BreakerRow,
@@ -37,19 +44,19 @@ STUCK_SHOWN = 15
 class Urgency(StrEnum):
     """How much a notice asks of its reader; the most urgent first."""
 
-    ALARM = "alarm"  # nothing goes on until somebody acts
-    WARNING = "warning"  # somebody should look
-    NOTE = "note"  # it is so on purpose, or goes by itself
+    ALARM = "alarm"  # nothing continues until a person acts
+    WARNING = "warning"  # a person should check it
+    NOTE = "note"  # it is intended, or passes by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing that an operator should know before all others.
+    """One thing that an operator should know before anything else.
 
     Attributes:
         what: one line, for a person.
         advice: what to do about it.
-        scope: of the pause that `resume` would take back; else None.
+        scope: of the pause that `resume` would end; None when it isn't about a pause.
     """
 
     urgency: Urgency
@@ -76,50 +83,21 @@ class PhaseLatency:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What the console shows first.
+class QueueState:
+    """The queue as a whole.
 
     Attributes:
-        health: the row of `queue_health`.
-        notices: the most urgent first.
-        statuses: number of clients by their status.
-        groups: rows of `failed_groups`, the largest first.
-        stuck: rows of `client_status` whose job is queued or waiting, the longest due first.
-        pauses, breakers, limits, workers: rows, as `StatusReader` gives them.
+        breakers: credentials that the provider refuses.
+        latency: of all phases, in order (`Progresses.latency`).
+        failed_groups: the largest first.
     """
 
     health: HealthRow
-    notices: tuple[Notice, ...]
-    statuses: dict[str, int]
-    groups: list[FailedGroupRow]
-    stuck: list[ClientStatusRow]
-    latency: tuple[PhaseLatency, ...]
     pauses: list[PauseRow]
     breakers: list[BreakerRow]
-    limits: list[LimitRow]
     workers: list[WorkerRow]
-
-    @property
-    def verdict(self) -> str:
-        """The whole in one sentence."""
-        return verdict(self.health, self.notices)
-
-    @property
-    def urgency(self) -> Urgency | None:
-        """The most urgent of all; None when nobody needs to look."""
-        if self.health.failed:
-            return Urgency.ALARM
-        return self.notices[0].urgency if self.notices else None
-
-    @property
-    def unfinished(self) -> int:
-        """Jobs that are on their way."""
-        return self.health.unfinished
-
-    @property
-    def more_groups(self) -> bool:
-        """Whether there may be more groups than are shown."""
-        return len(self.groups) == GROUPS_SHOWN
+    latency: list[PhaseLatencyRow]
+    failed_groups: list[FailedGroupRow]
 
     @property
     def is_paused(self) -> bool:
@@ -127,72 +105,138 @@ class Survey:
         return any(pause.scope == EVERYTHING for pause in self.pauses)
 
     @property
-    def is_late(self) -> bool:
+    def is_overdue(self) -> bool:
         """Whether a due job has waited for too long."""
         return self.health.oldest_due_seconds > DUE_TOO_LONG.total_seconds()
 
 
-async def survey(pool: Pool, settings: Settings, progresses: Progresses) -> Survey:
-    """Gather it all; `progresses` keeps what is too expensive to ask for each time.
+@dataclass(frozen=True, slots=True)
+class QueueReport:
+    """The queue, with clients that need a person or wait; newest client first."""
+
+    queue: QueueState
+    failed: list[ClientStatusRow]
+    queued: list[ClientStatusRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the console shows first.
+
+    Attributes:
+        notices: the most urgent first.
+        statuses: number of clients by their status.
+        stuck: clients whose job is queued or waiting, the longest due first.
+        limits: rate limits of the provider that are used up.
+        latency: of the phases of which one ended in the last 24 hours.
+    """
+
+    queue: QueueState
+    notices: tuple[Notice, ...]
+    statuses: dict[str, int]
+    stuck: list[ClientStatusRow]
+    limits: list[LimitRow]
+    latency: tuple[PhaseLatency, ...]
+
+    @property
+    def summary(self) -> str:
+        """The state of provisioning in one sentence."""
+        return summarize(self.queue.health, self.notices)
+
+    @property
+    def urgency(self) -> Urgency | None:
+        """The most urgent of all; None when there is nothing to check."""
+        if self.queue.health.failed:
+            return Urgency.ALARM
+        return self.notices[0].urgency if self.notices else None
+
+    @property
+    def has_more_groups(self) -> bool:
+        """Whether there may be more groups than are shown."""
+        return len(self.queue.failed_groups) == GROUPS_SHOWN
+
+
+async def get_overview(pool: Pool, settings: Settings, progresses: Progresses) -> Overview:
+    """Return what the console shows first; `progresses` keeps the latencies for a while.
 
     Raises:
-        DatabaseUnreachable: the database can't be asked.
+        DatabaseUnreachable: the database doesn't answer.
     """
     status = StatusReader(pool)
-    health = await status.get_health()
-    late = await find_late(pool, settings)
-    pauses = await status.list_pauses()
-    breakers = await status.list_open_breakers()
+    queue = await _get_queue_state(status, progresses, groups=GROUPS_SHOWN)
+    overdue = await find_overdue(pool, settings)
     limits = await status.list_exhausted_limits()
-    return Survey(
-        health=health,
-        notices=notices(health, late, pauses, breakers, limits),
+    return Overview(
+        queue=queue,
+        notices=get_notices(queue.health, overdue, queue.pauses, queue.breakers, limits),
         statuses=await status.count_clients(),
-        groups=await status.list_failed_groups(limit=GROUPS_SHOWN),
         stuck=await status.list_stuck(limit=STUCK_SHOWN),
-        latency=latencies(await progresses.latency()),
-        pauses=pauses,
-        breakers=breakers,
         limits=limits,
-        workers=await status.list_workers(),
+        latency=get_latencies(queue.latency),
     )
 
 
-def notices(
-    health: HealthRow,
-    late: Sequence[Late],
-    pauses: Sequence[PauseRow],
-    breakers: Sequence[BreakerRow],
-    limits: Sequence[LimitRow],
-) -> tuple[Notice, ...]:
-    """Return what is worth a line, the most urgent first; nothing when all is well. Pure."""
-    found = [
-        *_of_workers(health),
-        *(_of_breaker(breaker) for breaker in breakers),
-        *(_of_pause(pause) for pause in pauses),
-        # What has failed stands in groups of its own right below.
-        *(_of_lateness(each) for each in late if each.kind is not LateKind.FAILED),
-        *_of_limits(limits),
-    ]
-    order = list(Urgency)
-    return tuple(sorted(found, key=lambda notice: order.index(notice.urgency)))
+async def get_queue_report(
+    status: StatusReader, pages: Pages, progresses: Progresses, *, limit: int
+) -> QueueReport:
+    """Return what programs get; `limit` applies to failed and queued clients and groups, each.
+
+    Raises:
+        DatabaseUnreachable: the database doesn't answer.
+    """
+    failed = await pages.clients(Filter(status=ClientStatus.FAILED), limit=limit)
+    queued = await pages.clients(Filter(status=ClientStatus.QUEUED), limit=limit)
+    queue = await _get_queue_state(status, progresses, groups=limit)
+    return QueueReport(queue, failed.rows, queued.rows)
 
 
-def verdict(health: HealthRow, found: Sequence[Notice]) -> str:
-    """Return how provisioning is, in one sentence. Pure."""
-    failed = health.failed
-    if failed:
-        return "1 client needs you" if failed == 1 else f"{failed} clients need you"
-    if any(notice.urgency is Urgency.ALARM for notice in found):
+async def _get_queue_state(
+    status: StatusReader, progresses: Progresses, *, groups: int
+) -> QueueState:
+    return QueueState(
+        health=await status.get_health(),
+        pauses=await status.list_pauses(),
+        breakers=await status.list_open_breakers(),
+        workers=await status.list_workers(),
+        latency=await progresses.latency(),
+        failed_groups=await status.list_failed_groups(limit=groups),
+    )
+
+
+def summarize(health: HealthRow, notices: Sequence[Notice]) -> str:
+    """Return the state of provisioning in one sentence. Pure."""
+    if health.failed:
+        return "1 client needs you" if health.failed == 1 else f"{health.failed} clients need you"
+    if any(notice.urgency is Urgency.ALARM for notice in notices):
         return "Provisioning needs you"
-    if any(notice.urgency is Urgency.WARNING for notice in found):
+    if any(notice.urgency is Urgency.WARNING for notice in notices):
         return "Something wants a look"
     if health.unfinished:
         return "All is well, and work is under way"
     return "All is well, and nothing is left to do"
 
 
-def _of_workers(health: HealthRow) -> list[Notice]:
+def get_notices(
+    health: HealthRow,
+    overdue: Sequence[Overdue],
+    pauses: Sequence[PauseRow],
+    breakers: Sequence[BreakerRow],
+    limits: Sequence[LimitRow],
+) -> tuple[Notice, ...]:
+    """Return what is worth a line, the most urgent first; nothing when all is well. Pure."""
+    found = [
+        *_notice_workers(health),
+        *(_notice_breaker(breaker) for breaker in breakers),
+        *(_notice_pause(pause) for pause in pauses),
+        # Failed jobs are listed in groups right below.
+        *(_notice_overdue(each) for each in overdue if each.kind is not OverdueKind.FAILED),
+        *_notice_limits(limits),
+    ]
+    order = list(Urgency)
+    return tuple(sorted(found, key=lambda notice: order.index(notice.urgency)))
+
+
+def _notice_workers(health: HealthRow) -> list[Notice]:
     if health.workers_alive:
         return []
     return [
@@ -204,7 +248,7 @@ def _of_workers(health: HealthRow) -> list[Notice]:
     ]
 
 
-def _of_breaker(breaker: BreakerRow) -> Notice:
+def _notice_breaker(breaker: BreakerRow) -> Notice:
     since = duration(datetime.now(UTC) - breaker.opened_at)
     return Notice(
         Urgency.ALARM,
@@ -213,7 +257,7 @@ def _of_breaker(breaker: BreakerRow) -> Notice:
     )
 
 
-def _of_pause(pause: PauseRow) -> Notice:
+def _notice_pause(pause: PauseRow) -> Notice:
     what = "Everything" if pause.scope == EVERYTHING else f"The workflow {pause.scope}"
     since = duration(datetime.now(UTC) - pause.paused_at)
     return Notice(
@@ -224,18 +268,19 @@ def _of_pause(pause: PauseRow) -> Notice:
     )
 
 
-def _of_lateness(late: Late) -> Notice:
-    what, advice = LATE[late.kind]
-    oldest = f"the oldest for {duration(late.age)}: {late.oldest}"
-    needs_person = late.kind in {LateKind.ABANDONED, LateKind.UNANSWERED}
+def _notice_overdue(overdue: Overdue) -> Notice:
+    subject, remedy = ADVICE[overdue.kind]
+    oldest = f"the oldest for {duration(overdue.age)}: {overdue.oldest}"
+    # These two don't end by themselves, however many workers there are.
+    needs_person = overdue.kind in {OverdueKind.ABANDONED, OverdueKind.UNCONFIRMED}
     return Notice(
         Urgency.ALARM if needs_person else Urgency.WARNING,
-        f"{what[0].upper()}{what[1:]}: {late.number} ({oldest})",
-        f"{advice[0].upper()}{advice[1:]}",
+        f"{subject[0].upper()}{subject[1:]}: {overdue.number} ({oldest})",
+        f"{remedy[0].upper()}{remedy[1:]}",
     )
 
 
-def _of_limits(limits: Sequence[LimitRow]) -> list[Notice]:
+def _notice_limits(limits: Sequence[LimitRow]) -> list[Notice]:
     if not limits:
         return []
     longest = duration(max(row.seconds for row in limits))
@@ -248,14 +293,14 @@ def _of_limits(limits: Sequence[LimitRow]) -> list[Notice]:
     ]
 
 
-def latencies(rows: Sequence[PhaseLatencyRow]) -> tuple[PhaseLatency, ...]:
-    """Return rows of `Progresses.latency`, those of phases of which one ended. Pure."""
-    return tuple(_latency(row) for row in rows if row.ended)
+def get_latencies(rows: Sequence[PhaseLatencyRow]) -> tuple[PhaseLatency, ...]:
+    """Return the latencies of those phases of which one ended in the last 24 hours. Pure."""
+    return tuple(_get_latency(row) for row in rows if row.ended)
 
 
-def _latency(row: PhaseLatencyRow) -> PhaseLatency:
-    medians = zip(row.hourly_p50_seconds or (), row.hourly_p95_seconds or (), strict=True)
-    by_hour = dict(zip(row.hours_ago or (), medians, strict=True))
+def _get_latency(row: PhaseLatencyRow) -> PhaseLatency:
+    quantiles = zip(row.hourly_p50_seconds or (), row.hourly_p95_seconds or (), strict=True)
+    by_hour = dict(zip(row.hours_ago or (), quantiles, strict=True))
     return PhaseLatency(
         workflow=row.workflow,
         phase=row.phase,

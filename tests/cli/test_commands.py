@@ -363,10 +363,10 @@ async def test_the_doctor_tells_what_is_late_since_when_and_what_to_do(
 
     told = pgworker("doctor", DATABASE_URL=database).stdout
 
-    assert f"jobs due and not taken: 1; the oldest for 3 h: Due ({row['id']})" in told
+    assert f"due jobs that no worker has claimed: 1; the oldest for 3 h: Due ({row['id']})" in told
     assert f"failed jobs: 1; the oldest for 4 d: Broke ({failed})" in told
     assert "the provider has refused supabase:0123abcd for 2 d: token expired" in told
-    assert "-> start more workers: pgworker run" in told
+    assert "-> start workers: pgworker run" in told
 
 
 async def test_the_doctor_tells_in_one_line_which_rate_limits_are_used_up(

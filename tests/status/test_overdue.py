@@ -10,7 +10,7 @@ import pytest
 
 from pgworker.models import JobStatus
 from pgworker.settings import Settings
-from pgworker.status.overdue import LATE, Late, LateKind, find_late
+from pgworker.status.overdue import ADVICE, Overdue, OverdueKind, find_overdue
 from tests.support.jobs import JobsInTest, jobs_in
 
 # The default of PGWORKER_PROJECT_TIMEOUT_SECONDS, and a little more.
@@ -24,12 +24,12 @@ async def jobs(database: str) -> AsyncIterator[JobsInTest]:
         yield jobs
 
 
-async def late(jobs: JobsInTest) -> tuple[Late, ...]:
-    return await find_late(jobs.pool, Settings(_env_file=None))
+async def overdue(jobs: JobsInTest) -> tuple[Overdue, ...]:
+    return await find_overdue(jobs.pool, Settings(_env_file=None))
 
 
-async def the_only(jobs: JobsInTest, kind: LateKind, age: timedelta) -> Late:
-    (found,) = await late(jobs)
+async def the_only(jobs: JobsInTest, kind: OverdueKind, age: timedelta) -> Overdue:
+    (found,) = await overdue(jobs)
     assert found.kind is kind
     assert age <= found.age < age + MOMENT
     return found
@@ -56,7 +56,7 @@ async def test_jobs_of_every_status_that_got_there_just_now_are_not_late(jobs: J
         await jobs.to_status(status)
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
     await jobs.add_client("nobody asked for it")
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 # -- jobs -------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ async def test_a_job_that_stays_in_its_phase_is_late_with_its_client_and_age(
     job_id = await jobs.to_status(status)
     await let_events_age(jobs, TOO_LONG)
 
-    found = await the_only(jobs, LateKind.PHASE, TOO_LONG)
+    found = await the_only(jobs, OverdueKind.PHASE, TOO_LONG)
 
     client = await jobs.client_of(job_id)
     assert found.oldest == f"{client['name']} ({client['id']}) in create_project"
@@ -80,7 +80,7 @@ async def test_each_phase_has_its_own_time(jobs: JobsInTest) -> None:
     job = await jobs.claimed()
     await let_events_age(jobs, TOO_LONG)
     await jobs.advance(job)
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 async def test_a_job_that_a_person_put_in_line_again_begins_anew(jobs: JobsInTest) -> None:
@@ -88,7 +88,7 @@ async def test_a_job_that_a_person_put_in_line_again_begins_anew(jobs: JobsInTes
     await let_events_age(jobs, TOO_LONG)
     await jobs.commands.retry((await jobs.client_of(job_id))["id"])
     await jobs.claim_one()
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 async def test_a_job_that_was_enqueued_for_later_is_not_late_when_it_starts(
@@ -99,10 +99,10 @@ async def test_a_job_that_was_enqueued_for_later_is_not_late_when_it_starts(
         "select pgworker.enqueue($1, p_run_at => now() + interval '1 week')", client_id
     )
     await let_events_age(jobs, timedelta(weeks=1))
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
     await jobs.pool.execute("update client_provisioning_jobs set run_at = now()")
     await jobs.claim_one()
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.WAITING])
@@ -113,18 +113,18 @@ async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
     async with standing_still(jobs) as still:
         since = "update client_provisioning_jobs set run_at = now() - $1::interval"
         await still.pool.execute(since, timedelta(seconds=60))
-        assert await late(still) == ()
+        assert await overdue(still) == ()
         await still.pool.execute(since, timedelta(seconds=61))
-        await the_only(still, LateKind.DUE, timedelta(seconds=61))
+        await the_only(still, OverdueKind.DUE, timedelta(seconds=61))
 
     await jobs.commands.pause("provision")
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 async def test_a_lease_that_is_over_is_late_and_names_its_holder(jobs: JobsInTest) -> None:
     job = await jobs.claimed(worker="host:1")
     await jobs.let_lease_expire(job.id)
-    found = await the_only(jobs, LateKind.LEFT_BEHIND, timedelta(seconds=1))
+    found = await the_only(jobs, OverdueKind.LEASE_EXPIRED, timedelta(seconds=1))
     assert "held by host:1" in found.oldest
 
 
@@ -137,7 +137,7 @@ async def test_failed_jobs_are_told_with_the_one_that_waits_longest_for_a_person
         " where id = $1",
         oldest,
     )
-    found = await the_only(jobs, LateKind.FAILED, timedelta(days=2))
+    found = await the_only(jobs, OverdueKind.FAILED, timedelta(days=2))
     assert found.number == 2
     assert str((await jobs.client_of(oldest))["id"]) in found.oldest
 
@@ -149,16 +149,16 @@ async def test_a_client_that_shows_a_phase_without_a_job_is_abandoned(jobs: Jobs
     job_id = await jobs.to_status(JobStatus.RUNNING)
     client = await jobs.client_of(job_id)
     await jobs.pool.execute("update clients set provisioning_status = 'waiting_for_project'")
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
     await jobs.pool.execute("delete from client_provisioning_jobs")
     await jobs.pool.execute("update clients set updated_at = now() - interval '3 hours'")
 
-    found = await the_only(jobs, LateKind.ABANDONED, timedelta(hours=3))
+    found = await the_only(jobs, OverdueKind.ABANDONED, timedelta(hours=3))
     assert str(client["id"]) in found.oldest
 
     # The advice works.
     await jobs.pool.execute(f"select pgworker.enqueue('{client['id']}')")
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
@@ -175,16 +175,16 @@ async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
         " values ($1, 'create_project', 'n', 'unknown', now() - interval '1 hour')",
         client_id,
     )
-    assert await late(jobs) == (), "its job looks for it"
+    assert await overdue(jobs) == (), "its job looks for it"
     await jobs.commands.cancel(client_id)
     async with standing_still(jobs) as still:
         await still.pool.execute("update pgworker.steps set intended_at = now() - interval '120 s'")
-        assert await late(still) == (), "it may still show up"
+        assert await overdue(still) == (), "it may still show up"
         await still.pool.execute("update pgworker.steps set intended_at = now() - interval '121 s'")
-        await the_only(still, LateKind.UNANSWERED, timedelta(seconds=121))
+        await the_only(still, OverdueKind.UNCONFIRMED, timedelta(seconds=121))
 
     await jobs.pool.execute("update pgworker.intents set ref = 'found'")
-    assert await late(jobs) == ()
+    assert await overdue(jobs) == ()
 
 
 async def test_a_worker_that_fell_silent_is_late_and_one_that_signed_off_is_not(
@@ -198,9 +198,9 @@ async def test_a_worker_that_fell_silent_is_late_and_one_that_signed_off_is_not(
         "update pgworker.workers set last_seen_at = now() - interval '5 min',"
         " state = case id when 'stopped' then 'stopped' else state end"
     )
-    found = await the_only(jobs, LateKind.SILENT_WORKER, timedelta(minutes=5))
+    found = await the_only(jobs, OverdueKind.WORKER_LOST, timedelta(minutes=5))
     assert (found.number, found.oldest) == (1, "silent")
 
 
 def test_the_doctor_has_advice_for_everything_that_can_be_late() -> None:
-    assert LATE.keys() == set(LateKind)
+    assert ADVICE.keys() == set(OverdueKind)

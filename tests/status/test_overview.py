@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgworker.status.overdue import Late, LateKind
-from pgworker.status.overview import Urgency, latencies, notices, survey, verdict
+from pgworker.status.overdue import Overdue, OverdueKind
+from pgworker.status.overview import Urgency, get_latencies, get_notices, get_overview, summarize
 from pgworker.status.progress import Progresses
 from pgworker.status.rows import BreakerRow, LimitRow, PauseRow
 from tests.support.rows import health_row, phase_latency_row
@@ -36,12 +36,12 @@ def ago(age: timedelta) -> datetime:
 def noticed(
     state: HealthRow | None = None,
     *,
-    late: Sequence[Late] = (),
+    overdue: Sequence[Overdue] = (),
     pauses: Sequence[PauseRow] = (),
     breakers: Sequence[BreakerRow] = (),
     limits: Sequence[LimitRow] = (),
 ) -> tuple[Notice, ...]:
-    return notices(state or health(), late, pauses, breakers, limits)
+    return get_notices(state or health(), overdue, pauses, breakers, limits)
 
 
 def pause(scope: str = "all") -> PauseRow:
@@ -57,10 +57,10 @@ def test_nothing_is_noticed_when_all_is_well() -> None:
 
 
 def test_what_stops_everything_comes_first() -> None:
-    late = Late(LateKind.DUE, 2, AGE, "Acme")
+    overdue = Overdue(OverdueKind.DUE, 2, AGE, "Acme")
     found = noticed(
         health(workers_alive=0, queued=1),
-        late=[late],
+        overdue=[overdue],
         pauses=[pause()],
         breakers=[breaker()],
         limits=[LimitRow("any", "all", seconds=30.0)],
@@ -92,15 +92,15 @@ def test_a_missing_worker_is_an_alarm_only_when_there_is_work() -> None:
     assert noticed(health(workers_alive=0, waiting=1))[0].urgency is Urgency.ALARM
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LateKind if kind is not LateKind.FAILED])
-def test_everything_that_is_late_is_told_with_what_to_do(kind: LateKind) -> None:
-    (notice,) = noticed(late=[Late(kind, 2, AGE, "Acme")])
+@pytest.mark.parametrize("kind", [kind for kind in OverdueKind if kind is not OverdueKind.FAILED])
+def test_everything_that_is_late_is_told_with_what_to_do(kind: OverdueKind) -> None:
+    (notice,) = noticed(overdue=[Overdue(kind, 2, AGE, "Acme")])
     assert "2 (the oldest for 3 min: Acme)" in notice.what
     assert notice.advice
 
 
 def test_failures_are_left_to_their_groups() -> None:
-    assert noticed(late=[Late(LateKind.FAILED, 2, AGE, "Acme")]) == ()
+    assert noticed(overdue=[Overdue(OverdueKind.FAILED, 2, AGE, "Acme")]) == ()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_failures_are_left_to_their_groups() -> None:
     ],
 )
 def test_the_verdict_is_one_sentence(state: HealthRow, words: str) -> None:
-    assert verdict(state, noticed(state)) == words
+    assert summarize(state, noticed(state)) == words
 
 
 def test_latencies_have_an_hour_for_each_of_the_last_24() -> None:
@@ -132,7 +132,7 @@ def test_latencies_have_an_hour_for_each_of_the_last_24() -> None:
         hourly_p95_seconds=[2, 8],
     )
 
-    (latency,) = latencies([unknown, known])
+    (latency,) = get_latencies([unknown, known])
 
     assert (latency.count, latency.p50, latency.p95, latency.longest) == (3, 2, 4, 6)
     assert latency.hours == ((4, 8), *[None] * 22, (1, 2))
@@ -156,13 +156,16 @@ async def test_a_day_is_surveyed(
     async with jobs.pool.acquire() as connection:
         await write_sample_day(connection)
     async with running_stack(database, monkeypatch, simulated=None) as stack:
-        seen = await survey(stack.platform.pool, stack.platform.settings, Progresses(jobs.pool))
+        seen = await get_overview(
+            stack.platform.pool, stack.platform.settings, Progresses(jobs.pool)
+        )
 
-    assert seen.verdict == "11 clients need you"
+    assert seen.summary == "11 clients need you"
     assert seen.urgency is Urgency.ALARM
-    assert (seen.unfinished, seen.is_paused, seen.is_late) == (8, False, False)
+    assert seen.queue.health.unfinished == 8
+    assert (seen.queue.is_paused, seen.queue.is_overdue) == (False, False)
     assert seen.statuses["ready"] == 36
-    assert [group.jobs for group in seen.groups] == [7, 3, 1]
+    assert [group.jobs for group in seen.queue.failed_groups] == [7, 3, 1]
     assert [each.phase for each in seen.latency] == [
         "create_project",
         "await_project",

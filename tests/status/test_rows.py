@@ -10,7 +10,7 @@ import pytest
 from pgworker.db.queries import parse, sql_directory
 from pgworker.status import rows
 from pgworker.status.events import WATCHING_QUERIES
-from pgworker.status.overdue import LATENESS_QUERIES, OverdueRow
+from pgworker.status.overdue import OVERDUE_QUERIES, OverdueRow
 from pgworker.status.pages import PAGE_QUERIES
 from pgworker.status.progress import PROGRESS_QUERIES
 from pgworker.status.queries import STATUS_QUERIES
@@ -37,7 +37,7 @@ STATEMENTS: list[tuple[str, type[NamedTuple]]] = [
     (STATUS_QUERIES.steps, rows.StepRow),
     (STATUS_QUERIES.phase_seconds, rows.PhaseSecondsRow),
     (PROGRESS_QUERIES.latency, rows.PhaseLatencyRow),
-    (LATENESS_QUERIES.late, OverdueRow),
+    (OVERDUE_QUERIES.overdue, OverdueRow),
 ]
 
 

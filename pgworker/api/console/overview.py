@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pgworker.api.console.rendering import error_page, page
 from pgworker.api.console.telling import said_of
 from pgworker.errors import PgworkerError
-from pgworker.status.overview import survey
+from pgworker.status.overview import get_overview
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 async def overview(request: Request, service: Service, principal: Principal) -> Response:
     """Return the first page. Its route is the API's, which lets the Accept header decide."""
     try:
-        seen = await survey(service.platform.pool, service.platform.settings, service.progresses)
+        seen = await get_overview(
+            service.platform.pool, service.platform.settings, service.progresses
+        )
     except PgworkerError as error:
         return error_page(request, error)
     return page(request, "overview.html", principal=principal, seen=seen, said=said_of(request))

@@ -15,7 +15,7 @@ from pgworker.api.problems import ProblemRoute, Refused, answers, wants_html
 from pgworker.api.service import TheService
 from pgworker.api.shapes import GroupRetried, Overview, PauseState, Scope
 from pgworker.api.streams import STREAM, change_messages, stream
-from pgworker.status.overview_old import overview_of
+from pgworker.status.overview import get_queue_report
 
 router = APIRouter(route_class=ProblemRoute, prefix="/admin/provisioning", tags=["admin"])
 
@@ -34,8 +34,10 @@ async def overview(
     if wants_html(request):
         response = await console.overview(request, service, principal)
     else:
-        found = await overview_of(service.status, service.pages, service.progresses, limit=limit)
-        response = answer(request, Overview.from_found(found))
+        report = await get_queue_report(
+            service.status, service.pages, service.progresses, limit=limit
+        )
+        response = answer(request, Overview.from_report(report))
     response.headers["Vary"] = "Accept"
     return response
 

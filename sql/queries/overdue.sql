@@ -1,4 +1,4 @@
--- name: late
+-- name: overdue
 -- What is older than it should be: a row for each kind, with the number of things, the
 -- oldest one's age in seconds, and that one in words. $1: how long a phase may take; $2: how
 -- long a due job may stay unclaimed; $3: how long a create may go without an outcome.
@@ -11,7 +11,7 @@ with live as (
     where job.status in ('queued', 'running', 'waiting')
 ),
 
-late as (
+overdue as (
     -- From the first claim in the phase, since a person last put the job in line: one that was
     -- enqueued for later hasn't begun.
     select
@@ -50,7 +50,7 @@ late as (
     union all
 
     select
-        'left_behind' as kind,
+        'lease_expired' as kind,
         now() - live.lease_expires_at as age,
         format('%s, held by %s', live.client, live.claimed_by) as subject
     from live
@@ -73,7 +73,7 @@ late as (
     union all
 
     select
-        'unanswered' as kind,
+        'unconfirmed' as kind,
         now() - max(step.intended_at) as age,
         format('%s (%s)', client.name, client.id) as subject
     from pgworker.steps as step
@@ -90,7 +90,7 @@ late as (
     union all
 
     select
-        'silent_worker' as kind,
+        'worker_lost' as kind,
         now() - worker.last_seen_at as age,
         worker.id as subject
     from pgworker.worker_status as worker
@@ -108,10 +108,10 @@ late as (
 )
 
 select
-    late.kind,
+    overdue.kind,
     count(*) as number,
-    extract(epoch from max(late.age))::double precision as oldest_seconds,
-    (array_agg(late.subject order by late.age desc nulls last))[1] as oldest
-from late
-group by late.kind
-order by late.kind;
+    extract(epoch from max(overdue.age))::double precision as oldest_seconds,
+    (array_agg(overdue.subject order by overdue.age desc nulls last))[1] as oldest
+from overdue
+group by overdue.kind
+order by overdue.kind;
