@@ -1,4 +1,7 @@
-"""The platform's database, opened for one process: the given one, or the embedded one."""
+"""What one process works with: the platform's database, opened; its providers; its keys.
+
+The database is the one of DATABASE_URL, or an embedded one.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +43,11 @@ log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What a process works with.
+    """The platform's opened database, with everything that is made from the settings.
 
     Attributes:
         dsn: of the platform's database.
-        data_dir: of the embedded server; None when the database was given.
+        data_dir: of the embedded server; None when DATABASE_URL is set.
     """
 
     settings: Settings
@@ -65,14 +68,14 @@ class Platform:
 
     @property
     def listen_dsn(self) -> str | None:
-        """Where to LISTEN: a direct connection; None when it is switched off."""
+        """The DSN of the direct connection to LISTEN on; None when listening is off."""
         url = self.settings.listen_url
         if url == "off":
             return None
         return self.dsn if url is None else url.get_secret_value()
 
     def secrets(self) -> TenantSecrets:
-        """Return the tenants' secrets.
+        """Return the store of the tenants' secrets.
 
         Raises:
             BadConfiguration: as `vault`.
@@ -88,21 +91,26 @@ class Platform:
         return Vault(self._encryption_keys())
 
     def session_keys(self) -> list[bytes]:
-        """Return what signs the console's cookies: the first one signs, all of them verify.
+        """Return the keys of the console's cookies: the first one signs, all of them verify.
 
-        Derived from the encryption keys, so that every process of a platform takes the cookies
-        of the others, before and after a restart.
+        They are derived from the encryption keys: so all processes of a platform accept each
+        other's cookies, also after a restart.
 
         Raises:
             BadConfiguration: as `vault`.
         """
-        return [_derived(key) for key in self._encryption_keys().values()]
+        return [_derive_session_key(key) for key in self._encryption_keys().values()]
 
     def _encryption_keys(self) -> dict[str, bytes]:
         keys = self.settings.encryption_keys
         if not keys and self.data_dir is not None:
             keys = (_own_key(self.data_dir / KEY_FILE),)
         return parse_encryption_keys(keys)
+
+
+def locate_data_dir(settings: Settings) -> Path:
+    """Return where the embedded server keeps its data, used or not."""
+    return (settings.data_dir or default_data_dir()).absolute()
 
 
 @asynccontextmanager
@@ -115,7 +123,7 @@ async def open_database(settings: Settings) -> AsyncIterator[tuple[str, Path | N
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value(), None
         return
-    data_dir = (settings.data_dir or default_data_dir()).absolute()
+    data_dir = locate_data_dir(settings)
     async with embedded_server(data_dir) as server:
         yield server.dsn, data_dir
 
@@ -128,19 +136,19 @@ async def open_platform(
     pool_size: int = 8,
     statement_timeout: timedelta | None = None,
 ) -> AsyncIterator[Platform]:
-    """Open the platform's database, with pgworker's schema in the state this program needs.
+    """Open the platform's database, and check that pgworker's schema is the one of this release.
 
-    The embedded database is always migrated, a given one when `migrate_first` says so.
+    The embedded database is always migrated.
 
     Args:
         settings: of the process.
-        migrate_first: bring a given database's schema up to date, too.
-        pool_size: connections at most.
+        migrate_first: migrate the database of DATABASE_URL, too.
+        pool_size: the maximum number of connections.
         statement_timeout: by default that of a worker, which is well below its lease.
 
     Raises:
         BadConfiguration, DatabaseUnreachable: it can't be opened.
-        SchemaMismatch: its schema is older (run `pgworker db migrate`) or newer than this program.
+        SchemaMismatch: its schema is older than this release (run `pgworker db migrate`), or newer.
     """
     check_provider_setting(settings.provider)
     async with AsyncExitStack() as stack:
@@ -166,8 +174,8 @@ async def open_platform(
         yield Platform(settings, dsn, pool, providers, data_dir)
 
 
-def _derived(key: bytes) -> bytes:
-    """Return a key for cookies that tells nothing of the key that it comes from (RFC 5869)."""
+def _derive_session_key(key: bytes) -> bytes:
+    """Return a key for cookies that reveals nothing about the encryption key (HKDF, RFC 5869)."""
     return HKDFExpand(SHA256(), length=32, info=b"pgworker session cookie").derive(key)
 
 

@@ -1,10 +1,11 @@
-"""The settings of a process: one class, read once at its top, handed down as values."""
+"""The settings of a process: one class, read once at the start, handed down as values."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import ipaddress
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +25,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pgworker.errors import BadConfiguration
 from pgworker.models import ApiToken, Scope
 
-# Whoever makes up a token types a short one; those of `pgworker keys token` have 256 bits.
+# A token that a person makes up is short and can be guessed; those of `pgworker keys token` have
+# 256 random bits.
 MIN_TOKEN_LENGTH = 16
-# What keys and tokens may be called.
+MAX_PORT = 65535
+# Of names of keys and tokens.
 NAME_PATTERN = re.compile(r"[\w.-]{1,64}")
 
 
@@ -52,7 +55,7 @@ def _postgres_url(value: object) -> object:
 
 
 def _off_or_postgres_url(value: object) -> object:
-    """Decide which it is here: a union of two would tell of one mistake twice."""
+    """Accept either: a union of two types would report one mistake twice."""
     return value if value == "off" else _postgres_url(value)
 
 
@@ -65,7 +68,7 @@ def _http_url(value: object) -> object:
 
 
 def _like(pattern: str, shape: str) -> AfterValidator:
-    """Check a text, and say in words what it must be."""
+    """Return a check of a text; its message says in words what the text must be."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -76,6 +79,13 @@ def _like(pattern: str, shape: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _address(address: str) -> str:
+    if int(address.rpartition(":")[2]) > MAX_PORT:
+        msg = f"must have a port up to {MAX_PORT}"
+        raise ValueError(msg)
+    return address
+
+
 def _comma_separated(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -83,12 +93,16 @@ def _comma_separated(value: object) -> object:
 
 
 def _api_tokens(value: object) -> object:
-    """Read tokens and forget them: only their hashes are kept."""
+    """Parse the tokens; only their hashes are kept in memory."""
     return parse_api_tokens(value) if isinstance(value, str) else value
 
 
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
-Address = Annotated[str, _like(r"\[?[\w.:-]+\]?:\d{1,5}", "HOST:PORT, such as 127.0.0.1:8080")]
+Address = Annotated[
+    str,
+    _like(r"\[?[\w.:-]+\]?:\d{1,5}", "HOST:PORT, such as 127.0.0.1:8080"),
+    AfterValidator(_address),
+]
 Reference = Annotated[
     str, _like(r"[\w.]+:[\w.]+", "MODULE:ATTRIBUTE, such as app.workflows:ONBOARDING")
 ]
@@ -102,9 +116,9 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
 class Settings(BaseSettings):
-    """Everything that can be set, by the name of its environment variable (docs/settings.md).
+    """All settings; the alias of each is its environment variable (docs/settings.md).
 
-    A variable that is set to nothing counts as not set.
+    An empty variable counts as not set.
     """
 
     model_config = SettingsConfigDict(
@@ -180,19 +194,51 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _http_is_protected(self) -> Settings:
+        # Without tokens every caller is an administrator: then only this machine may call.
+        if self.http_address is not None and not self.api_tokens:
+            host, port = self.http_address
+            if not is_loopback(host):
+                msg = (
+                    f"PGWORKER_HTTP {self.http} is open to other machines, and PGWORKER_API_TOKENS "
+                    "is not set: set it (pgworker keys token makes one), or listen on "
+                    f"127.0.0.1:{port}"
+                )
+                raise ValueError(msg)
+        return self
+
+    @property
+    def http_address(self) -> tuple[str, int] | None:
+        """Host, without brackets, and port of PGWORKER_HTTP; None when HTTP is off."""
+        if self.http is None:
+            return None
+        host, _, port = self.http.rpartition(":")
+        return host.strip("[]"), int(port)
+
     @property
     def provider(self) -> str:
-        """The provider of clients that ask for none of their own."""
+        """The provider for clients that ask for none."""
         if self.provider_name is not None:
             return self.provider_name
         return "supabase" if self.supabase_access_token is not None else "postgres"
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def parse_encryption_keys(keys: tuple[SecretStr, ...]) -> dict[str, bytes]:
-    """Return key ids with their 32 bytes, the one that encrypts first.
+    """Return the 32 bytes of each key by its id; the key that encrypts comes first.
 
     Raises:
-        ValueError: a key is not `id:base64-32-bytes`; the message never holds it.
+        ValueError: a key is not `id:base64-of-32-bytes`; the message never contains the key.
     """
     parsed: dict[str, bytes] = {}
     for number, key in enumerate(keys, start=1):
@@ -208,19 +254,19 @@ def parse_encryption_keys(keys: tuple[SecretStr, ...]) -> dict[str, bytes]:
             msg = f"{advice}; it has {len(raw)} bytes"
             raise ValueError(msg)
         if key_id in parsed:
-            msg = f"the key id {key_id} is there twice"
+            msg = f"the key id {key_id} is given twice"
             raise ValueError(msg)
         parsed[key_id] = raw
     return parsed
 
 
 def parse_api_tokens(setting: str) -> tuple[ApiToken, ...]:
-    """Return the tokens of `scope:token` or `name:scope:token`, comma separated.
+    """Return the tokens of a comma-separated list of `scope:token` or `name:scope:token`.
 
-    In place of a token may stand `sha256=` and its hash in 64 hexadecimal digits.
+    The last part is the token, or `sha256=` and its hash in 64 hexadecimal digits.
 
     Raises:
-        ValueError: one is malformed, short or there twice; the message never holds it.
+        ValueError: a token is malformed, short or given twice; the message never contains it.
     """
     parsed: list[ApiToken] = []
     parts = [part.strip() for part in setting.split(",") if part.strip()]
@@ -236,7 +282,7 @@ def parse_api_tokens(setting: str) -> tuple[ApiToken, ...]:
                 f"{', '.join(Scope)} (pgworker keys token makes one)"
             )
             raise ValueError(msg)
-        digest = _digest_of(token)
+        digest = _read_digest(token)
         if digest is None:
             msg = (
                 f"token {number} must have {MIN_TOKEN_LENGTH} characters or more, or be sha256= "
@@ -244,18 +290,21 @@ def parse_api_tokens(setting: str) -> tuple[ApiToken, ...]:
             )
             raise ValueError(msg)
         if any(each.digest == digest for each in parsed):
-            msg = f"token {number} is there twice"
+            msg = f"token {number} is given twice"
             raise ValueError(msg)
         parsed.append(ApiToken((names or [scope])[0], Scope(scope), digest))
     return tuple(parsed)
 
 
 def token_digest(token: str) -> bytes:
-    """Return what is kept of a token: its SHA-256. Tokens are random: there is nothing to slow."""
+    """Return what is kept of a token: its SHA-256.
+
+    A slow hash, as for passwords, would gain nothing: tokens are random and too long to be guessed.
+    """
     return hashlib.sha256(token.encode()).digest()
 
 
-def _digest_of(token: str) -> bytes | None:
+def _read_digest(token: str) -> bytes | None:
     if token.startswith("sha256="):
         try:
             digest = bytes.fromhex(token.removeprefix("sha256="))
@@ -266,7 +315,7 @@ def _digest_of(token: str) -> bytes | None:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings from the environment and `.env`; `overrides` win.
+    """Read the settings from the environment and `.env`; `overrides`, by variable, take precedence.
 
     Raises:
         BadConfiguration: one line for each mistake, without the value.

@@ -131,7 +131,7 @@ def test_a_bad_value_is_answered_with_what_it_must_be_and_with_no_pattern(
 
 
 @pytest.mark.parametrize("nothing", [timedelta(0), timedelta(seconds=-1)])
-def test_a_program_may_set_no_span_of_nothing_either(nothing: timedelta) -> None:
+def test_a_program_may_not_set_a_duration_of_zero_or_less(nothing: timedelta) -> None:
     with pytest.raises(BadConfiguration, match="PGWORKER_LEASE_SECONDS: must be above 0 seconds"):
         load_settings(PGWORKER_LEASE_SECONDS=nothing)
 
@@ -158,6 +158,29 @@ def test_each_of_several_mistakes_has_its_line(monkeypatch: pytest.MonkeyPatch) 
         load_settings()
 
     assert [line.partition(":")[0] for line in str(refusal.value).splitlines()] == list(BAD)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:65536", "[::1]:99999"])
+def test_a_port_that_does_not_exist_is_refused(address: str) -> None:
+    with pytest.raises(BadConfiguration, match="PGWORKER_HTTP: must have a port up to 65535"):
+        load_settings(PGWORKER_HTTP=address)
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [("127.0.0.1:0", "127.0.0.1", 0), ("localhost:80", "localhost", 80), ("[::1]:80", "::1", 80)],
+)
+def test_without_a_token_http_is_accepted_on_a_loopback_address(
+    address: str, host: str, port: int
+) -> None:
+    assert load_settings(PGWORKER_HTTP=address).http_address == (host, port)
+
+
+def test_http_for_other_machines_needs_a_token() -> None:
+    with pytest.raises(BadConfiguration, match=r"PGWORKER_API_TOKENS is not set.*127\.0\.0\.1:80"):
+        load_settings(PGWORKER_HTTP="0.0.0.0:80")
+    token = "read:0123456789abcdef"
+    assert load_settings(PGWORKER_HTTP="0.0.0.0:80", PGWORKER_API_TOKENS=token).http_address
 
 
 def test_a_cap_below_the_base_is_refused() -> None:
@@ -249,7 +272,7 @@ def test_a_token_without_a_name_is_called_by_its_scope() -> None:
         ("read:hunter2", "16 characters or more"),
         ("read:sha256=hunter2", "64 hexadecimal digits"),
         ("read:sha256=00", "64 hexadecimal digits"),
-        ("read:hunter2hunter2hunter2,admin:hunter2hunter2hunter2", "token 2 is there twice"),
+        ("read:hunter2hunter2hunter2,admin:hunter2hunter2hunter2", "token 2 is given twice"),
     ],
 )
 def test_a_token_that_cannot_be_used_is_named_by_its_number(setting: str, says: str) -> None:
@@ -284,6 +307,6 @@ def test_a_key_of_another_size_is_refused(size: int) -> None:
         parse_encryption_keys((SecretStr(f"a:{base64.b64encode(bytes(size)).decode()}"),))
 
 
-def test_an_id_that_is_there_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="the key id a is there twice"):
+def test_a_key_id_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="the key id a is given twice"):
         parse_encryption_keys((SecretStr(f"a:{KEY}"), SecretStr(f"a:{KEY}")))

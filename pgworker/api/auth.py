@@ -10,7 +10,6 @@ whole router (`identify`, or the application's own): that one is exchangeable, t
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,7 +24,7 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from pgworker.api.problems import NotSignedIn, Refused
 from pgworker.api.state import service_of
 from pgworker.models import ApiToken, Scope
-from pgworker.settings import token_digest
+from pgworker.settings import is_loopback, token_digest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,16 +164,6 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a name or address can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Requires:

@@ -9,9 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pgworker.api.app import create_app
-from pgworker.api.auth import is_loopback
 from pgworker.api.service import Service
-from pgworker.errors import BadConfiguration, PgworkerError
+from pgworker.errors import PgworkerError
 from pgworker.http_server import HttpServer, open_listener
 from pgworker.telemetry import get_logger
 
@@ -20,31 +19,11 @@ if TYPE_CHECKING:
 
     from pgworker.context import Platform
     from pgworker.runtime.daemon import Daemon
-    from pgworker.settings import Settings
 
 # How long requests may go on once the worker has ended.
 GRACE = timedelta(seconds=5)
 
 log = get_logger()
-
-
-def address_of(settings: Settings) -> tuple[str, int]:
-    """Return host and port of PGWORKER_HTTP.
-
-    Raises:
-        BadConfiguration: there is no such port, or nobody would need a token from outside.
-    """
-    assert settings.http is not None
-    host, _, port = settings.http.rpartition(":")
-    host = host.strip("[]")
-    if int(port) > 65535:
-        raise BadConfiguration(f"PGWORKER_HTTP: there is no port {port}")
-    if not settings.api_tokens and not is_loopback(host):
-        raise BadConfiguration(
-            f"PGWORKER_HTTP: {settings.http} is open to other machines and PGWORKER_API_TOKENS is "
-            f"not set: set it (pgworker keys token makes one), or listen on 127.0.0.1:{port}"
-        )
-    return host, int(port)
 
 
 @asynccontextmanager
@@ -56,11 +35,11 @@ async def serving(platform: Platform, daemon: Daemon | None) -> AsyncIterator[st
         daemon: the worker of this process; None where none runs.
 
     Raises:
-        BadConfiguration: as `address_of`.
         PgworkerError: the address is taken, or isn't this machine's.
     """
     settings = platform.settings
-    host, port = address_of(settings)
+    assert settings.http_address is not None
+    host, port = settings.http_address
     service = Service.of(platform, daemon)
     server = HttpServer(
         create_app(service),
