@@ -39,22 +39,22 @@ WORKER_QUERIES = load(WorkerQueries, "queries/workers.sql")
 
 
 class Daemon:
-    """One worker of this process.
+    """The worker of a process, with its listener and its row in `pgworker.workers`.
 
     Attributes:
-        started: set once it has registered.
-        is_running: from then until it has ended.
+        started: set once the worker is registered.
+        is_running: true from then until the worker has ended.
     """
 
     def __init__(self, platform: Platform, *, until_empty: bool = False) -> None:
-        """Put the worker together; `until_empty` lets it leave when nothing is left to do.
+        """Create the worker; with `until_empty` it ends when no job is left.
 
         Raises:
             BadConfiguration: a setting that the worker needs is missing.
         """
         settings = platform.settings
         workflows = find_workflows(settings.workflow)
-        # Asked for now, so that a missing setting ends the start and not a client's job.
+        # Created now, so that a missing setting stops the start instead of failing a client's job.
         _ = platform.providers.default
         self._platform = platform
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
@@ -92,26 +92,29 @@ class Daemon:
 
     @property
     def is_listening(self) -> bool | None:
-        """Whether notifications reach it; None when it polls only."""
+        """Whether the listener is connected; None when the worker only polls."""
         return None if self._listener is None else self._listener.is_connected
 
     @property
     def is_draining(self) -> bool:
-        """Whether it has been told to leave."""
+        """Whether `drain` has been called."""
         return self._worker.is_draining
 
     def drain(self) -> None:
-        """Leave: claim no more, let phases end for a while; at once when called again."""
+        """Claim no more jobs and let running phases end within the grace period.
+
+        A second call stops the phases at once and releases their jobs.
+        """
         if not self._worker.is_draining:
             log.info("drain_requested")
         self._worker.drain()
 
     async def run(self) -> Outstanding:
-        """Work until drained; return what is left.
+        """Work until drained; return the numbers of live and failed jobs.
 
         Raises:
-            BadConfiguration: the canonical migrations can't be used: better known now than when
-                a client's project has been made and paid for.
+            BadConfiguration: the canonical migrations can't be used. It is raised before the first
+                claim: later a client's project would already exist and be paid for.
             DatabaseUnreachable: at the start only; later the worker waits for the database.
         """
         settings = self._platform.settings
@@ -132,7 +135,7 @@ class Daemon:
             return await self._jobs.outstanding()
         finally:
             self.is_running = False
-            await self._sign_off()
+            await self._mark_stopped()
             log.info("worker_stopped", worker=self._id)
 
     async def _check_migrations(self) -> None:
@@ -140,14 +143,15 @@ class Daemon:
         try:
             await asyncio.to_thread(load_migrations, settings.migrations_dir)
         except MigrationRefused as error:
-            is_first_look = (
+            is_trial = (
                 self._platform.data_dir is not None
                 and "migrations_dir" not in settings.model_fields_set
                 and not settings.migrations_dir.exists()
             )
-            if not is_first_look:
+            if not is_trial:
                 raise BadConfiguration(f"PGWORKER_MIGRATIONS_DIR: {error}") from error
-            # Somebody who has just installed pgworker and looks around.
+            # The embedded default with no migrations named: a person who tries pgworker out, and
+            # has no project to lose.
             log.warning("migrations_missing", error=str(error))
 
     def _new_listener(self) -> Listener | None:
@@ -166,9 +170,9 @@ class Daemon:
             self._jobs.lease,
         )
 
-    async def _sign_off(self) -> None:
+    async def _mark_stopped(self) -> None:
         try:
             await self._platform.pool.execute(WORKER_QUERIES.set_state, self._id, "stopped")
         except DatabaseUnreachable as error:
-            # Others see it by its silence.
-            log.warning("sign_off_failed", error=str(error))
+            # The worker's silence shows it as well, only later.
+            log.warning("worker_stop_not_recorded", error=str(error))

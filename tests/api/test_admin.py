@@ -166,7 +166,7 @@ async def missing(client: httpx.AsyncClient) -> set[str]:
 def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import timedelta
 
-    monkeypatch.setattr("pgworker.runtime.readiness.FRESH_FOR", timedelta(0))
+    monkeypatch.setattr("pgworker.runtime.readiness.CACHED_FOR", timedelta(0))
 
 
 @pytest.mark.usefixtures("_always_fresh")
