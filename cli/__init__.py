@@ -1,1 +1,5 @@
-"""The command line. It reads input, calls the library, shows the result."""
+"""The command line: a module for each group of commands. It holds no logic of its own.
+
+A command reads its input, calls the library once, and shows what comes back. The library doesn't
+know this package: a program that embeds pgworker never imports it.
+"""

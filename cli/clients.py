@@ -13,30 +13,31 @@ from pgworker.models import LIVE_STATUSES, ClientStatus
 from pgworker.status.commands import ClientRequest
 from pgworker.status.durations import duration, relative
 from pgworker.status.explain import Explanation, explain
+from pgworker.status.progress import FINAL
 
 from .console import (
     EX_FAILED,
     ClientArgument,
     Json,
-    ask,
     known_provider,
     plain,
     print_json,
     remark,
     stdout,
     usage_error,
+    use_platform,
 )
 from .tables import (
     add_client_column,
     add_columns,
-    age,
     cell,
-    facts,
+    format_age,
+    format_phase,
     is_very_wide,
     is_wide,
     long_cell,
     new_table,
-    phase_of,
+    print_facts,
     show_table,
 )
 
@@ -46,28 +47,33 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and show clients.")
 
-LOOK_EVERY_SECONDS = 0.25
+POLL_SECONDS = 0.25
+# A person reads no more rows than this, nor more events of one client; --json has all clients.
 SHOWN = 200
 HISTORY_SHOWN = 50
-ENDED = frozenset({ClientStatus.READY, ClientStatus.FAILED, ClientStatus.CANCELLED})
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="display name")],
-    region: Annotated[str | None, typer.Option(help="where its project shall be")] = None,
-    plan: Annotated[str | None, typer.Option(help="size of its project")] = None,
+    region: Annotated[str | None, typer.Option(help="region for its project")] = None,
+    plan: Annotated[str | None, typer.Option(help="instance size for its project")] = None,
     provider: Annotated[
         str | None,
         typer.Option(
             callback=known_provider,
             metavar="NAME",
-            help="creates its project  [default: PGWORKER_PROVIDER]",
+            help="provider that creates its project  [default: PGWORKER_PROVIDER]",
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until it is ready or has failed")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait until it is ready or has failed")
+    ] = False,
 ) -> None:
-    """Add a client and have it provisioned; prints its id."""
+    """Add a client, queue its provisioning, and print its id.
+
+    With --wait the exit code is 1 unless the client becomes ready.
+    """
     if not name.strip() or "\0" in name:
         raise usage_error("the name is empty")
     asked = {"region": region, "plan": plan, "provider": provider}
@@ -79,32 +85,36 @@ def add(
         print(created.client_id, flush=True)
         return await _wait(platform, created.client_id) if wait else None
 
-    row = ask(do)
+    row = use_platform(do)
     if row is not None and row.status != ClientStatus.READY:
-        remark(f"{row.status}: {row.last_error or 'pgworker why tells more'}")
+        remark(f"{row.status}: {row.last_error or 'pgworker why shows more'}")
         raise typer.Exit(EX_FAILED)
 
 
 async def _wait(platform: Platform, client_id: UUID) -> ClientStatusRow:
-    """Tell each change on stderr until the client has got somewhere."""
-    told = None
+    """Print each change of status on stderr; return the client's row once its status is final."""
+    # Polled: a few small queries cost less than a connection that listens, for a wait of a minute.
+    printed = None
     while True:
         row = await platform.status.get_client_status(client_id)
-        news = str(row.status)
-        if row.blocked_because and news not in ENDED:
-            news += f" ({row.blocked_because})"
-        if news != told:
-            remark(news)
-            told = news
-        if row.status in ENDED:
+        is_final = row.status in FINAL
+        line = str(row.status)
+        if row.blocked_because and not is_final:
+            line += f" ({row.blocked_because})"
+        if line != printed:
+            remark(line)
+            printed = line
+        if is_final:
             return row
-        await asyncio.sleep(LOOK_EVERY_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
 @app.command("list")
 def list_clients(json: Json = False) -> None:
     """List clients, newest first."""
-    rows = ask(lambda platform: platform.status.list_clients(limit=None if json else SHOWN + 1))
+    rows = use_platform(
+        lambda platform: platform.status.list_clients(limit=None if json else SHOWN + 1)
+    )
     if json:
         print_json([_as_json(row) for row in rows])
         return
@@ -117,16 +127,16 @@ def list_clients(json: Json = False) -> None:
     add_client_column(console, table)
     add_columns(table, *(["id"] if very_wide else []), "status")
     add_columns(table, *(["phase", "schema"] if wide else []), "age", right=("age",))
-    table.add_column("error or hold-up")
+    table.add_column("error or wait")
     for row in rows[:SHOWN]:
         is_ready = row.status == ClientStatus.READY
         table.add_row(
             long_cell(row.client_name),
             *([cell(row.client_id)] if very_wide else []),
             cell(row.status),
-            *([cell(None if is_ready else phase_of(row))] if wide else []),
+            *([cell(None if is_ready else format_phase(row))] if wide else []),
             *([cell(row.schema_version)] if wide else []),
-            cell(age(row.created_at)),
+            cell(format_age(row.created_at)),
             long_cell(row.last_error or row.blocked_because),
         )
     show_table(console, table)
@@ -137,7 +147,7 @@ def list_clients(json: Json = False) -> None:
 @app.command()
 def show(client: ClientArgument, json: Json = False) -> None:
     """Show everything about a client, with its history."""
-    found = ask(lambda platform: _explain(platform, client, HISTORY_SHOWN))
+    found = use_platform(lambda platform: _explain(platform, client, HISTORY_SHOWN))
     if json:
         print_json(
             _as_json(found.client)
@@ -146,7 +156,7 @@ def show(client: ClientArgument, json: Json = False) -> None:
         )
         return
     row = found.client
-    facts(
+    print_facts(
         [
             *_state(found),
             ("project", row.project_ref),
@@ -159,8 +169,8 @@ def show(client: ClientArgument, json: Json = False) -> None:
 
 
 def why(client: ClientArgument, json: Json = False) -> None:
-    """Tell why a client is where it is, and what to press."""
-    found = ask(lambda platform: _explain(platform, client))
+    """Explain on one screen what a client is waiting for, and what to do."""
+    found = use_platform(lambda platform: _explain(platform, client))
     if json:
         print_json(
             _as_json(found.client)
@@ -169,7 +179,7 @@ def why(client: ClientArgument, json: Json = False) -> None:
             | {"events": [event._asdict() for event in found.events], "advice": found.advice}
         )
         return
-    facts(
+    print_facts(
         [
             *_state(found),
             *(("refused", f"{breaker.credential}: {breaker.reason}") for breaker in found.breakers),
@@ -178,7 +188,7 @@ def why(client: ClientArgument, json: Json = False) -> None:
     _print_events(found)
     print("\nto do:")
     for line in found.advice:
-        # Not by Rich: a command must be copied as it is, whatever the terminal's width.
+        # Not by Rich, which wraps at the terminal's width: a command must be copied in one piece.
         print(f"  {plain(line)}")
 
 
@@ -190,7 +200,7 @@ async def _explain(platform: Platform, client: str, events: int | None = None) -
 
 
 def _state(found: Explanation) -> list[tuple[str, object]]:
-    """Return what both screens begin with; lines without news are left out."""
+    """Return the lines that `show` and `why` begin with; those without a value are left out."""
     row = found.client
     job_status = row.job_status
     lines: list[tuple[str, object]] = [
@@ -199,14 +209,17 @@ def _state(found: Explanation) -> list[tuple[str, object]]:
         ("status", row.status),
     ]
     optional = [
-        ("phase", phase_of(row)),
-        ("job", f"{row.job_id}, {job_status} for {age(row.since)}" if job_status else None),
+        ("phase", format_phase(row)),
+        (
+            "job",
+            f"{row.job_id}, {job_status} for {format_age(row.since)}" if job_status else None,
+        ),
         ("held by", row.claimed_by),
-        ("held up", row.blocked_because),
+        ("blocked", row.blocked_because),
         ("next try", _next_try(row)),
-        ("tries", f"{row.attempts} of {row.max_attempts}" if row.attempts else None),
+        ("attempts", f"{row.attempts} of {row.max_attempts}" if row.attempts else None),
         ("error", _error(row)),
-        ("provider said", found.last_answer),
+        ("last answer", found.last_answer),
         ("schema", row.schema_version),
         ("in phase", _in_phase(found)),
     ]
@@ -221,17 +234,18 @@ def _as_json(row: ClientStatusRow) -> dict[str, object]:
 
 
 def _added(at: datetime | None) -> str | None:
-    """Return when a client was added; a table that was there before us may not know."""
-    return None if at is None else f"{at:%Y-%m-%d %H:%M:%S %Z} ({age(at)} ago)"
+    """Return when a client was added; None where an adopted table doesn't record it."""
+    return None if at is None else f"{at:%Y-%m-%d %H:%M:%S %Z} ({format_age(at)} ago)"
 
 
 def _next_try(row: ClientStatusRow) -> str | None:
-    """Return when a wait ends; what is due already waits for something else."""
+    """Return when a wait ends; None for a job that is due, which waits for something else."""
     at = row.next_try_at
     return None if at is None or at <= datetime.now(UTC) else relative(at)
 
 
 def _error(row: ClientStatusRow) -> str | None:
+    """Return the newest error, with its kind; a ready client has got over it."""
     if row.last_error is None or row.status == ClientStatus.READY:
         return None
     kind = f"{row.error_kind}: " if row.error_kind else ""
@@ -239,7 +253,7 @@ def _error(row: ClientStatusRow) -> str | None:
 
 
 def _in_phase(found: Explanation) -> str | None:
-    """Return how long the job has been in its phase, while it is unfinished."""
+    """Return how long the job has been in its phase; None unless it is live."""
     row = found.client
     if row.job_status not in LIVE_STATUSES:
         return None
@@ -259,7 +273,7 @@ def _print_events(found: Explanation) -> None:
     table.add_column("error")
     for event in found.events:
         error = event.error
-        at = f"{age(event.at)} ago" if console.is_terminal else event.at.isoformat()
+        at = f"{format_age(event.at)} ago" if console.is_terminal else event.at.isoformat()
         table.add_row(
             cell(at),
             cell(event.event),

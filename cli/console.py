@@ -1,4 +1,7 @@
-"""Where commands print, how they run what is asynchronous, and how they open the platform."""
+"""What all commands share: where they print, how they run coroutines, how they open the platform.
+
+Results go to stdout, everything else to stderr, so that a pipe gets results only.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,7 @@ import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from pgworker.context import open_platform
-from pgworker.db.embedded import default_data_dir
+from pgworker.context import locate_data_dir, open_platform
 from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.providers.registry import list_provider_names
 from pgworker.settings import load_settings
@@ -34,13 +36,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# 69 and 78 are those of sysexits.h, so that a supervisor can start again when the database was
+# down, and leave a bad setting to a person. Above 128: the signal that ended the command, as shells
+# count it.
 EX_FAILED = 1
-EX_UNAVAILABLE = 69  # sysexits.h: the database can't be reached
-EX_CONFIG = 78  # sysexits.h: a setting can't be used
+EX_UNAVAILABLE = 69  # the database can't be reached
+EX_CONFIG = 78  # a setting can't be used
 EX_INTERRUPTED = 128 + signal.SIGINT
 EX_TERMINATED = 128 + signal.SIGTERM
 
-# Nobody reads with a ruler what goes into a file or a pipe: nothing is cut there.
+# Columns of a file or a pipe, which has no width: nothing is cut there.
 UNLIMITED = 100_000
 
 Json = Annotated[bool, typer.Option("--json", help="for programs; stable keys")]
@@ -48,7 +53,11 @@ ClientArgument = Annotated[str, typer.Argument(metavar="CLIENT", help="id or uni
 
 
 def stdout() -> Console:
-    """Return the console for results; colours only on a terminal, and not with NO_COLOR."""
+    """Return the console for results.
+
+    Rich shows colours on a terminal only, and not with NO_COLOR. `highlight` is off: it would
+    colour numbers and paths by itself.
+    """
     return Console(width=None if sys.stdout.isatty() else UNLIMITED, highlight=False)
 
 
@@ -58,21 +67,25 @@ def stderr() -> Console:
 
 
 def remark(message: str) -> None:
-    """Say something that isn't the result, on stderr."""
+    """Print something that isn't the result, on stderr."""
     stderr().print(Text(plain(message), style="dim"), soft_wrap=True)
 
 
 def plain(value: object) -> str:
-    """Return a text without control characters: names and errors come from strangers."""
+    """Return a text without control characters, each of them replaced by a blank.
+
+    Names and errors come from outside: an escape sequence in them must not reach the terminal, and
+    a line break must not make two lines of one.
+    """
     return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 
 def print_json(value: object) -> None:
-    """Print JSON: ISO 8601 times, durations in seconds."""
-    print(json.dumps(value, indent=2, default=_encoded))
+    """Print a value as JSON: times in ISO 8601 with zone, durations in seconds, keys by field."""
+    print(json.dumps(value, indent=2, default=_encode))
 
 
-def _encoded(value: object) -> Any:
+def _encode(value: object) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -80,14 +93,14 @@ def _encoded(value: object) -> Any:
     if isinstance(value, UUID | Path):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Not asdict: it copies deeply, and not every value of ours can be copied.
+        # Not `asdict`: it makes deep copies, and some of our values can't be copied.
         return {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
     msg = f"no JSON for {type(value).__name__}"
     raise TypeError(msg)
 
 
 def usage_error(message: str) -> typer.BadParameter:
-    """Return an error about how the command was called; exit code 2."""
+    """Return an error about how the command was called, to be raised; typer exits with 2."""
     return typer.BadParameter(message)
 
 
@@ -98,43 +111,48 @@ def known_provider(name: str | None) -> str | None:
     raise usage_error(f"there is no provider {plain(name)!r}: choose one of {', '.join(names)}")
 
 
-def ask(question: Callable[[Platform], Awaitable[T]]) -> T:
-    """Open the platform, put one question to it, close it again.
+def use_platform(action: Callable[[Platform], Awaitable[T]]) -> T:
+    """Open the platform, do one thing with it, close it; return what the action returns.
+
+    The exit code follows from the error (`main.choose_exit_code`): 78 for a bad setting, 69 when
+    the database can't be reached, else 1.
 
     Raises:
-        PgworkerError: purposeful; `main` turns it into one line.
+        PgworkerError: raised on purpose; `main` prints it as one line.
     """
     settings = load_settings()
 
-    async def answer() -> T:
+    async def run() -> T:
+        # Without a statement timeout of its own it would get the short one of a worker.
         async with open_platform(
             settings, pool_size=4, statement_timeout=STATEMENT_TIMEOUT
         ) as platform:
-            return await question(platform)
+            return await action(platform)
 
-    tell_embedded(settings)
-    return run_async(answer())
+    announce_embedded(settings)
+    return run_async(run())
 
 
-def tell_embedded(settings: Settings) -> None:
-    """Say so when there is no DATABASE_URL: an empty list is a riddle otherwise."""
+def announce_embedded(settings: Settings) -> None:
+    """Say that the embedded server is used: an unset DATABASE_URL may be a mistake."""
     if settings.database_url is None:
-        remark(f"DATABASE_URL is not set: using the embedded PostgreSQL in {data_dir(settings)}")
-
-
-def data_dir(settings: Settings) -> Path:
-    """Return where the embedded server keeps its data."""
-    return (settings.data_dir or default_data_dir()).absolute()
+        directory = locate_data_dir(settings)
+        remark(f"DATABASE_URL is not set: using the embedded PostgreSQL in {directory}")
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; SIGINT and SIGTERM cancel it in good order, closing what is open."""
+    """Run a coroutine to its end. SIGINT and SIGTERM cancel it, so that it closes what is open.
+
+    Raises:
+        typer.Exit: 130 after SIGINT, 143 after SIGTERM.
+    """
     terminated = False
 
     async def guarded() -> T:
         task = asyncio.current_task()
         assert task is not None
 
+        # `asyncio.Runner` does this for SIGINT only.
         def terminate() -> None:
             nonlocal terminated
             terminated = True
@@ -150,12 +168,16 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(EX_INTERRUPTED) from None
     except asyncio.CancelledError:
         if not terminated:
+            # A bug: a part of the work has cancelled itself.
             raise
         raise typer.Exit(EX_TERMINATED) from None
 
 
-def own_command() -> str:
-    """Return what to type for this command: its path where the shell wouldn't find it by name."""
+def find_own_command() -> str:
+    """Return what to type for this command: its name, or its path if the shell can't find it.
+
+    `make demo` runs the one in `.venv/bin`, which is not on its user's PATH.
+    """
     called = Path(sys.argv[0])
     found = shutil.which("pgworker")
     known = found is not None and called.exists() and called.samefile(found)

@@ -11,7 +11,7 @@ from pgworker.db.migrate import SchemaState, migrate, read_state
 from pgworker.db.pool import connected
 from pgworker.settings import load_settings
 
-from .console import EX_FAILED, Json, print_json, remark, run_async, tell_embedded
+from .console import EX_FAILED, Json, announce_embedded, print_json, remark, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,8 +25,8 @@ app = typer.Typer(no_args_is_help=True, help="pgworker's own tables, functions a
 
 @app.command("migrate")
 def migrate_command() -> None:
-    """Bring pgworker's own schema up to date. Safe to repeat, and to run in several places."""
-    applied = _ask_database(migrate)
+    """Update pgworker's own schema. Safe to repeat, and to run in several places at once."""
+    applied = _use_database(migrate)
     for name in applied:
         print(f"applied {name}")
     if not applied:
@@ -35,8 +35,8 @@ def migrate_command() -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Tell whether pgworker's own schema is current; the exit code is 1 when it isn't."""
-    state = _ask_database(read_state)
+    """Show whether pgworker's own schema is current; the exit code is 1 when it isn't."""
+    state = _use_database(read_state)
     if json:
         print_json(
             {
@@ -63,17 +63,21 @@ def _print_state(state: SchemaState) -> None:
     for file in state.pending:
         print(f"pending  {file.name}")
     if state.newer or state.changed:
-        remark("this program is not the one for this schema: install the release that applied it")
+        remark("this release doesn't fit the schema: install the release that applied it")
     else:
         remark("apply them: pgworker db migrate")
 
 
-def _ask_database(question: Callable[[Connection], Awaitable[T]]) -> T:
+def _use_database(action: Callable[[Connection], Awaitable[T]]) -> T:
+    """Connect to the platform's database and do one thing with it.
+
+    Unlike `use_platform` it accepts a database without pgworker's schema, or with another one.
+    """
     settings = load_settings()
 
-    async def answer() -> T:
+    async def run() -> T:
         async with open_database(settings) as (dsn, _), connected(dsn) as connection:
-            return await question(connection)
+            return await action(connection)
 
-    tell_embedded(settings)
-    return run_async(answer())
+    announce_embedded(settings)
+    return run_async(run())

@@ -10,12 +10,13 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from pgworker.demo import DemoClient, DemoReport, client_names, demo_directory, run_demo
+from pgworker.demo import DemoClient, DemoReport, choose_names, locate_demo, run_demo
 from pgworker.models import ClientStatus
 from pgworker.provisioning.workflow import PROVISION
+from pgworker.settings import load_settings
 
-from .console import EX_FAILED, own_command, plain, remark, run_async, stdout
-from .tables import cell, is_wide, new_table, phase_of, show_table
+from .console import EX_FAILED, find_own_command, plain, remark, run_async, stdout
+from .tables import cell, format_phase, is_wide, new_table, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ PHASES = tuple(phase.name for phase in PROVISION.phases)
 
 
 class DemoProvider(StrEnum):
-    """What the demo can make tenants with."""
+    """The providers that need no account."""
 
     POSTGRES = "postgres"
     SUPABASE = "supabase"
@@ -38,12 +39,14 @@ def demo(
     ] = DemoProvider.POSTGRES,
     clients: Annotated[int, typer.Option(min=1, max=100, help="how many")] = 5,
 ) -> None:
-    """Provision a handful of clients on an embedded PostgreSQL, and show it.
+    """Provision a handful of clients on an embedded PostgreSQL, and show their progress.
 
-    It touches nothing but a data directory of its own, and no network but this machine's.
+    It uses a data directory of its own, and no network beyond this machine. The exit code is 1
+    unless every client becomes ready.
     """
-    names = client_names(clients)
-    directory = demo_directory()
+    settings = load_settings()
+    names = choose_names(clients)
+    directory = locate_demo(settings)
     remark(f"embedded PostgreSQL in {directory}, log in {directory / 'demo.log'}")
     print(f"insert into clients (name, auto_provision) values ('{names[0]}', true), …;")
     console = stdout()
@@ -51,28 +54,31 @@ def demo(
         with Live(console=console, transient=True, auto_refresh=False) as live:
             report = run_async(
                 run_demo(
+                    settings,
                     provider=provider.value,
                     names=names,
                     show=lambda seen: live.update(_progress(console, seen), refresh=True),
                 )
             )
     else:
-        report = run_async(run_demo(provider=provider.value, names=names, show=_Lines().show))
+        report = run_async(
+            run_demo(settings, provider=provider.value, names=names, show=_Lines().show)
+        )
     _print_report(console, report, keeps_tenants=provider is DemoProvider.POSTGRES)
     raise typer.Exit(0 if report.complete else EX_FAILED)
 
 
 class _Lines:
-    """Progress where nothing can be drawn over: a line for each change."""
+    """Progress for a file or a pipe, where nothing can be redrawn: a line for each change."""
 
     def __init__(self) -> None:
-        self._told: dict[str, str | None] = {}
+        self._printed: dict[str, str | None] = {}
 
     def show(self, clients: Sequence[DemoClient]) -> None:
         for client in clients:
             name, status = client.row.client_name, client.row.status
-            if self._told.get(name) != status:
-                self._told[name] = status
+            if self._printed.get(name) != status:
+                self._printed[name] = status
                 print(f"{plain(name)}: {status}", flush=True)
 
 
@@ -86,7 +92,7 @@ def _progress(console: Console, clients: Sequence[DemoClient]) -> Table:
         table.add_row(
             cell(client.row.client_name),
             cell(client.row.status),
-            cell("done" if client.is_ready else phase_of(client.row)),
+            cell("done" if client.is_ready else format_phase(client.row)),
             f"{sum(client.seconds.values()):.1f}",
         )
     return table
@@ -98,12 +104,12 @@ def _print_report(console: Console, report: DemoReport, *, keeps_tenants: bool) 
     table.add_column("status", no_wrap=True)
     table.add_column("schema", no_wrap=True)
     for phase in PHASES:
-        # In two lines, so that all of them fit into 80 columns.
+        # On two lines, so that all phases fit into 80 columns.
         title = phase.replace("_", "\n") if console.is_terminal else phase
         table.add_column(title, justify="right", no_wrap=True)
     wide = is_wide(console)
     if wide:
-        table.add_column("in all", justify="right", no_wrap=True)
+        table.add_column("total", justify="right", no_wrap=True)
     for client in report.clients:
         table.add_row(
             cell(client.row.client_name),
@@ -119,18 +125,18 @@ def _print_report(console: Console, report: DemoReport, *, keeps_tenants: bool) 
     for client in report.clients:
         if client.row.status == ClientStatus.FAILED:
             print(f"{plain(client.row.client_name)}: {plain(client.row.last_error)}")
-    _print_what_next(report, keeps_tenants=keeps_tenants)
+    _print_next_steps(report, keeps_tenants=keeps_tenants)
 
 
 def _seconds(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}"
 
 
-def _print_what_next(report: DemoReport, *, keeps_tenants: bool) -> None:
-    pgworker = own_command()
+def _print_next_steps(report: DemoReport, *, keeps_tenants: bool) -> None:
+    pgworker = find_own_command()
     name = shlex.quote(report.clients[0].row.client_name)
     print(
-        f"\nLook around, until the next demo:\n"
+        f"\nExplore it, until the next demo starts over:\n"
         f"  export PGWORKER_DATA_DIR={shlex.quote(str(report.data_dir))}\n"
         f"  {pgworker} clients list\n"
         f"  {pgworker} why {name}"

@@ -20,25 +20,25 @@ from .console import (
     EX_FAILED,
     ClientArgument,
     Json,
-    ask,
+    announce_embedded,
     plain,
     print_json,
     remark,
     run_async,
     stdout,
-    tell_embedded,
     usage_error,
+    use_platform,
 )
 from .tables import (
     add_client_column,
     add_columns,
-    age,
     cell,
+    format_age,
+    format_phase,
     is_very_wide,
     is_wide,
     long_cell,
     new_table,
-    phase_of,
     show_table,
 )
 
@@ -49,16 +49,16 @@ if TYPE_CHECKING:
     from pgworker.context import Platform
     from pgworker.status.rows import JobStatusRow, PauseRow
 
-# More rows than this are no reading matter.
+# A person reads no more rows than this; --json has all of them.
 SHOWN = 200
 REFRESH_SECONDS = 1.0
 
-Scope = Annotated[str, typer.Argument(help="a workflow, or all of them")]
+Scope = Annotated[str, typer.Argument(help="a workflow, or `all`")]
 
 
 def list_jobs(
     failed: Annotated[bool, typer.Option("--failed", help="the same as --status failed")] = False,
-    status: Annotated[JobStatus | None, typer.Option(help="only jobs in this status")] = None,
+    status: Annotated[JobStatus | None, typer.Option(help="only jobs with this status")] = None,
     client: Annotated[
         str | None, typer.Option(metavar="CLIENT", help="only jobs of this client")
     ] = None,
@@ -74,7 +74,9 @@ def list_jobs(
     if watch:
         _watch(wanted, client)
         return
-    rows = ask(lambda platform: _jobs(platform, wanted, client, None if json else SHOWN + 1))
+    rows = use_platform(
+        lambda platform: _jobs(platform, wanted, client, None if json else SHOWN + 1)
+    )
     if json:
         print_json([row._asdict() for row in rows])
         return
@@ -95,11 +97,12 @@ async def _jobs(
 
 
 def _watch(status: JobStatus | None, client: str | None) -> None:
+    """Show the list full screen and refresh it until Ctrl-C (exit code 130)."""
     console = stdout()
     if not console.is_terminal:
         raise usage_error("--watch needs a terminal")
     settings = load_settings()
-    tell_embedded(settings)
+    announce_embedded(settings)
 
     async def refresh() -> None:
         async with open_platform(
@@ -107,6 +110,7 @@ def _watch(status: JobStatus | None, client: str | None) -> None:
         ) as platform:
             with Live(console=console, screen=True, auto_refresh=False) as live:
                 while True:
+                    # Less the header, its rule, and a line to spare.
                     rows = await _jobs(platform, status, client, console.height - 4)
                     live.update(_table(console, rows), refresh=True)
                     await asyncio.sleep(REFRESH_SECONDS)
@@ -121,7 +125,7 @@ def _table(console: Console, rows: list[JobStatusRow]) -> Table:
     add_client_column(console, table)
     add_columns(table, *(["client id"] if very_wide else []), "status", "phase")
     if wide:
-        add_columns(table, "tries", "age", right=("tries", "age"))
+        add_columns(table, "attempts", "age", right=("attempts", "age"))
     table.add_column("error or wait")
     for row in rows:
         table.add_row(
@@ -129,15 +133,15 @@ def _table(console: Console, rows: list[JobStatusRow]) -> Table:
             long_cell(row.client_name),
             *([cell(row.client_id)] if very_wide else []),
             cell(row.status),
-            cell(phase_of(row) if wide else row.phase),
+            cell(format_phase(row) if wide else row.phase),
             *([cell(f"{row.attempts}/{row.max_attempts}")] if wide else []),
-            *([cell(age(row.created_at))] if wide else []),
-            long_cell(_news(row)),
+            *([cell(format_age(row.created_at))] if wide else []),
+            long_cell(_last_column(row)),
         )
     return table
 
 
-def _news(row: JobStatusRow) -> str | None:
+def _last_column(row: JobStatusRow) -> str | None:
     if row.status == JobStatus.FAILED:
         return f"{row.error_kind}: {row.last_error}"
     if row.status == JobStatus.WAITING:
@@ -157,33 +161,39 @@ def retry(
         ErrorKind | None, typer.Option(help="with --failed: only errors of this kind")
     ] = None,
 ) -> None:
-    """Put failed jobs back in line, at the phase that failed; a cancelled client begins again.
+    """Queue failed jobs again, at the phase that failed; a cancelled client starts again.
 
     A client whose job hasn't failed is left alone and named; the exit code is 1 then. An unknown
-    one stops the command before it has changed anything.
+    client stops the command before it changes anything.
     """
     if failed == bool(clients):
         raise usage_error("name clients, or give --failed")
     if kind is not None and not failed:
         raise usage_error("--kind goes with --failed")
-    refused = ask(lambda platform: _retry(platform, clients or [], kind))
+    refused = use_platform(lambda platform: _retry(platform, clients or [], kind))
     raise typer.Exit(EX_FAILED if refused else 0)
 
 
 async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None) -> dict[UUID, str]:
+    """Retry the named clients, or all failed ones; return the reasons of those left alone.
+
+    Raises:
+        UnknownClient: one of the names; nothing was changed.
+    """
     if clients:
         names = {await platform.status.find_client(each): each for each in clients}
     else:
         rows = await platform.status.list_failed_clients(kind)
         names = {row.client_id: row.client_name for row in rows}
         if not names:
-            remark("nothing has failed" if kind is None else f"nothing {kind} has failed")
+            with_kind = "" if kind is None else f" with an error of kind {kind}"
+            remark(f"no job has failed{with_kind}")
     report = await platform.commands.retry_each(list(names))
     for client_id in report.retried:
-        print(f"{plain(names[client_id])}: in line again")
+        print(f"{plain(names[client_id])}: queued again")
     for client_id, reason in report.refused.items():
         remark(f"{names[client_id]}: left alone: {reason}")
-    # With --failed somebody else was faster: what was asked for is so.
+    # With --failed, a refusal means that another person retried the job first: nothing is wrong.
     return report.refused if clients else {}
 
 
@@ -193,26 +203,27 @@ def cancel(client: ClientArgument) -> None:
     async def do(platform: Platform) -> int:
         return await platform.commands.cancel(await platform.status.find_client(client))
 
-    if not ask(do):
+    if not use_platform(do):
         remark(f"{client} has no job to cancel")
         raise typer.Exit(EX_FAILED)
     print(f"{plain(client)}: cancelled")
 
 
 def pause(scope: Scope = EVERYTHING) -> None:
-    """Start no further phases; what runs goes on."""
-    is_news = ask(lambda platform: platform.commands.pause(scope))
-    print(f"{scope}: paused" if is_news else f"{scope}: was paused already")
+    """Stop starting phases, of one workflow or of all; running phases continue."""
+    is_changed = use_platform(lambda platform: platform.commands.pause(scope))
+    print(f"{scope}: paused" if is_changed else f"{scope}: already paused")
 
 
 def resume(scope: Scope = EVERYTHING) -> None:
-    """Take a pause back."""
+    """End a pause."""
 
     async def do(platform: Platform) -> tuple[bool, list[PauseRow]]:
-        is_news = await platform.commands.resume(scope)
-        return is_news, await platform.status.list_pauses()
+        is_changed = await platform.commands.resume(scope)
+        return is_changed, await platform.status.list_pauses()
 
-    is_news, rest = ask(do)
-    print(f"{scope}: goes on" if is_news else f"{scope}: was not paused")
+    is_changed, rest = use_platform(do)
+    print(f"{scope}: resumed" if is_changed else f"{scope}: was not paused")
     for row in rest:
-        remark(f"still paused: {row.scope} (by {row.paused_by}, {age(row.paused_at)} ago)")
+        since = f"{format_age(row.paused_at)} ago"
+        remark(f"still paused: {row.scope} (by {row.paused_by}, {since})")

@@ -1,4 +1,4 @@
-"""`pgworker keys`: the keys that encrypt tenants' secrets, and tokens of the HTTP API."""
+"""`pgworker keys`: the keys that encrypt tenants' secrets, and the tokens of the HTTP API."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pgworker.context import generate_key
 from pgworker.models import Scope
 from pgworker.settings import NAME_PATTERN, token_digest
 
-from .console import ask, remark, usage_error
+from .console import remark, usage_error, use_platform
+from .tables import format_count
 
 if TYPE_CHECKING:
     from pgworker.context import Platform
 
-app = typer.Typer(no_args_is_help=True, help="The keys that encrypt tenants' secrets, and tokens.")
+app = typer.Typer(no_args_is_help=True, help="Encryption keys and API tokens.")
 
 
 @app.command()
 def generate(
     key_id: Annotated[
-        str | None, typer.Option("--id", help="what it is called  [default: made of the date]")
+        str | None, typer.Option("--id", help="the key's id  [default: made from the date]")
     ] = None,
 ) -> None:
     """Print a new key for PGWORKER_ENCRYPTION_KEYS. Nothing is stored."""
@@ -35,20 +36,20 @@ def generate(
     print(generate_key(key_id))
     if sys.stdout.isatty():
         remark(
-            "put it first in PGWORKER_ENCRYPTION_KEYS, the old ones behind it, on every worker; "
-            "then: pgworker keys rotate"
+            "put it first in PGWORKER_ENCRYPTION_KEYS on every worker, and keep the old keys "
+            "after it; then: pgworker keys rotate"
         )
 
 
 @app.command()
 def token(
-    name: Annotated[str, typer.Argument(help="who bears it; logs and the audit trail name them")],
-    scope: Annotated[Scope, typer.Option(help="what they may do")] = Scope.READ,
+    name: Annotated[str, typer.Argument(help="its holder, as logs and the audit trail show it")],
+    scope: Annotated[Scope, typer.Option(help="what it permits")] = Scope.READ,
 ) -> None:
-    """Print a new token for the HTTP API, and its line for PGWORKER_API_TOKENS. Stores nothing.
+    """Print a new token for the HTTP API, and its entry for PGWORKER_API_TOKENS. Nothing is stored.
 
-    The first line is for whoever bears it. The second one is for the setting: it holds only the
-    token's hash.
+    The first line is the token, for its holder. The second line is for the setting, and contains
+    only the token's hash.
     """
     if not NAME_PATTERN.fullmatch(name):
         raise usage_error("a name has 1 to 64 letters, digits and . _ -")
@@ -56,18 +57,18 @@ def token(
     print(made)
     print(f"{name}:{scope}:sha256={token_digest(made).hex()}")
     if sys.stdout.isatty():
-        remark("add the second line to PGWORKER_API_TOKENS, behind a comma, on every worker")
+        remark("append the second line to PGWORKER_API_TOKENS, after a comma, on every worker")
 
 
 @app.command()
 def rotate() -> None:
-    """Encrypt all secrets with the first key. Afterwards the others can be taken away."""
+    """Encrypt all secrets with the first key; afterwards the other keys can be removed."""
 
     async def do(platform: Platform) -> tuple[int, dict[str, int]]:
         tenant_secrets = platform.secrets()
         return await tenant_secrets.rotate(), await tenant_secrets.by_key()
 
-    count, by_key = ask(do)
-    print(f"{count} secrets encrypted again" if count else "nothing to do")
-    for key_id, secrets_under_it in by_key.items():
-        remark(f"{secrets_under_it} secrets are under the key {key_id}")
+    count, by_key = use_platform(do)
+    print(f"{format_count(count, 'secret')} encrypted again" if count else "nothing to do")
+    for key_id, encrypted in by_key.items():
+        remark(f"encrypted with key {key_id}: {format_count(encrypted, 'secret')}")

@@ -14,7 +14,6 @@ from pgworker.maintenance.reconcile import Reconciler
 from .console import (
     EX_FAILED,
     Json,
-    ask,
     known_provider,
     plain,
     print_json,
@@ -22,8 +21,9 @@ from .console import (
     stderr,
     stdout,
     usage_error,
+    use_platform,
 )
-from .tables import add_columns, cell, counted, is_very_wide, new_table, show_table
+from .tables import add_columns, cell, format_count, is_very_wide, new_table, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def reconcile(
     if delete:
         _delete(list(dict.fromkeys(delete)), provider, yes=yes, json=json)
         return
-    findings = ask(lambda platform: _inspect(platform, provider, fix=fix))
+    findings = use_platform(lambda platform: _inspect(platform, provider, fix=fix))
     if json:
         print_json(findings)
     else:
@@ -84,7 +84,7 @@ def _print(findings: Sequence[Finding]) -> None:
     left = [each for each in findings if each.outcome is None]
     if left:
         _print_table(left)
-        remark(f"{counted(len(left), 'finding')}; nothing was deleted")
+        remark(f"{format_count(len(left), 'finding')}; nothing was deleted")
     elif not findings:
         remark("no differences: providers and ledger agree")
 
@@ -107,10 +107,10 @@ def _delete(refs: list[str], provider: str | None, *, yes: bool, json: bool) -> 
     if not yes:
         if not sys.stdin.isatty():
             raise usage_error("there is no terminal to ask on: give --yes")
-        for each in ask(lambda platform: _find_named(platform, refs, provider)):
+        for each in use_platform(lambda platform: _find_named(platform, refs, provider)):
             stderr().print(plain(each.message), markup=False, soft_wrap=True)
         typer.confirm(f"Delete for good, with all data: {', '.join(refs)}?", abort=True, err=True)
-    deleted, errors = ask(lambda platform: _delete_each(platform, refs, provider))
+    deleted, errors = use_platform(lambda platform: _delete_each(platform, refs, provider))
     if json:
         print_json(deleted)
     else:

@@ -10,8 +10,18 @@ from pgworker.maintenance.fleet import ClientSync, canonical_set, schema_status,
 from pgworker.schema.lint import Finding, Severity, lint
 from pgworker.settings import load_settings
 
-from .console import EX_FAILED, Json, ask, plain, print_json, remark, stderr, stdout, usage_error
-from .tables import add_columns, cell, counted, is_very_wide, long_cell, new_table, show_table
+from .console import (
+    EX_FAILED,
+    Json,
+    plain,
+    print_json,
+    remark,
+    stderr,
+    stdout,
+    usage_error,
+    use_platform,
+)
+from .tables import add_columns, cell, format_count, is_very_wide, long_cell, new_table, show_table
 
 if TYPE_CHECKING:
     from pgworker.context import Platform
@@ -47,8 +57,8 @@ def _print_findings(canonical: CanonicalSet, findings: tuple[Finding, ...]) -> N
         console.print(line)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     remark(
-        f"{counted(len(canonical.migrations), 'migration')} in {canonical.directory}: "
-        f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}"
+        f"{format_count(len(canonical.migrations), 'migration')} in {canonical.directory}: "
+        f"{format_count(errors, 'error')}, {format_count(len(findings) - errors, 'warning')}"
     )
 
 
@@ -59,7 +69,7 @@ def status(json: Json = False) -> None:
     No tenant is contacted.
     """
     canonical = canonical_set(load_settings().migrations_dir)
-    rows = schema_status(ask(lambda platform: platform.status.list_clients()), canonical)
+    rows = schema_status(use_platform(lambda platform: platform.status.list_clients()), canonical)
     if json:
         print_json(rows)
         return
@@ -87,20 +97,24 @@ def sync(
     client: Annotated[
         str | None, typer.Argument(metavar="[CLIENT]", help="id or unique name")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="every client that has a tenant")] = False,
+    all_clients: Annotated[
+        bool, typer.Option("--all", help="every client that has a tenant")
+    ] = False,
     include_all: Annotated[
         bool,
         typer.Option("--include-all", help="also apply files older than the newest applied one"),
     ] = False,
 ) -> None:
-    """Apply the canonical migrations that a client's tenant lacks, or those of all tenants.
+    """Apply the canonical migrations that a client's tenant lacks, or with --all every tenant.
 
     A tenant that fails is named and doesn't stop the others; the exit code is 1 then.
     """
-    if every == (client is not None):
+    if all_clients == (client is not None):
         raise usage_error("name a client, or give --all")
     canonical = canonical_set(load_settings().migrations_dir)
-    failed = ask(lambda platform: _sync(platform, client, canonical, include_all=include_all))
+    failed = use_platform(
+        lambda platform: _sync(platform, client, canonical, include_all=include_all)
+    )
     raise typer.Exit(EX_FAILED if failed else 0)
 
 

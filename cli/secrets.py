@@ -9,7 +9,7 @@ import typer
 
 from pgworker.errors import PgworkerError
 
-from .console import ClientArgument, Json, ask, plain, print_json, usage_error
+from .console import ClientArgument, Json, plain, print_json, usage_error, use_platform
 
 if TYPE_CHECKING:
     from pgworker.context import Platform
@@ -22,7 +22,7 @@ ORDER = (
 )
 
 
-# Without it typer would take a group of one command for that command.
+# Without a callback typer would turn a group of one command into that command.
 @app.callback()
 def secrets() -> None:
     """Keys and passwords of tenants."""
@@ -34,28 +34,36 @@ def show(
     yes: Annotated[bool, typer.Option("--yes", help="don't ask")] = False,
     json: Json = False,
 ) -> None:
-    """Print a tenant's keys and passwords, in clear. The audit trail records that you did."""
+    """Print a tenant's keys and passwords in plain text. The audit trail records it.
+
+    It asks first, unless --yes is given.
+    """
     if not yes:
         if not sys.stdin.isatty():
-            raise usage_error("there is nobody to ask: give --yes")
-        question = f"Print the keys and passwords of {plain(client)} here, in clear?"
+            raise usage_error("there is no terminal to ask on: give --yes")
+        question = f"Print the keys and passwords of {plain(client)} here, in plain text?"
         typer.confirm(question, abort=True, err=True)
-    values = ask(lambda platform: _reveal(platform, client))
+    values = use_platform(lambda platform: _reveal(platform, client))
     if json:
         print_json(values)
         return
     width = max(map(len, values))
     for name, value in values.items():
-        # Not by Rich: a key must be copied as it is, whatever the terminal's width.
+        # Not by Rich, which wraps at the terminal's width: a key must be copied in one piece.
         print(f"{name:<{width}}  {value}")
 
 
 async def _reveal(platform: Platform, client: str) -> dict[str, str]:
+    """Return the stored secrets and the tenant's address, in a stable order.
+
+    Raises:
+        PgworkerError: nothing is stored yet.
+    """
     client_id = await platform.status.find_client(client)
     shown = await platform.status.get_client(client_id)
     values = await platform.secrets().reveal(client_id)
     if not values:
-        raise PgworkerError(f"{client} has no secrets yet: pgworker why {client_id} tells why")
+        raise PgworkerError(f"{client} has no secrets yet: pgworker why {client_id} shows why")
     every = {"project_ref": shown.project_ref, "project_url": shown.project_url, **values}
     order = [*ORDER, *sorted(every.keys() - set(ORDER))]
     return {name: value for name in order if (value := every.get(name)) is not None}

@@ -1,4 +1,4 @@
-"""Tables: they fit 80 columns on a terminal, and hold everything in a file or a pipe."""
+"""Tables and cells: cut to 80 columns on a terminal, complete in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pgworker.status.rows import ClientStatusRow, JobStatusRow
 
-# From these widths on there is room for more than the essential columns, and for ids.
+# Columns of a terminal: from these widths on there is room for further columns, and for ids.
 WIDE = 100
 VERY_WIDE = 160
 
@@ -54,7 +54,7 @@ def is_very_wide(console: Console) -> bool:
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table; without the blanks that fill its last column, where they are in the way."""
+    """Print a table. In a file or a pipe its lines have no trailing blanks."""
     if console.is_terminal:
         console.print(table)
         return
@@ -65,7 +65,7 @@ def show_table(console: Console, table: Table) -> None:
 
 
 def new_table(console: Console) -> Table:
-    """Return an empty table: ruled on a terminal, bare columns elsewhere."""
+    """Return an empty table: its header has a rule on a terminal, and none elsewhere."""
     if console.is_terminal:
         return Table(
             box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold"
@@ -74,21 +74,21 @@ def new_table(console: Console) -> Table:
 
 
 def add_client_column(console: Console, table: Table) -> None:
-    """Add the column of clients' names, which may be of any length."""
-    widths = 40 if is_wide(console) else 24
-    table.add_column("client", max_width=widths if console.is_terminal else None)
+    """Add a column for the names of clients, which may be of any length: a terminal cuts them."""
+    width = 40 if is_wide(console) else 24
+    table.add_column("client", max_width=width if console.is_terminal else None)
 
 
 def add_columns(table: Table, *titles: str, right: tuple[str, ...] = ()) -> None:
-    """Add columns whose values are short: they are never cut."""
+    """Add columns for short values, which are never cut; `right` names those aligned right."""
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", no_wrap=True)
 
 
 def long_cell(value: object) -> Text:
-    """Return a value for a column that gives way when a terminal is narrow: it is cut there.
+    """Return a cell that is cut when the terminal is narrow.
 
-    Its column must not be `no_wrap`: Rich takes no width from such ones first.
+    Its column must not be `no_wrap`: Rich shrinks all other columns first.
     """
     text = cell("" if value is None else value)
     text.no_wrap, text.overflow = True, "ellipsis"
@@ -96,20 +96,20 @@ def long_cell(value: object) -> Text:
 
 
 def cell(value: object) -> Text:
-    """Return a value as text, coloured when it is one of our words."""
+    """Return a cell with the value's text; statuses and verdicts have colours, None is a dash."""
     if value is None:
         return Text("-", style="dim")
     text = plain(value)
     return Text(text, style=STYLES.get(text, ""))
 
 
-def age(since: datetime | None) -> str:
-    """Return how long ago something was."""
+def format_age(since: datetime | None) -> str:
+    """Return how long ago that was."""
     return duration(None if since is None else datetime.now(UTC) - since)
 
 
-def phase_of(row: ClientStatusRow | JobStatusRow) -> str | None:
-    """Return the phase of a row of `client_status` or `job_status`, with its place in the row."""
+def format_phase(row: ClientStatusRow | JobStatusRow) -> str | None:
+    """Return the phase of a row of `client_status` or `job_status`, as in `schema_sync 3/4`."""
     if row.phase is None:
         return None
     if row.phase_number is None:
@@ -117,8 +117,8 @@ def phase_of(row: ClientStatusRow | JobStatusRow) -> str | None:
     return f"{row.phase} {row.phase_number}/{row.phase_count}"
 
 
-def facts(pairs: Sequence[tuple[str, object]]) -> None:
-    """Print names and values, one a line; values wrap on a terminal and are never cut."""
+def print_facts(pairs: Sequence[tuple[str, object]]) -> None:
+    """Print names and values, one pair a line; values wrap on a terminal and are never cut."""
     console = stdout()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
@@ -128,6 +128,6 @@ def facts(pairs: Sequence[tuple[str, object]]) -> None:
     show_table(console, table)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun."""
+def format_count(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -164,7 +164,7 @@ def test_a_pause_lasts_until_resume(pgworker: Pgworker, database: str) -> None:
     assert "already" in pgworker("pause", DATABASE_URL=database).stdout
     doctor = parsed(pgworker("doctor", "--json", DATABASE_URL=database))
     assert any("paused" in check["detail"] for check in doctor)
-    assert "goes on" in pgworker("resume", DATABASE_URL=database).stdout
+    assert "all: resumed" in pgworker("resume", DATABASE_URL=database).stdout
     assert "was not paused" in pgworker("resume", DATABASE_URL=database).stdout
 
 

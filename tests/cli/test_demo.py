@@ -1,4 +1,4 @@
-"""`pgworker demo`: works at once, works again, and mixes with nothing."""
+"""`pgworker demo`: works at once, works again, and leaves a real platform alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Pgworker = Callable[..., "CompletedProcess[str]"]
 
 
-def test_a_demo_makes_every_client_ready_and_a_second_one_begins_anew(
+def test_a_demo_makes_every_client_ready_and_a_second_one_starts_over(
     pgworker: Pgworker, tmp_path: Path
 ) -> None:
     # Whatever the environment says of a real platform is left alone.
@@ -36,13 +36,13 @@ def test_a_demo_makes_every_client_ready_and_a_second_one_begins_anew(
 
 
 @pytest.mark.parametrize("on_the_path", [True, False])
-def test_what_a_demo_says_to_type_next_works_as_it_stands(
+def test_the_commands_that_a_demo_suggests_work_as_printed(
     pgworker: Pgworker, environment: dict[str, str], tmp_path: Path, on_the_path: bool
 ) -> None:
-    # `make demo` calls a program that the shell of its user doesn't know.
+    # `make demo` runs a program that is not on its user's PATH.
     folders = [sysconfig.get_path("scripts")] if on_the_path else []
     path = ":".join([*folders, "/usr/bin", "/bin"])
-    shown = pgworker("demo", "--clients", "1", PATH=path).stdout.partition("Look around")[2]
+    shown = pgworker("demo", "--clients", "1", PATH=path).stdout.partition("Explore it")[2]
     lines = [line.strip() for line in shown.splitlines()[1:]]
     assert sum(line.startswith("pgworker ") for line in lines) == (3 if on_the_path else 0)
     script = "\n".join(["set -e", *lines[:-1], f"{lines[-1]} --yes"])
