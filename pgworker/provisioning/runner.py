@@ -16,7 +16,7 @@ from pgworker.errors import (
 from pgworker.models import Advance, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.provisioning.breakers import ADMITTED, Admission, Breakers
 from pgworker.provisioning.ledger import Ledger
-from pgworker.provisioning.phases.base import Phase, PhaseContext, PhaseSettings
+from pgworker.provisioning.phases.base import Phase, PhaseContext, PhaseSettings, may_cost_money
 from pgworker.provisioning.prefetch import PhaseInput, PhaseInputLoader
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.telemetry import get_logger
@@ -77,6 +77,7 @@ class PhaseRunner:
                         phase.name,
                         phase.client_status,
                         ordinal,
+                        may_cost_money(phase),
                     )
                 await connection.execute(
                     PHASE_QUERIES.unregister_phases,

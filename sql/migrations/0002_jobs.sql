@@ -154,23 +154,25 @@ on pgworker.event_log (at)
 where event in ('advanced', 'succeeded');
 
 -- The phases of each workflow: the status that a client shows while in them, and their order.
--- Workers register the phases that users add; a null client_status leaves the client's alone.
+-- Workers register the phases that users add; a null client_status leaves the client's alone. Of
+-- one that may cost money a person is asked before it is run again.
 create table pgworker.phases (
     workflow text not null,
     job_type text not null,
     client_status text,
     ordinal integer not null,
+    may_cost_money boolean not null default false,
     primary key (workflow, job_type)
 );
 
 alter table pgworker.phases enable row level security;
 
-insert into pgworker.phases (workflow, job_type, client_status, ordinal)
+insert into pgworker.phases (workflow, job_type, client_status, ordinal, may_cost_money)
 values
-('provision', 'create_project', 'creating_project', 1),
-('provision', 'await_project', 'waiting_for_project', 2),
-('provision', 'schema_sync', 'schema_syncing', 3),
-('provision', 'smoke_checks', 'smoke_checking', 4);
+('provision', 'create_project', 'creating_project', 1, true),
+('provision', 'await_project', 'waiting_for_project', 2, false),
+('provision', 'schema_sync', 'schema_syncing', 3, false),
+('provision', 'smoke_checks', 'smoke_checking', 4, false);
 
 create table pgworker.workers (
     id text primary key,

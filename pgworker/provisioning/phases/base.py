@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PhaseSettings:
-    """What phases can be told.
+    """The settings that phases read.
 
     Attributes:
         migrations_dir: the canonical migrations.
-        project_poll: between two looks at a project that comes up.
+        project_poll: between two looks at a project that is coming up.
         project_timeout: after which a person must look.
         create_lookup: how long an ambiguous create is looked for before another is allowed.
     """
@@ -40,7 +40,18 @@ class PhaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class PhaseContext:
-    """One run of a phase: the job that is held, its client, and the ways to act for it."""
+    """One run of a phase: the claimed job, its client, and the means to act for it.
+
+    Attributes:
+        job: with the checkpoint that its phases have recorded so far.
+        client: as its row was when the phase started.
+        provider: the one that has the tenant, or is to create it.
+        ledger: of intents and secrets; each of its writes checks the fencing token.
+        secrets: of all tenants, decrypted on demand.
+        settings: of this process.
+        steps: the ledger of effects outside.
+        log: its entries carry the job's, the client's and the phase's name.
+    """
 
     job: Job
     client: Client
@@ -52,22 +63,30 @@ class PhaseContext:
     log: BoundLogger
 
     async def credentials(self) -> Credentials:
-        """Return what is stored of the tenant's credentials, in clear."""
+        """Return the tenant's stored credentials, decrypted.
+
+        Raises:
+            BadConfiguration: the key that encrypted them is missing.
+        """
         return Credentials(await self.secrets.of_client(self.client.id))
 
     def connect(self, credentials: Credentials) -> AbstractAsyncContextManager[TenantConnection]:
-        """Open the way that SQL takes to the client's tenant."""
+        """Connect to the client's tenant, the way that its provider sends SQL there."""
         return self.provider.connect(self.ref, credentials)
 
     @property
     def ref(self) -> str:
-        """The tenant's ref, once `create_project` has ended."""
+        """The tenant's ref, once `create_project` has succeeded."""
         assert self.client.project_ref is not None, "create_project comes first"
         return self.client.project_ref
 
 
 class Phase(Protocol):
-    """A step of a workflow, safe to run again from any line."""
+    """One step of a workflow, safe to repeat from any line (docs/phases.md).
+
+    A phase that may create what the provider bills also has `may_cost_money = True`: a person is
+    asked before it is retried. The attribute is optional, so it isn't part of the protocol.
+    """
 
     @property
     def name(self) -> str:
@@ -76,14 +95,19 @@ class Phase(Protocol):
 
     @property
     def client_status(self) -> ClientStatus | None:
-        """What the client shows meanwhile; None leaves it as it is."""
+        """The status that the client shows meanwhile; None leaves the one before."""
         ...
 
     async def run(self, ctx: PhaseContext) -> Outcome:
         """Do the step.
 
         Raises:
-            JobError: of any kind; the kind decides what becomes of the job.
-            LeaseLost: somebody else holds the job now.
+            JobError: of any kind; the kind decides what happens to the job.
+            LeaseLost: another worker holds the job now.
         """
         ...
+
+
+def may_cost_money(phase: Phase) -> bool:
+    """Return whether a run may create what the provider bills; no, where a phase doesn't say."""
+    return bool(getattr(phase, "may_cost_money", False))

@@ -25,6 +25,7 @@ class CreateProject:
 
     name = "create_project"
     client_status = ClientStatus.CREATING_PROJECT
+    may_cost_money = True
 
     async def run(self, ctx: PhaseContext) -> Outcome:
         """Return `Done` once the tenant's ref is committed.
