@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from pgworker.errors import BadConfiguration, Permanent
@@ -63,28 +62,24 @@ def find_workflows(setting: str | None) -> dict[str, Workflow]:
     Raises:
         BadConfiguration: one can't be imported, or isn't a `Workflow`.
     """
-    found = {PROVISION.name: PROVISION}
-    for point in entry_points(group=ENTRY_POINTS):
-        workflow = _require_workflow(
-            point.load(), f"the entry point {point.name} of {ENTRY_POINTS}"
-        )
-        found[workflow.name] = workflow
+    found = [
+        PROVISION,
+        *(
+            _import_workflow(point, f"entry point {point.name} of {ENTRY_POINTS}")
+            for point in entry_points(group=ENTRY_POINTS)
+        ),
+    ]
     if setting is not None:
-        workflow = _import_workflow(setting)
-        found[workflow.name] = workflow
-    return found
+        point = EntryPoint("workflow", setting, ENTRY_POINTS)
+        found.append(_import_workflow(point, f"PGWORKER_WORKFLOW: {setting}"))
+    return {workflow.name: workflow for workflow in found}
 
 
-def _import_workflow(setting: str) -> Workflow:
-    module, _, attribute = setting.partition(":")
+def _import_workflow(point: EntryPoint, where: str) -> Workflow:
     try:
-        value = getattr(importlib.import_module(module), attribute)
+        value = point.load()
     except (ImportError, AttributeError) as error:
-        raise BadConfiguration(f"PGWORKER_WORKFLOW: {setting}: {error}") from error
-    return _require_workflow(value, f"PGWORKER_WORKFLOW: {setting}")
-
-
-def _require_workflow(value: object, where: str) -> Workflow:
-    if isinstance(value, Workflow):
-        return value
-    raise BadConfiguration(f"{where} is not a pgworker Workflow")
+        raise BadConfiguration(f"{where}: {error}") from error
+    if not isinstance(value, Workflow):
+        raise BadConfiguration(f"{where} is not a pgworker Workflow")
+    return value
