@@ -66,13 +66,13 @@ class Ticket:
     Attributes:
         taken_at: seconds of the limiter's clock.
         opened_at: names the window that it was taken from, for limits shared by processes.
-        is_told: an answer has told when that window ends.
+        end_is_known: an answer has told when that window ends.
     """
 
     bucket: Bucket
     taken_at: float
     opened_at: datetime | None = None
-    is_told: bool = True
+    end_is_known: bool = True
 
 
 class Limiter(Protocol):

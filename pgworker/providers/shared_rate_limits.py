@@ -133,7 +133,7 @@ class SharedLimits:
         window = self._own.window(ticket.bucket)
         if window is None or self._tie is None:
             return
-        if not answer.is_refusal and (ticket.is_told or window.is_reported):
+        if not answer.is_refusal and (ticket.end_is_known or window.is_reported):
             return
         window.is_reported = True
         bucket = ticket.bucket
@@ -192,6 +192,6 @@ class SharedLimits:
         self._tie = _Tie(row["asked_at"], not_before=began, not_after=now)
         for place, turn in enumerate(turns):
             if place < row["granted"]:
-                turn.ticket = Ticket(bucket, now, row["opened_at"], row["is_told"])
+                turn.ticket = Ticket(bucket, now, row["opened_at"], row["end_is_known"])
             else:
                 turn.wait = row["wait"] + row["spread"] * random.random()  # noqa: S311  # jitter

@@ -1,8 +1,8 @@
--- add_client: inserts a client, whose job is made with it when p_auto_provision; returns its id
--- and whether it is new. With a key, an order that came before isn't carried out again: it
--- gives the client that it gave then. Two of the same key at the same time wait for each other.
--- Keys are of their bearer, and forgotten after a week.
--- Raises PW006 when the key came with another order.
+-- add_client: inserts a client, and with it its job when p_auto_provision; returns the client's
+-- id and whether it is new. With a key, a request that came before isn't carried out again: the
+-- client of the first request is returned. Two requests with one key at the same time wait for
+-- each other. A key belongs to its bearer, and is forgotten after a week.
+-- Raises PW006 when the key came with a different request.
 create or replace function pgworker.add_client(
     p_name text,
     p_auto_provision boolean,
@@ -31,7 +31,7 @@ begin
             for update skip locked
         ));
 
-        -- Waits for whoever inserts the same key just now, and sees what they did.
+        -- Waits for a concurrent insert of the same key, and then sees its row.
         insert into pgworker.idempotency_keys (bearer, key, fingerprint)
         values (p_bearer, p_key, p_fingerprint)
         on conflict do nothing;

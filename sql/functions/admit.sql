@@ -1,8 +1,8 @@
--- admit: may a job use this credential now? A null wait: yes. Otherwise the provider
--- refuses it, for the reason given. When the time of an open breaker has come, one caller
--- is let through as its probe, and no other while that one is at it: as long as the job
--- runs under the claim that it asked with, however long its phase takes. A probe that
--- never reports is followed by the next p_probe_every after it, or once its claim is over.
+-- admit: whether a job may use this credential now. A null wait: yes. Otherwise the provider
+-- refuses the credential, for the reason given. When probe_at of an open breaker has come, one
+-- caller is let through as its probe, and no other as long as that job runs under the claim with
+-- which it asked, however long its phase takes. A probe that never reports is followed by the
+-- next one p_probe_every later, or once its claim is over.
 create or replace function pgworker.admit(
     p_credential text,
     p_job_id bigint,
@@ -56,7 +56,7 @@ begin
         return;
     end if;
 
-    -- Read after the race for the probe, so that who lost it waits for the next.
+    -- Read after the race for the probe, so that a caller that lost it waits for the next one.
     select
         breaker.reason,
         breaker.probe_at
@@ -65,7 +65,7 @@ begin
     where breaker.credential = p_credential;
 
     if found then
-        -- Past its time: a probe is at it still, and wakes the others when it is accepted.
+        -- Past probe_at: a probe is still running, and wakes the others when it is accepted.
         wait := case
             when v_probe_at > now() then greatest(v_probe_at - now(), interval '1 second')
             else p_probe_every

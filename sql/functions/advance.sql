@@ -1,16 +1,16 @@
--- advance: running -> running in the next phase, for jobs held by their callers, who keep
--- their claims: a workflow does not queue up again between its phases. In one
--- transaction: the phase's result on the client (p_patches), what the workflow learnt,
--- the next job_type with its counters at zero, the client's status and the event.
--- Arrays are parallel; a patch or learnt of null changes nothing. Returns the ids that were
--- refused, because the claim token given is not the current one; nothing of theirs is written.
+-- advance: running -> running in the next phase, for jobs held by their callers, who keep their
+-- claims: a workflow does not queue up again between its phases. One transaction holds the
+-- phase's result on the client (p_patches), what goes into the checkpoint (p_checkpoints), the next
+-- job_type with its counters at zero, the client's status and the event. Arrays are parallel; a
+-- null patch or checkpoint changes nothing. Returns the ids that were refused because the claim
+-- token given is not the current one; nothing is written for them.
 -- A repeat, after an answer that got lost, finds the job in its next phase and changes nothing.
 create or replace function pgworker.advance(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
     p_next_phases text[],
     p_patches jsonb[],
-    p_learnt jsonb[],
+    p_checkpoints jsonb[],
     p_lease interval
 )
 returns setof bigint
@@ -24,12 +24,12 @@ as $$
 declare
     v_advanced bigint[];
 begin
-    -- In the order of ids, as every statement over several jobs: the sort is the outer side
-    -- of the loops. "before" is the row as the statement found it, for the phase that ends.
+    -- In the order of ids, as in every statement over several jobs: the sort is the outer side of
+    -- the loops. "before" is the row as the statement found it, and holds the phase that ends.
     with input as (
         select *
-        from unnest(p_job_ids, p_claim_tokens, p_next_phases, p_patches, p_learnt)
-            as input (job_id, claim_token, next_phase, patch, learnt)
+        from unnest(p_job_ids, p_claim_tokens, p_next_phases, p_patches, p_checkpoints)
+            as input (job_id, claim_token, next_phase, patch, checkpoint)
         order by job_id
     ),
 
@@ -41,11 +41,11 @@ begin
             crashes = 0,
             phase_began_at = now(),
             checkpoint = case
-                when input.learnt is null then job.checkpoint
-                else job.checkpoint || input.learnt
+                when input.checkpoint is null then job.checkpoint
+                else job.checkpoint || input.checkpoint
             end,
             -- Not `greatest`, as in heartbeat: what made the lease longer was a request of the
-            -- phase that has ended, and a rescue needn't wait for it any more.
+            -- phase that has ended, and a rescue need not wait for it any more.
             lease_expires_at = now() + p_lease,
             updated_at = now()
         from input

@@ -1,8 +1,8 @@
--- begin_step: what the holder of a job is about to do outside, committed before it does it;
--- returns the step's id. Earlier tries of the same step without an outcome become repeated: the
--- caller has looked, and found nothing of them. p_hold makes the lease last at least so long from
--- now, for a request that must not outlive it. p_done are earlier steps of the caller that have
--- happened, told along to spare a round trip. Without a job it is a person's step.
+-- begin_step: records what the holder of a job is about to do outside, committed before it does
+-- it; returns the step's id. Earlier tries of the same step without an outcome become repeated:
+-- the caller has looked them up and found nothing. p_hold makes the lease last at least that long
+-- from now, for a request that must not outlive it. p_done are earlier steps of the caller that
+-- have happened, recorded in the same round trip. Without a job it is a person's step.
 -- Raises PW001 when p_claim_token is not the current one: the step must not be taken.
 create or replace function pgworker.begin_step(
     p_client_id uuid,

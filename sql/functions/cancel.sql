@@ -1,5 +1,5 @@
--- cancel: queued, waiting, running or failed -> cancelled, for every such job of the
--- client; a holder loses the fence. What exists outside stays. Returns how many jobs.
+-- cancel: queued, waiting, running or failed -> cancelled, for every such job of the client; a
+-- holder loses the fence. What exists outside stays. Returns the number of jobs.
 -- Raises PW003 when there is no such client.
 create or replace function pgworker.cancel(
     p_client_id uuid

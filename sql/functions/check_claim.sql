@@ -1,6 +1,6 @@
--- check_claim: takes part in a worker's own transaction. Locks the job until commit, so that
--- what the transaction writes outside the jobs table is written by the holder or not at
--- all. Raises PW001 when p_claim_token is not the current one.
+-- check_claim: raises PW001 unless p_claim_token is the current one of a running job. Locks the
+-- job until commit, so that what else the caller's transaction writes is written by the holder of
+-- the job or not at all.
 create or replace function pgworker.check_claim(
     p_job_id bigint,
     p_claim_token bigint

@@ -1,7 +1,7 @@
 -- client_page: ids of clients, newest first: p_limit of those after (p_before_at, p_before_id),
--- which are the place of the last one on the page before. Nulls don't filter.
--- p_kind and p_phase are of the client's unfinished or failed job. p_text is looked for in names,
--- whatever its case, or is an id or a project's ref.
+-- the place of the last client on the page before. Nulls don't filter. p_kind and p_phase are
+-- those of the client's unfinished or failed job. p_text is searched in names, whatever its case,
+-- or is an id or a project's ref.
 -- Planned for the filters given (plan_cache_mode): a plan for all of them is a bad one for each.
 create or replace function pgworker.client_page(
     p_status text,

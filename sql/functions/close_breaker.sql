@@ -1,5 +1,5 @@
--- close_breaker: the provider takes the credential again. The jobs parked behind it are
--- due at once. Returns whether it was open.
+-- close_breaker: the provider accepts the credential again. The jobs that wait for it are due at
+-- once. Returns whether the breaker was open.
 create or replace function pgworker.close_breaker(
     p_credential text
 )

@@ -1,15 +1,15 @@
--- complete: running -> succeeded, for jobs held by their callers; a client whose
--- workflow is provision is ready, its error forgotten. Arrays are parallel; a patch or learnt
--- of null changes nothing. p_worker is who holds them, for the audit trail. Returns the ids that
--- were refused (stale claim token): their callers must stop without writing anything. A lease
--- that ran out but was taken by nobody is still good: the work is done, keep it. A repeat, after
--- an answer that got lost, finds the job succeeded under the same token, changes nothing and is
--- not refused.
+-- complete: running -> succeeded, for jobs held by their callers; a client whose workflow is
+-- provision becomes ready and loses its error. Arrays are parallel; a null patch or checkpoint
+-- changes nothing. p_worker is the holder's name for the audit trail. Returns the ids that were
+-- refused (stale claim token): their callers must stop without writing anything. A lease that ran
+-- out still counts as long as no other worker has claimed the job: the work is done, keep it. A
+-- repeat, after an answer that got lost, finds the job succeeded under the same token, changes
+-- nothing and is not refused.
 create or replace function pgworker.complete(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
     p_patches jsonb[],
-    p_learnt jsonb[],
+    p_checkpoints jsonb[],
     p_worker text default null
 )
 returns setof bigint
@@ -24,12 +24,13 @@ declare
     v_actor constant text := coalesce(p_worker, pgworker.actor());
     v_completed bigint[];
 begin
-    -- In the order of ids, as every statement over several jobs: the sort is the outer side
-    -- of the loop. The holder tells its name: it would cost a second look at each row.
+    -- In the order of ids, as in every statement over several jobs: the sort is the outer side of
+    -- the loop. The holder's name is an argument: reading it would cost a second look at each
+    -- row.
     with input as (
         select *
-        from unnest(p_job_ids, p_claim_tokens, p_patches, p_learnt)
-            as input (job_id, claim_token, patch, learnt)
+        from unnest(p_job_ids, p_claim_tokens, p_patches, p_checkpoints)
+            as input (job_id, claim_token, patch, checkpoint)
         order by job_id
     ),
 
@@ -38,8 +39,8 @@ begin
         set
             status = 'succeeded',
             checkpoint = case
-                when input.learnt is null then job.checkpoint
-                else job.checkpoint || input.learnt
+                when input.checkpoint is null then job.checkpoint
+                else job.checkpoint || input.checkpoint
             end,
             last_error = null,
             error_kind = null,
@@ -80,8 +81,8 @@ begin
                 when completed.workflow = 'provision' then 'ready'
                 else client.provisioning_status
             end,
-            -- Another workflow that ended well takes back its own complaint about a client
-            -- that is ready; the reason why one is not ready isn't its to forget.
+            -- Another workflow that succeeds removes its own error from a client that is ready.
+            -- The reason why a client is not ready stays.
             provisioning_error = case
                 when completed.workflow = 'provision' or client.provisioning_status = 'ready'
                     then null

@@ -1,5 +1,5 @@
--- confirm_steps: a look outside has found what these targets stand for: steps that were without an
--- outcome are done.
+-- confirm_steps: a look-up outside has found the targets: steps at them that had no outcome are
+-- done.
 -- Raises PW001 when p_claim_token is not the current one.
 create or replace function pgworker.confirm_steps(
     p_client_id uuid,

@@ -1,7 +1,7 @@
--- end_step: how steps of the holder of a job ended: done, refused or unknown. One that ended
--- already stays as it is. Without a job they are a person's.
--- Raises PW001 when p_claim_token is not the current one: whoever holds the job now looks for
--- itself.
+-- end_step: records how steps of the holder of a job ended: done, refused or unknown. A step that
+-- has ended already stays as it is. Without a job they are a person's.
+-- Raises PW001 when p_claim_token is not the current one: the present holder looks up what
+-- happened.
 create or replace function pgworker.end_step(
     p_client_id uuid,
     p_job_id bigint,

@@ -1,6 +1,6 @@
--- enqueue: the id of the client's live job of that workflow, made now if there is none.
--- A future run_at makes it wait until then. Safe to repeat and to race.
--- Raises PW003 when there is no such client.
+-- enqueue: the id of the client's live job of that workflow, made now if there is none. With a
+-- future run_at the job waits until then. Safe to repeat and to race.
+-- Raises PW003 when there is no such client, PW004 when there is no such workflow.
 create or replace function pgworker.enqueue(
     p_client_id uuid,
     p_workflow text default 'provision',

@@ -1,10 +1,10 @@
--- fail: running -> waiting (back-off) or failed, by the worker that holds the claim.
--- Counts an attempt. With p_retry, and attempts left, the job waits a random time up to
--- least(p_backoff_cap, p_backoff_base * 2 ^ failed attempts before this one): full
--- jitter, so that a crowd that failed together does not come back together. Otherwise it
--- is failed and needs a person. Returns the status that it is in now.
--- Raises PW001 when p_claim_token is not the current one. A repeat, after an answer that
--- got lost, finds the attempt counted under the same token and changes nothing.
+-- fail: running -> waiting (back-off) or failed, by the worker that holds the claim. Counts an
+-- attempt. With p_retry, and attempts left, the job waits a random time up to
+-- least(p_backoff_cap, p_backoff_base * 2 ^ failed attempts before this one): full jitter, so
+-- that jobs that failed together are not retried together. Otherwise it is failed and needs a
+-- person. Returns the new status.
+-- Raises PW001 when p_claim_token is not the current one. A repeat, after an answer that got
+-- lost, finds the attempt counted under the same token and changes nothing.
 create or replace function pgworker.fail(
     p_job_id bigint,
     p_claim_token bigint,

@@ -1,5 +1,5 @@
--- failure_group: names the failures that are the same: same workflow, phase, kind and message
--- but for what differs from client to client.
+-- failure_group: an id that equal failures share: the same workflow, phase, kind and message,
+-- apart from what differs from client to client.
 create or replace function pgworker.failure_group(
     p_workflow text,
     p_phase text,

@@ -1,8 +1,8 @@
 -- find_refused: of the jobs that a statement was to write (p_job_ids), those that it didn't write
 -- (they are not among p_written) because the claim token given is not the current one. A job that
--- has p_status under that token is no refusal: the call repeats an earlier one whose answer got
+-- has p_status under that token is not refused: the call repeats an earlier one whose answer got
 -- lost. Part of advance and complete, whose planner settings hold here too.
--- A statement of its own, after theirs: its snapshot sees what others have done meanwhile.
+-- A statement of its own, after theirs: its snapshot sees what others have done in the meantime.
 create or replace function pgworker.find_refused(
     p_job_ids bigint[],
     p_claim_tokens bigint[],

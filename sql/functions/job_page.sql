@@ -1,5 +1,5 @@
 -- job_page: ids of jobs, newest first: p_limit of those before p_before_id. Nulls don't filter.
--- p_text is looked for in the names of clients, whatever its case, or is a client's id.
+-- p_text is searched in the names of clients, whatever its case, or is a client's id.
 create or replace function pgworker.job_page(
     p_status text,
     p_kind text,

@@ -1,7 +1,7 @@
--- lock_bucket: the row of a bucket, locked until commit. With p_make it is made when there
--- is none, as a window that is over; without, the result is null then. Whoever makes one
--- sweeps up to a hundred away that nobody used for a day: projects come and go, and rows
--- are deleted as seldom as they are made.
+-- lock_bucket: the row of a bucket, locked until commit. When there is none, p_make makes one
+-- whose window is over; without p_make the result is null then. Making one also removes up to a
+-- hundred rows that were not used for a day: projects come and go, and rows are deleted as seldom
+-- as they are made.
 create or replace function pgworker.lock_bucket(
     p_credential text,
     p_scope text,

@@ -1,6 +1,7 @@
--- open_breaker: the provider refuses the credential: until close_breaker one probe in
--- p_probe_every is let through (see admit). Safe to repeat. Returns whether it was closed:
--- of many callers that are refused in one moment exactly one hears so, and logs it.
+-- open_breaker: the provider refuses the credential: until close_breaker one probe every
+-- p_probe_every is let through (see admit). Safe to repeat. Returns whether the breaker was
+-- closed before: of many callers that are refused at the same moment exactly one gets true, and
+-- logs it.
 create or replace function pgworker.open_breaker(
     p_credential text,
     p_reason text,
@@ -12,8 +13,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     loop
-        -- Who opens it is decided by the insert alone. A look before it would find nothing for
-        -- all who look before the first one commits.
+        -- The insert alone decides which caller opens it. A look before it would find nothing for
+        -- all callers that look before the first one commits.
         insert into pgworker.breakers (credential, reason, probe_at)
         values (p_credential, p_reason, now() + p_probe_every)
         on conflict (credential) do nothing;
@@ -37,7 +38,7 @@ begin
         if found then
             return false;
         end if;
-        -- It was closed between the two statements: open it anew.
+        -- It was closed between the two statements: open it again.
     end loop;
 end
 $$;

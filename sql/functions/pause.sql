@@ -1,5 +1,5 @@
--- pause: no job of the workflow p_scope ('all': of any) is claimed until resume. What
--- runs goes on. Safe to repeat; returns whether it was running before.
+-- pause: no job of the workflow p_scope ('all': of any) is claimed until resume. Running jobs go
+-- on. Safe to repeat; returns true unless the scope was paused already.
 create or replace function pgworker.pause(
     p_scope text default 'all'
 )

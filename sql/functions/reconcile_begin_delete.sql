@@ -1,7 +1,7 @@
--- reconcile_begin_delete: records that a person is about to delete a tenant that nobody
--- owns. Returns null when it may be done; otherwise why not, and then nothing is recorded.
--- A retry that comes later than this look may still adopt what is being deleted: its next
--- phase finds it gone, and tells a person.
+-- reconcile_begin_delete: records that a person is about to delete a tenant without an owner.
+-- Returns null when it may be deleted; otherwise the reason why not, and then nothing is
+-- recorded. A retry that comes later than this check may still adopt what is being deleted: its
+-- next phase finds the tenant gone, and the job fails for a person to see.
 create or replace function pgworker.reconcile_begin_delete(
     p_provider text,
     p_ref text,

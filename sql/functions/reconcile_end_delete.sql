@@ -1,6 +1,6 @@
--- reconcile_end_delete: records what became of a deletion that reconcile_begin_delete let
--- through. p_error is null when it was done; then a create of that name, if the ledger
--- doesn't know how it ended, is known to have happened.
+-- reconcile_end_delete: records the result of a deletion that reconcile_begin_delete let through.
+-- p_error is null when it succeeded; then a create of that name that has no outcome in the ledger
+-- is known to have happened.
 create or replace function pgworker.reconcile_end_delete(
     p_provider text,
     p_ref text,

@@ -1,6 +1,6 @@
--- reconcile_retry: puts a client's failed job back in line, because its next try adopts what
--- p_ref names. Returns false, and changes nothing, when no job of the client has failed any
--- more: one that a person cancelled stays so.
+-- reconcile_retry: queues a client's failed job again, because its next try adopts what p_ref
+-- names. Returns false, and changes nothing, when the client has no failed job any more: a job
+-- that a person cancelled stays cancelled.
 create or replace function pgworker.reconcile_retry(
     p_client_id uuid,
     p_ref text
@@ -10,7 +10,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Locked: a cancel that comes now waits, or has come already and is seen.
+    -- Locked: a cancel that comes now waits, and one that came before is seen.
     perform 1
     from public.client_provisioning_jobs as job
     where job.client_id = p_client_id and job.status = 'failed'

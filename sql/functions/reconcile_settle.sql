@@ -1,7 +1,7 @@
--- reconcile_settle: notes that the creates for a client without an outcome made nothing: a
--- complete look-up shows nothing of them, and the newest was begun longer than
--- p_settles_after ago. Returns false, and changes nothing, when that is no longer so, when
--- the tenant is recorded, or when a job of the client lives and looks for itself.
+-- reconcile_settle: records that the creates for a client without an outcome made nothing: a
+-- complete look-up shows no result of them, and the newest one was begun longer than
+-- p_settles_after ago. Returns false, and changes nothing, when that is no longer so, when the
+-- tenant is recorded, or when the client has a live job, which looks for itself.
 create or replace function pgworker.reconcile_settle(
     p_client_id uuid,
     p_settles_after interval
@@ -35,8 +35,8 @@ begin
         return false;
     end if;
 
-    -- The word for a step that was looked for in vain. Not refused: should it show up after
-    -- all, it carries the password that we hold.
+    -- The state of a step that was looked up and not found. Not refused: should the tenant show
+    -- up after all, it has the password that we hold.
     update pgworker.steps as step
     set
         state = 'repeated',

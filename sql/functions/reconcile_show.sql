@@ -1,5 +1,5 @@
--- reconcile_show: gives a client that shows no ref the one that the ledger records, and its
--- URL. Returns false, and changes nothing, when it shows one or the ledger records another.
+-- reconcile_show: gives a client that shows no ref the one that the ledger records, and its URL.
+-- Returns false, and changes nothing, when the client shows one or the ledger records another.
 create or replace function pgworker.reconcile_show(
     p_client_id uuid,
     p_ref text,

@@ -1,4 +1,4 @@
--- register_worker: makes the worker known (worker_status), forgets those long gone.
+-- register_worker: adds the worker to worker_status, and removes those not seen for a day.
 create or replace function pgworker.register_worker(
     p_worker text,
     p_hostname text,

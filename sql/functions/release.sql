@@ -1,6 +1,6 @@
--- release: running -> queued, for jobs held by their callers: given back unburnt, by a
--- worker that leaves. Arrays are parallel. Returns the ids that were refused (stale
--- claim token). Wakes the workers that stay.
+-- release: running -> queued, for jobs held by their callers, by a worker that leaves; no attempt
+-- is counted. Arrays are parallel. Returns the ids that were refused (stale claim token). Wakes
+-- the other workers.
 create or replace function pgworker.release(
     p_job_ids bigint[],
     p_claim_tokens bigint[]

@@ -1,5 +1,5 @@
 -- remedy: what a person does about a failed job before it is retried, by its kind of error.
--- The only place that knows; whoever shows it adds the command that fits.
+-- The only place with this advice; what shows it adds the command that fits.
 create or replace function pgworker.remedy(
     p_error_kind text
 )

@@ -1,6 +1,6 @@
--- report_limit: what an answer told of a bucket (see apply_response) that others should know at
--- once: the first answer of a window, and any that refused us. All others go along with
--- reserve_requests. Safe to repeat.
+-- report_limit: what a response said about a bucket (see apply_response) and other workers should
+-- know at once: the first response of a window, and each that refused us. All others are reported
+-- with reserve_requests. Safe to repeat.
 create or replace function pgworker.report_limit(
     p_credential text,
     p_scope text,

@@ -1,5 +1,6 @@
 -- request_limit: how many requests a window of the bucket takes. Ten until the server has
--- told: enough to learn it, too few for a storm if it is less than the documented 120.
+-- reported its limit: enough to learn it, too few to do harm if it is less than the documented
+-- 120.
 create or replace function pgworker.request_limit(p_bucket pgworker.rate_limits)
 returns integer
 language sql

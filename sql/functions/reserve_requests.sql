@@ -1,17 +1,20 @@
--- reserve_requests: may p_wanted requests be sent now? Up to that many are granted; no window
--- of a bucket grants more than the server takes, however many workers ask. The arguments
--- from p_opened_at on are what the newest answer told the caller (see apply_response; all
--- null: nothing), so that learning costs no statement of its own.
--- p_keep: count them even if the bucket has no row. Without, a bucket that nobody has
--- worried about stays without one, and everything is granted.
--- granted: the first so many of the caller's may go. asked_at: the moment, by this clock, to
--- which the caller ties its own. opened_at: the window that the granted ones belong to.
--- is_told: an answer has told when that window ends; if not, the caller's first one should
--- be reported at once. Whoever is refused comes back after wait, plus a part of spread
--- chosen at random: that is how long the bucket needs for all who were refused so far, so
--- that they come back as fast as they can be served, and not all at once.
--- Lasts for one transaction of one statement: its row is locked no longer, not even for
--- the disk. A crash forgets the last moments, and the server's next answer tells them.
+-- reserve_requests: grants up to p_wanted requests to be sent now. However many workers ask, no
+-- window of a bucket grants more than the server accepts. The arguments from p_opened_at on are
+-- what the newest response reported to the caller (see apply_response; all null: nothing), so that
+-- reporting it costs no statement of its own.
+--
+-- p_keep: count the requests even if the bucket has no row. Without it, a bucket that has no row
+-- stays without one, and everything is granted.
+--
+-- granted: this many of the caller's requests may be sent. asked_at: the moment, by this clock,
+-- to which the caller ties its own. opened_at: the window that the granted ones belong to.
+-- end_is_known: a response has reported when that window ends; if not, the response to the caller's
+-- first request should be reported at once. A refused caller asks again after wait, plus a random
+-- part of spread: that is how long the bucket needs for all that were refused so far, so that
+-- they come back as fast as they can be served, and not all at once.
+--
+-- Lasts for one transaction of one statement: its row is locked no longer, not even for the disk.
+-- A crash forgets the last moments, and the server's next response reports them again.
 create or replace function pgworker.reserve_requests(
     p_credential text,
     p_scope text,
@@ -26,7 +29,7 @@ create or replace function pgworker.reserve_requests(
     out granted integer,
     out asked_at timestamptz,
     out opened_at timestamptz,
-    out is_told boolean,
+    out end_is_known boolean,
     out wait interval,
     out spread interval
 )
@@ -43,7 +46,7 @@ begin
     if v_bucket.credential is null then
         granted := p_wanted;
         asked_at := clock_timestamp();
-        is_told := true;
+        end_is_known := true;
         return;
     end if;
 
@@ -60,14 +63,14 @@ begin
     end if;
 
     if v_bucket.resets_at <= v_now then
-        -- The server's next window begins with the first request that reaches it: not before
-        -- this moment, so its end is guessed too early at worst by the time on the way.
+        -- The server's next window begins with the first request that reaches it: not before this
+        -- moment, so that the guessed end is too early at most by the time under way.
         v_bucket.opened_at := v_now;
         v_bucket.resets_at := v_now + case
             when v_bucket.ceiling is null then interval '5 seconds'
             else coalesce(v_bucket.span, interval '1 minute')
         end;
-        v_bucket.is_told := false;
+        v_bucket.end_is_known := false;
         v_bucket.used := 0;
         v_bucket.refused := 0;
     end if;
@@ -76,12 +79,12 @@ begin
     v_refused := p_wanted - granted;
     v_bucket.used := v_bucket.used + granted;
     opened_at := v_bucket.opened_at;
-    is_told := v_bucket.is_told;
+    end_is_known := v_bucket.end_is_known;
     wait := v_bucket.resets_at - v_now;
     spread := interval '0';
 
-    if v_refused > 0 and v_bucket.ceiling is null and not v_bucket.is_told then
-        -- The first answer is on its way, and will tell how many more may go.
+    if v_refused > 0 and v_bucket.ceiling is null and not v_bucket.end_is_known then
+        -- The first response is under way, and will report how many more may be sent.
         wait := least(wait, interval '0.25 seconds');
     elsif v_refused > 0 then
         v_bucket.refused := v_bucket.refused + v_refused;

@@ -1,4 +1,4 @@
--- resume: takes a pause back and wakes the workers. Returns whether there was one.
+-- resume: ends a pause and wakes the workers. Returns whether there was one.
 create or replace function pgworker.resume(
     p_scope text default 'all'
 )

@@ -1,5 +1,5 @@
--- retry: failed -> queued, at the phase that failed and with everything learnt; or, for
--- a client whose last job was cancelled, a new job. Returns the job's id.
+-- retry: failed -> queued, at the phase that failed and with its checkpoint; or, for a client
+-- whose last job was cancelled, a new job. Returns the job's id.
 -- Raises PW003 when there is no such client, PW002 when it has nothing to retry.
 create or replace function pgworker.retry(
     p_client_id uuid
@@ -22,7 +22,7 @@ begin
     for update;
 
     if v_job.status = 'failed' then
-        -- The same statement that a person types: the trigger job_reset does the rest.
+        -- The statement that people type: the trigger job_reset does the rest.
         update public.client_provisioning_jobs
         set
             attempts = 0,

@@ -11,7 +11,7 @@ declare
     v_ids bigint[];
     v_count integer;
 begin
-    -- Locked in the order of their ids, like all statements over several jobs.
+    -- Locked in the order of their ids, as in every statement over several jobs.
     v_ids := array(
         select job.id
         from public.client_provisioning_jobs as job
@@ -23,7 +23,7 @@ begin
         for update
     );
 
-    -- The statement that a person types, of many: the trigger job_reset does the rest.
+    -- The statement that people type, for many jobs: the trigger job_reset does the rest.
     update public.client_provisioning_jobs as job
     set
         attempts = 0,

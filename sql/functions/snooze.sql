@@ -1,16 +1,16 @@
--- snooze: running -> waiting until p_delays from now, for jobs held by their callers. A
--- wait is not an attempt. p_reasons says in words what is waited for; an error (kind and
--- message, or null) is one that nobody has to act on yet: throttled, or a credential that
--- is refused. p_credentials names that credential: a job that parks in the moment in which
--- the breaker closes, and so wasn't woken by that, is due at once. Arrays are parallel.
--- Returns the ids that were refused (stale claim token). A repeat, after an answer that got
--- lost, finds the job waiting under the same token, changes nothing and is not refused.
+-- snooze: running -> waiting until p_delays from now, for jobs held by their callers. A wait is
+-- not an attempt. p_reasons says in words what the job waits for. An error (kind and message, or
+-- null) is one that needs no action yet: throttled, or a refused credential. p_credentials names
+-- that credential: a job that starts to wait while the breaker closes, and so wasn't woken by
+-- that, is due at once. Arrays are parallel. Returns the ids that were refused (stale claim
+-- token). A repeat, after an answer that got lost, finds the job waiting under the same token,
+-- changes nothing and is not refused.
 create or replace function pgworker.snooze(
     p_job_ids bigint[],
     p_claim_tokens bigint[],
     p_delays interval[],
     p_reasons text[],
-    p_learnt jsonb[],
+    p_checkpoints jsonb[],
     p_error_kinds text[],
     p_errors text[],
     p_credentials text[]
@@ -33,16 +33,16 @@ begin
                 p_claim_tokens,
                 p_delays,
                 p_reasons,
-                p_learnt,
+                p_checkpoints,
                 p_error_kinds,
                 p_errors,
                 p_credentials
             )
-            as input (job_id, claim_token, delay, reason, learnt, error_kind, error, credential)
+            as input (job_id, claim_token, delay, reason, checkpoint, error_kind, error, credential)
     ),
 
-    -- Locked: close_breaker either waits for this statement, and then finds the jobs waiting,
-    -- or was first, and then the breaker isn't found here.
+    -- Locked: either close_breaker waits for this statement and then finds the jobs waiting, or
+    -- it came first and the breaker isn't found here.
     still_open as (
         select breaker.credential
         from pgworker.breakers as breaker
@@ -58,7 +58,7 @@ begin
             job.claimed_by,
             input.delay,
             input.reason,
-            input.learnt,
+            input.checkpoint,
             input.error_kind,
             input.error,
             input.credential is not null
@@ -77,14 +77,15 @@ begin
         update public.client_provisioning_jobs as job
         set
             status = 'waiting',
-            -- Who was told to come back at the same time doesn't come back in one instant.
+            -- The provider gives many jobs the same time to come back; a tenth of jitter spreads
+            -- them.
             run_at = now() + held.delay * case
                 when held.is_accepted_again then 0
                 when held.error_kind = 'throttled' then 1 + 0.1 * random()
                 else 1
             end,
             waiting_for = held.reason,
-            checkpoint = job.checkpoint || coalesce(held.learnt, '{}'),
+            checkpoint = job.checkpoint || coalesce(held.checkpoint, '{}'),
             error_kind = coalesce(held.error_kind, job.error_kind),
             last_error = coalesce(held.error, job.last_error),
             claimed_at = null,

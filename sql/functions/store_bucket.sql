@@ -1,4 +1,4 @@
--- store_bucket: writes back a row that lock_bucket gave, as it has become.
+-- store_bucket: writes back a row from lock_bucket with its new values.
 create or replace function pgworker.store_bucket(p_bucket pgworker.rate_limits)
 returns void
 language plpgsql
@@ -11,7 +11,7 @@ begin
         span = p_bucket.span,
         opened_at = p_bucket.opened_at,
         resets_at = p_bucket.resets_at,
-        is_told = p_bucket.is_told,
+        end_is_known = p_bucket.end_is_known,
         used = p_bucket.used,
         refused = p_bucket.refused
     where

@@ -1,5 +1,5 @@
--- with_provisioning: additional_settings with what the worker really got merged in under
--- the key `provisioning`; every other key stays as it is. Null adds nothing.
+-- with_provisioning: additional_settings with p_provisioning, what the provider really gave,
+-- merged in under the key `provisioning`; every other key stays as it is. Null adds nothing.
 create or replace function pgworker.with_provisioning(
     p_settings jsonb,
     p_provisioning jsonb

@@ -91,7 +91,7 @@ create table pgworker.rate_limits (
     -- The present window: its end is a guess until an answer has told it.
     opened_at timestamptz not null,
     resets_at timestamptz not null,
-    is_told boolean not null default false,
+    end_is_known boolean not null default false,
     used integer not null default 0,
     refused integer not null default 0,
     primary key (credential, scope, endpoint)

@@ -4,7 +4,7 @@ select
     granted,
     asked_at,
     opened_at,
-    is_told,
+    end_is_known,
     wait,
     spread
 from pgworker.reserve_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);

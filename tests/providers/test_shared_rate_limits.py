@@ -147,7 +147,7 @@ async def test_ten_processes_that_know_nothing_learn_the_limit_and_are_never_ref
 
 async def test_until_the_first_answer_only_a_few_go_ahead(workers: Workers) -> None:
     grant = await workers.take_sql(200)
-    assert (grant["granted"], grant["is_told"]) == (BEFORE_THE_FIRST_ANSWER, False)
+    assert (grant["granted"], grant["end_is_known"]) == (BEFORE_THE_FIRST_ANSWER, False)
     assert timedelta(0) < grant["wait"] <= timedelta(seconds=0.25)
 
     # Their answers got lost with their process: a few others may try after a while.
@@ -173,13 +173,14 @@ async def test_a_new_window_ends_when_its_first_answer_says_so(workers: Workers)
     ticket = await limits.take(CREATES)
     row = await workers.row()
     assert row is not None
-    assert not ticket.is_told
-    assert (row["is_told"], row["resets_at"] - row["opened_at"]) == (False, timedelta(seconds=60))
+    assert not ticket.end_is_known
+    assert not row["end_is_known"]
+    assert row["resets_at"] - row["opened_at"] == timedelta(seconds=60)
 
     await limits.learn(ticket, told(20, 19, 7))
     row = await workers.row()
     assert row is not None
-    assert row["is_told"]
+    assert row["end_is_known"]
     # Seven seconds, and what the answer was on its way; not the minute that was guessed.
     assert timedelta(seconds=6) < row["resets_at"] - row["opened_at"] < timedelta(seconds=50)
 
@@ -193,8 +194,8 @@ OPENED = "timestamptz '2026-01-01 00:00:00Z'"
 @pytest.mark.parametrize(
     ("what", "row", "now", "opened_at", "answer", "result"),
     [
-        # row: ceiling, end, is_told, used; answer: ceiling, used, ends after and before; result:
-        # ceiling, end, is_told, used, whether it is another window. Seconds from OPENED.
+        # row: ceiling, end, end_is_known, used; answer: ceiling, used, ends after and before;
+        # result: ceiling, end, end_is_known, used, is another window. Seconds from OPENED.
         ("the first of all", (None, 5, F, 10), 1, 0, (20, 3, 58, 60), (20, 61, T, 10, F)),
         ("an end guessed late", (20, 60, F, 4), 1, 0, (20, 2, 5, 7), (20, 8, T, 4, F)),
         ("an end guessed early", (20, 10, F, 4), 1, 0, (20, 4, 58, 60), (20, 61, T, 4, F)),
@@ -221,7 +222,7 @@ async def test_an_answer_corrects_what_we_know(
     answer: tuple[Any, ...],
     result: tuple[Any, ...],
 ) -> None:
-    ceiling, end, is_told, used = row
+    ceiling, end, end_is_known, used = row
     known = await workers.pool.fetchrow(
         f"with known as (select row({KEY}, $1::int, null, {OPENED},"
         f" {OPENED} + $2 * interval '1 s', $3::bool, $4::int, 0)::pgworker.rate_limits as bucket),"
@@ -230,8 +231,8 @@ async def test_an_answer_corrects_what_we_know(
         f" {OPENED} + $10 * interval '1 s')"
         " as bucket from known)"
         f" select (bucket).ceiling, extract(epoch from (bucket).resets_at - {OPENED})::int,"
-        f" (bucket).is_told, (bucket).used, (bucket).opened_at <> {OPENED} from corrected",
-        *(ceiling, float(end), is_told, used, float(now), float(opened_at)),
+        f" (bucket).end_is_known, (bucket).used, (bucket).opened_at <> {OPENED} from corrected",
+        *(ceiling, float(end), end_is_known, used, float(now), float(opened_at)),
         *(answer[0], answer[1], float(now + answer[2]), float(now + answer[3])),
     )
     assert known is not None
