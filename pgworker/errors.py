@@ -151,6 +151,10 @@ class IdempotencyConflict(PgworkerError):
     """The Idempotency-Key was used for a different request before (SQLSTATE PW006)."""
 
 
+class UnstorableText(PgworkerError):
+    """The platform's database has an encoding that lacks a character of the request."""
+
+
 class BadCursor(PgworkerError):
     """What says where a page begins isn't ours."""
 

@@ -28,6 +28,7 @@ from pgworker.errors import (
     TooManyStreams,
     UnknownClient,
     UnknownWorkflow,
+    UnstorableText,
 )
 from pgworker.telemetry import get_logger
 
@@ -48,6 +49,7 @@ _STATUS_OF: dict[type[PgworkerError], HTTPStatus] = {
     TooManyStreams: HTTPStatus.SERVICE_UNAVAILABLE,
     UnknownClient: HTTPStatus.NOT_FOUND,
     UnknownWorkflow: HTTPStatus.NOT_FOUND,
+    UnstorableText: HTTPStatus.UNPROCESSABLE_ENTITY,
     DatabaseUnreachable: HTTPStatus.SERVICE_UNAVAILABLE,
     SchemaMismatch: HTTPStatus.SERVICE_UNAVAILABLE,
     BadConfiguration: HTTPStatus.SERVICE_UNAVAILABLE,

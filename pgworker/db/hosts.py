@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import asyncpg
 
+from pgworker.db.connection import OwnConnection
 from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS
-
-if TYPE_CHECKING:
-    import asyncio
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # Of several hosts one that swallows packets mustn't keep us long from the next.
 CONNECT_TIMEOUT_EACH = timedelta(seconds=3)
 READ_WRITE = "read-write"
 
-# A peer that is gone without a word (host lost, packets dropped) is noticed after about half a
-# minute, also by a connection that only waits for a long statement (tcp(7)).
-SOCKET_OPTIONS = (
-    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),  # seconds
-    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),  # seconds
-    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 30_000),  # milliseconds
-)
-
 
 class NoHostTakesWrites(ConnectionError):
     """None of the hosts would have us; the message says why, host by host."""
-
-
-class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg isn't typed
-    """A connection that notices when its peer is gone.
-
-    Attributes:
-        opened_at: `time.monotonic()`.
-    """
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
-        super().__init__(protocol, transport, *others)
-        self.opened_at = time.monotonic()
-        opened: socket.socket | None = transport.get_extra_info("socket")
-        if opened is None or opened.family == socket.AF_UNIX:
-            return
-        for level, name, value in SOCKET_OPTIONS:
-            # Linux has all of them, other systems some.
-            if hasattr(socket, name):
-                opened.setsockopt(level, getattr(socket, name), value)
 
 
 class Hosts:

@@ -14,14 +14,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from pgworker.db.hosts import Hosts, NoHostTakesWrites, OwnConnection
+from pgworker.db.connection import OwnConnection
+from pgworker.db.encoding import replace_unstorable
+from pgworker.db.hosts import Hosts, NoHostTakesWrites
 from pgworker.db.sqlstate import LOGIN_REFUSED, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS, ends_the_session, translate, translated
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     Connection: TypeAlias = (
         asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -231,9 +233,22 @@ async def open_pool(
 
 async def set_codecs(connection: Connection) -> None:
     """Carry jsonb as Python values."""
+    encoding = connection.encoding
     await connection.set_type_codec(
-        "jsonb", encoder=json.dumps, decoder=_read_jsonb, schema="pg_catalog"
+        "jsonb",
+        encoder=json.dumps if encoding == "UTF8" else _jsonb_writer(encoding),
+        decoder=_read_jsonb,
+        schema="pg_catalog",
     )
+
+
+def _jsonb_writer(encoding: str) -> Callable[[Any], str]:
+    """Return what writes jsonb for a database that isn't Unicode.
+
+    Without escapes: the server refuses those of characters that its encoding lacks, and in
+    SQL_ASCII all of them.
+    """
+    return lambda value: replace_unstorable(json.dumps(value, ensure_ascii=False), encoding)
 
 
 def _read_jsonb(text: str) -> Any:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.errors import NotRetryable, UnknownWorkflow
+from pgworker.errors import NotRetryable, UnknownWorkflow, UnstorableText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from pgworker.db.pool import Pool
+    from pgworker.db.pool import Connection, Pool
 
 
 class CommandQueries(NamedTuple):
@@ -97,17 +97,20 @@ class Commands:
 
         Raises:
             IdempotencyConflict: the key came with another request before.
+            UnstorableText: the database's encoding lacks a character of the request.
         """
         key = (by or "", request.key, request.fingerprint()) if request.key else (None, None, None)
-        row = await self._pool.fetchrow(
-            COMMAND_QUERIES.create_client,
-            request.name,
-            request.auto_provision,
-            request.additional_settings,
-            request.traceparent,
-            *key,
-            by,
-        )
+        async with self._pool.acquire() as connection:
+            _refuse_unstorable(request, connection)
+            row = await connection.fetchrow(
+                COMMAND_QUERIES.create_client,
+                request.name,
+                request.auto_provision,
+                request.additional_settings,
+                request.traceparent,
+                *key,
+                by,
+            )
         assert row is not None
         return CreatedClient._make(row)
 
@@ -171,3 +174,15 @@ class Commands:
     async def resume(self, scope: str, *, by: str | None = None) -> bool:
         """End a pause; return whether there was one."""
         return bool(await self._pool.fetchval(COMMAND_QUERIES.resume, scope, by))
+
+
+def _refuse_unstorable(request: ClientRequest, connection: Connection) -> None:
+    """Raise `UnstorableText` rather than have a client under a name that nobody gave it."""
+    settings = json.dumps(request.additional_settings, ensure_ascii=False)
+    for what, text in (("name", request.name), ("settings", settings), ("key", request.key or "")):
+        missing = sorted({each for each in text if not connection.can_store(each)})
+        if missing:
+            raise UnstorableText(
+                f"the {what} of the client can't be stored: the database has the encoding "
+                f"{connection.encoding}, which lacks {' '.join(missing)}"
+            )

@@ -95,7 +95,12 @@ class StatusReader:
         return client_id
 
     async def _find_by_name(self, name: str) -> UUID:
-        ids: list[UUID] = await self._fetch_column(STATUS_QUERIES.clients_named, name)
+        async with self._pool.acquire() as connection:
+            # In the database's encoding another name may take the place of one that it lacks.
+            is_possible = connection.can_store(name)
+        ids: list[UUID] = []
+        if is_possible:
+            ids = await self._fetch_column(STATUS_QUERIES.clients_named, name)
         if len(ids) == 1:
             return ids[0]
         if ids:

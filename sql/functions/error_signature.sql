@@ -28,7 +28,7 @@ declare
     v_text text := regexp_replace(p_error, '^gave up after \d+ attempts: ', '');
 begin
     foreach v_pattern in array v_patterns loop
-        v_text := regexp_replace(v_text, v_pattern, '…', 'g');
+        v_text := regexp_replace(v_text, v_pattern, '...', 'g');
     end loop;
 
     return v_text;

@@ -1,6 +1,6 @@
 -- The reset that people type,
 --
---     update client_provisioning_jobs set attempts = 0, claimed_at = null where …
+--     update client_provisioning_jobs set attempts = 0, claimed_at = null where ...
 --
 -- puts a failed, waiting or running job back in line at its phase. A holder loses the
 -- fence: its token is no longer the current one. The functions of pgworker never match

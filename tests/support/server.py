@@ -116,10 +116,14 @@ async def make_template(server: RunServer) -> None:
         await connection.close()
 
 
-async def create_database(server: RunServer, *, template: str = "template0") -> str:
+async def create_database(
+    server: RunServer, *, template: str = "template0", encoding: str | None = None
+) -> str:
     """Create a database; return its name."""
     name = server.new_database_name()
-    await _execute(server.dsn, f'create database "{name}" template "{template}"')
+    # Locale C fits every encoding.
+    kind = f" encoding '{encoding}' lc_collate 'C' lc_ctype 'C'" if encoding else ""
+    await _execute(server.dsn, f'create database "{name}" template "{template}"{kind}')
     return name
 
 

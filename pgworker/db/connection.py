@@ -1,0 +1,85 @@
+"""asyncpg's connection, made fit for peers that vanish and for databases that aren't Unicode."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from pgworker.db.encoding import WITHOUT_CONVERSION, holds, replace_unstorable
+
+if TYPE_CHECKING:
+    import asyncio
+
+# A peer that is gone without a word (host lost, packets dropped) is noticed after about half a
+# minute, also by a connection that only waits for a long statement (tcp(7)).
+SOCKET_OPTIONS: Final = (
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),  # seconds
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),  # seconds
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 30_000),  # milliseconds
+)
+
+
+class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg isn't typed
+    """A connection that notices when its peer is gone, and whose texts the database can store.
+
+    A database with an encoding other than UTF8 refuses a whole statement for one character that it
+    lacks. A statement of ours often writes the results of many jobs, and messages quote texts from
+    outside: so such a character arrives as a question mark. Where that would falsify what a person
+    typed, ask `can_store` first.
+
+    Attributes:
+        opened_at: `time.monotonic()`.
+        encoding: PostgreSQL's name of the database's encoding; UTF8 when a pooler doesn't tell.
+    """
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
+        super().__init__(protocol, transport, *others)
+        self.opened_at = time.monotonic()
+        self.encoding: str = getattr(protocol.get_settings(), "server_encoding", "UTF8")
+        opened: socket.socket | None = transport.get_extra_info("socket")
+        if opened is None or opened.family == socket.AF_UNIX:
+            return
+        for level, name, value in SOCKET_OPTIONS:
+            # Linux has all of them, other systems some.
+            if hasattr(socket, name):
+                opened.setsockopt(level, getattr(socket, name), value)
+
+    def can_store(self, text: str) -> bool:
+        """Tell whether the database has all characters of the text."""
+        return holds(text, self.encoding)
+
+    async def fetch(self, query: str, *arguments: Any, **options: Any) -> Any:
+        """Run a statement; return its rows."""
+        return await super().fetch(query, *self._storable(arguments), **options)
+
+    async def fetchrow(self, query: str, *arguments: Any, **options: Any) -> Any:
+        """Run a statement; return its first row."""
+        return await super().fetchrow(query, *self._storable(arguments), **options)
+
+    async def fetchval(self, query: str, *arguments: Any, **options: Any) -> Any:
+        """Run a statement; return the first value of its first row."""
+        return await super().fetchval(query, *self._storable(arguments), **options)
+
+    async def execute(self, query: str, *arguments: Any, **options: Any) -> str:
+        """Run a statement, or a script without arguments; return its command tag."""
+        tag: str = await super().execute(query, *self._storable(arguments), **options)
+        return tag
+
+    def _storable(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not arguments or self.encoding in WITHOUT_CONVERSION:
+            return arguments
+        return tuple(_replace_in(each, self.encoding) for each in arguments)
+
+
+def _replace_in(argument: Any, encoding: str) -> Any:
+    if isinstance(argument, str):
+        return replace_unstorable(argument, encoding)
+    if isinstance(argument, list | tuple):
+        return [_replace_in(each, encoding) for each in argument]
+    # Values of jsonb become text in their codec (`pool.set_codecs`).
+    return argument
