@@ -7,7 +7,7 @@ from pgworker.errors import PgworkerError
 
 try:
     from pgworker.api.app import create_app, lifespan, router
-    from pgworker.api.auth import Principal
+    from pgworker.api.sessions import Principal
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] == "pgworker":
         raise

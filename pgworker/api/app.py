@@ -74,7 +74,7 @@ def lifespan(
         chosen = settings or load_settings()
         async with open_platform(chosen, migrate_first=migrate) as platform:
             daemon = Daemon(platform)
-            service = Service.of(platform, daemon)
+            service = Service.from_platform(platform, daemon)
             app.state.pgworker = service
             async with _working(service, daemon):
                 own = nullcontext() if inner is None else inner(app)

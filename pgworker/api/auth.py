@@ -1,40 +1,33 @@
-"""Who asks, and what they may do.
+"""Identifies the caller of a request, and checks what the caller may do.
 
-Three ways in. A program sends a token (`Authorization: Bearer …`). A person signs in with one and
-gets a signed cookie. Where no token is configured, whoever is on this machine may do everything.
+A caller is identified in one of three ways. A program sends a token (`Authorization: Bearer …`). A
+person signs in with one and gets a signed cookie (`sessions`). Where no token is configured, every
+caller on this machine may do everything.
 
-Every route asks for a scope (`Requires`). Who asks is found out before, by a dependency of the
-whole router (`identify`, or the application's own): that one is exchangeable, the scopes are not.
+Each route requires a scope (`Requires`). The caller is identified before, by a dependency of the
+whole router (`identify`, or the application's own): that one can be replaced, the scopes can't.
 """
 
 from __future__ import annotations
 
 import hmac
-import secrets
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from pgworker.api.problems import NotSignedIn, Refused
-from pgworker.api.state import service_of
-from pgworker.models import ApiToken, Scope
-from pgworker.settings import is_loopback, token_digest
+from pgworker.api.service import get_service
+from pgworker.api.sessions import COOKIE, Principal
+from pgworker.models import Scope
+from pgworker.settings import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import timedelta
-
-    from starlette.responses import Response
-
     from pgworker.api.service import Service
 
-COOKIE = "pgworker_session"
 CSRF_FIELD = "csrf_token"
 CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -43,109 +36,38 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 bearer = HTTPBearer(auto_error=False, description="a token of PGWORKER_API_TOKENS")
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks.
-
-    Attributes:
-        name: of the token, for the log.
-        scope: what they may do.
-        via: how they came in.
-        csrf_token: what a form of theirs must carry (field `csrf_token`); empty for programs,
-            which send no cookie that a foreign page could use.
-    """
-
-    name: str
-    scope: Scope
-    via: Literal["token", "session", "local", "application"] = "application"
-    csrf_token: str = ""
-
-
-class Sessions:
-    """Signed cookies that stand for a token; nothing is kept of them."""
-
-    def __init__(self, keys: Sequence[bytes], tokens: Sequence[ApiToken], age: timedelta) -> None:
-        """Sign with the first key, verify with all. A cookie ends with its token, or at `age`."""
-        # itsdangerous signs with the last one.
-        self._serializer = URLSafeTimedSerializer(list(reversed(keys)), salt="pgworker session")
-        self._tokens = tuple(tokens)
-        self._age = age
-        # Of whoever is on this machine, where no token is configured.
-        self.local_csrf_token = secrets.token_urlsafe(24)
-
-    def token_of(self, presented: str) -> ApiToken | None:
-        """Return which configured token this is; compares all of them in constant time."""
-        digest = token_digest(presented)
-        found = None
-        for token in self._tokens:
-            if hmac.compare_digest(token.digest, digest):
-                found = token
-        return found
-
-    def begin(self, token: ApiToken, request: Request, response: Response) -> None:
-        """Give the browser a cookie that stands for the token."""
-        value = self._serializer.dumps(
-            {"token": token.digest.hex(), "csrf": secrets.token_urlsafe(24)}
-        )
-        response.set_cookie(
-            COOKIE,
-            value,
-            max_age=int(self._age.total_seconds()),
-            path="/",
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="strict",
-        )
-
-    def end(self, response: Response) -> None:
-        """Take the cookie back."""
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
-
-    def principal_of(self, cookie: str) -> Principal | None:
-        """Return whose cookie this is; None when it is forged, old, or its token is no more."""
-        try:
-            content = self._serializer.loads(cookie, max_age=int(self._age.total_seconds()))
-            digest, csrf = bytes.fromhex(content["token"]), str(content["csrf"])
-        except (BadSignature, KeyError, TypeError, ValueError):
-            return None
-        for token in self._tokens:
-            if hmac.compare_digest(token.digest, digest):
-                return Principal(token.name, token.scope, "session", csrf)
-        return None
-
-
 async def identify(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 ) -> Principal:
-    """Find out who asks.
+    """Return the caller.
 
     Raises:
-        NotSignedIn: nobody we know.
+        NotSignedIn: the caller sends no token or cookie of ours.
         Refused: 403, a foreign page or machine asks.
     """
-    service = service_of(request)
+    service = get_service(request)
     if not service.platform.settings.api_tokens:
-        return _local(request, service)
+        return _identify_local(request, service)
     if credentials is not None:
-        token = service.sessions.token_of(credentials.credentials)
+        token = service.sessions.find_token(credentials.credentials)
         if token is None:
             raise NotSignedIn("there is no such token")
         return Principal(token.name, token.scope, "token")
     if "authorization" in request.headers:
         raise NotSignedIn("send the token as Authorization: Bearer TOKEN")
     cookie = request.cookies.get(COOKIE)
-    principal = None if cookie is None else service.sessions.principal_of(cookie)
+    principal = None if cookie is None else service.sessions.get_principal(cookie)
     if principal is None:
         raise NotSignedIn("send a token as Authorization: Bearer TOKEN, or sign in")
     return principal
 
 
-def _local(request: Request, service: Service) -> Principal:
-    """Admit whoever is on this machine and asks this machine.
+def _identify_local(request: Request, service: Service) -> Principal:
+    """Admit a caller on this machine that asks for this machine.
 
     The Host must be this machine as well: a foreign name that resolves to loopback is a page of
-    its owner's that uses our user's browser (DNS rebinding). A proxy that tells of itself brings
-    in the world.
+    its owner that uses our user's browser (DNS rebinding). A request with a proxy's headers is
+    refused, because the proxy is local but its callers may be anywhere.
     """
     forwarded = next((name for name in FORWARDED if name in request.headers), None)
     client = request.client.host if request.client is not None else ""
@@ -159,7 +81,7 @@ def _local(request: Request, service: Service) -> Principal:
 
 
 def _split(url: str) -> SplitResult:
-    """Take a URL apart; one that can't be has no parts."""
+    """Split a URL; a malformed one has no parts."""
     try:
         return urlsplit(url)
     except ValueError:
@@ -167,20 +89,22 @@ def _split(url: str) -> SplitResult:
 
 
 class Requires:
-    """A dependency: returns who asks, or refuses them what their scope doesn't include.
+    """A dependency: returns the caller, or refuses one whose scope isn't enough.
 
-    A write that comes from a browser must come from a page of ours: its Origin is ours, and it
-    carries the page's CSRF token, as a form's field or a header.
+    A write from a browser must come from one of our pages: its Origin is ours, and it carries the
+    page's CSRF token, as a form's field or a header. There is no library for it, because those for
+    FastAPI keep the token in a second cookie; here it is part of the signed session, and a caller
+    without a cookie (a token, a local program) needs none.
     """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request) -> Principal:
-        """Return who asks.
+        """Return the caller.
 
         Raises:
-            Refused: 403, they may not.
+            Refused: 403, the caller may not.
         """
         principal: Principal = request.state.pgworker_principal
         if not principal.scope.includes(self.scope):
@@ -201,15 +125,16 @@ async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
         raise Refused(HTTPStatus.FORBIDDEN, "this comes from a page of another site")
     is_browser = origin is not None or site is not None
     if principal.via == "local" and not is_browser:
+        # A program on this machine: it sends no cookie, so no page can act in its name.
         return
-    presented = request.headers.get(CSRF_HEADER) or await _form_field(request, CSRF_FIELD)
+    presented = request.headers.get(CSRF_HEADER) or await _get_form_field(request, CSRF_FIELD)
     if not hmac.compare_digest(presented.encode(errors="replace"), principal.csrf_token.encode()):
         raise Refused(
             HTTPStatus.FORBIDDEN, "the page is too old, or not ours: load it again and repeat"
         )
 
 
-async def _form_field(request: Request, name: str) -> str:
+async def _get_form_field(request: Request, name: str) -> str:
     content_type = request.headers.get("content-type", "").partition(";")[0]
     if content_type not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         return ""
@@ -218,7 +143,7 @@ async def _form_field(request: Request, name: str) -> str:
 
 
 def remember(access: Any) -> Any:
-    """Return a dependency that lets `access` find out who asks, and keeps it for the routes."""
+    """Return a dependency that lets `access` identify the caller, and keeps it for the routes."""
 
     # Not Annotated: it would be looked up by name, and `access` is no name of this module.
     async def remembered(request: Request, principal: Principal = Depends(access)) -> None:  # noqa: B008
@@ -227,9 +152,9 @@ def remember(access: Any) -> Any:
     return remembered
 
 
-# For routes that only ask.
+# For routes that only need the scope.
 READ, OPERATE, ADMIN = (Depends(Requires(scope)) for scope in Scope)
-# For routes that want to know who it is.
+# For routes that need the caller, too.
 MayRead = Annotated[Principal, READ]
 MayOperate = Annotated[Principal, OPERATE]
 MayAdminister = Annotated[Principal, ADMIN]

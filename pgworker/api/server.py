@@ -40,7 +40,7 @@ async def serving(platform: Platform, daemon: Daemon | None) -> AsyncIterator[st
     settings = platform.settings
     assert settings.http_address is not None
     host, port = settings.http_address
-    service = Service.of(platform, daemon)
+    service = Service.from_platform(platform, daemon)
     server = HttpServer(
         create_app(service),
         timeout_graceful_shutdown=int(GRACE.total_seconds()),

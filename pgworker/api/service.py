@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from pgworker.api.attempts import SignInAttempts
-from pgworker.api.auth import Sessions
-from pgworker.api.state import service_of
+from pgworker.api.sessions import Sessions
 from pgworker.db.listen import EVENTS_CHANNEL, Listener
 from pgworker.runtime.readiness import Readiness
 from pgworker.status.events import Watching
@@ -49,7 +48,7 @@ class Service:
     readiness: Readiness
 
     @classmethod
-    def of(cls, platform: Platform, daemon: Daemon | None = None) -> Service:
+    def from_platform(cls, platform: Platform, daemon: Daemon | None = None) -> Service:
         """Put a service together on an open platform.
 
         Raises:
@@ -65,12 +64,12 @@ class Service:
             status=platform.status,
             pages=Pages(platform.pool),
             progresses=Progresses(platform.pool),
-            watching=Watching(platform.pool, _listener(platform.listen_dsn)),
+            watching=Watching(platform.pool, _make_listener(platform.listen_dsn)),
             readiness=Readiness(platform, daemon),
         )
 
 
-def _listener(dsn: str | None) -> Callable[[Callable[[], None]], Listener] | None:
+def _make_listener(dsn: str | None) -> Callable[[Callable[[], None]], Listener] | None:
     if dsn is None:
         return None
     return lambda wake: Listener(
@@ -78,4 +77,20 @@ def _listener(dsn: str | None) -> Callable[[Callable[[], None]], Listener] | Non
     )
 
 
-TheService = Annotated[Service, Depends(service_of)]
+def get_service(request: Request) -> Service:
+    """Return the service of the application that serves this request.
+
+    It is kept on the application while the lifespan runs. A route finds it by its request, because
+    pgworker's routes may be part of an application that isn't ours.
+
+    Raises:
+        RuntimeError: the application has no lifespan of pgworker.
+    """
+    service: Service | None = getattr(request.app.state, "pgworker", None)
+    if service is None:
+        msg = "pgworker's routes need its lifespan: FastAPI(lifespan=pgworker.lifespan())"
+        raise RuntimeError(msg)
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]

@@ -11,7 +11,7 @@ import pytest
 from fastapi import Response
 from starlette.requests import Request
 
-from pgworker.api.auth import COOKIE, Sessions
+from pgworker.api.sessions import COOKIE, Sessions
 from pgworker.models import Scope
 from tests.support.api import BASE_URL, LOCAL_URL, TOKENS
 from tests.support.api_scopes import REQUIRED_SCOPES
@@ -166,13 +166,13 @@ async def test_without_a_token_a_page_of_ours_can_write(
 
 def cookie_of(sessions: Sessions, scope: Scope = Scope.OPERATE, *, scheme: str = "http") -> str:
     """Sign in; return the header that sets the cookie."""
-    token = sessions.token_of(TOKENS[scope])
+    token = sessions.find_token(TOKENS[scope])
     assert token is not None
     response = Response()
     request = Request(
         {"type": "http", "scheme": scheme, "server": ("x", 80), "path": "/", "headers": []}
     )
-    sessions.begin(token, request, response)
+    sessions.start(token, request, response)
     return response.headers["Set-Cookie"]
 
 
@@ -183,7 +183,7 @@ def value_of(set_cookie: str) -> str:
 def signed_in(api: ApiInTest, scope: Scope = Scope.OPERATE) -> tuple[dict[str, str], str]:
     """Return the headers of a browser that has signed in, and its CSRF token."""
     cookie = value_of(cookie_of(api.service.sessions, scope))
-    principal = api.service.sessions.principal_of(cookie)
+    principal = api.service.sessions.get_principal(cookie)
     assert principal is not None
     return {"Cookie": f"{COOKIE}={cookie}", "Origin": BASE_URL}, principal.csrf_token
 
@@ -245,9 +245,9 @@ def test_a_cookie_ends_with_its_token_and_with_its_time(api: ApiInTest) -> None:
     tokens = api.service.platform.settings.api_tokens
     cookie = value_of(cookie_of(Sessions(keys, tokens, timedelta(hours=1))))
 
-    assert Sessions(keys, tokens, timedelta(hours=1)).principal_of(cookie) is not None
-    assert Sessions(keys, tokens[:1], timedelta(hours=1)).principal_of(cookie) is None
-    assert Sessions(keys, tokens, timedelta(seconds=-2)).principal_of(cookie) is None
+    assert Sessions(keys, tokens, timedelta(hours=1)).get_principal(cookie) is not None
+    assert Sessions(keys, tokens[:1], timedelta(hours=1)).get_principal(cookie) is None
+    assert Sessions(keys, tokens, timedelta(seconds=-2)).get_principal(cookie) is None
 
 
 def test_a_cookie_outlives_a_rotated_key_as_long_as_the_old_one_is_kept(api: ApiInTest) -> None:
@@ -255,8 +255,8 @@ def test_a_cookie_outlives_a_rotated_key_as_long_as_the_old_one_is_kept(api: Api
     old, new = b"o" * 32, b"n" * 32
     cookie = value_of(cookie_of(Sessions([old], tokens, timedelta(hours=1))))
 
-    assert Sessions([new, old], tokens, timedelta(hours=1)).principal_of(cookie) is not None
-    assert Sessions([new], tokens, timedelta(hours=1)).principal_of(cookie) is None
+    assert Sessions([new, old], tokens, timedelta(hours=1)).get_principal(cookie) is not None
+    assert Sessions([new], tokens, timedelta(hours=1)).get_principal(cookie) is None
 
 
 # -- what browsers are told -------------------------------------------------------------------

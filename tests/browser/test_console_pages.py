@@ -85,7 +85,7 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
             async with platform.pool.acquire() as connection:
                 story = await write_sample_day(connection)
             group = (await platform.status.list_failed_groups())[0].group_id
-            service = Service.of(platform)
+            service = Service.from_platform(platform)
             web = HttpServer(create_app(service), timeout_graceful_shutdown=1)
             with open_listener("127.0.0.1", 0) as listener:
                 port = listener.getsockname()[1]

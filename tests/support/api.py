@@ -56,5 +56,5 @@ async def running_api(dsn: str, *, tokens: str | None = SETTING) -> AsyncIterato
     )
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(open_platform(settings))
-        service = Service.of(platform)
+        service = Service.from_platform(platform)
         yield ApiInTest(create_app(service), service, JobsInTest(platform.pool), stack)

@@ -12,7 +12,7 @@ from pgworker.api.auth import MayAdminister, MayOperate
 from pgworker.api.console.rendering import PageRoute, page, path_of
 from pgworker.api.console.telling import go_back
 from pgworker.api.problems import Refused
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 from pgworker.errors import NotRetryable
 from pgworker.status.commands import EVERYTHING
 from pgworker.status.explain import actions
@@ -20,8 +20,8 @@ from pgworker.status.explain import actions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pgworker.api.auth import Principal
     from pgworker.api.service import Service
+    from pgworker.api.sessions import Principal
 
 NAMES_SHOWN = 12
 
@@ -33,7 +33,7 @@ router = APIRouter(route_class=PageRoute)
 
 @router.get("/admin/provisioning/clients/{client_id}/retry", name="console_retry")
 async def ask_retry(
-    request: Request, service: TheService, principal: MayOperate, client_id: UUID
+    request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
     """Ask whether a client shall be retried."""
     return await _ask_about(request, service, principal, client_id, "retry")
@@ -41,7 +41,7 @@ async def ask_retry(
 
 @router.post("/admin/provisioning/clients/{client_id}/retry")
 async def retry(
-    request: Request, service: TheService, principal: MayOperate, client_id: UUID
+    request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
     """Put a client's failed job back in line."""
     await service.commands.retry(client_id, by=principal.name)
@@ -50,7 +50,7 @@ async def retry(
 
 @router.get("/admin/provisioning/clients/{client_id}/cancel", name="console_cancel")
 async def ask_cancel(
-    request: Request, service: TheService, principal: MayOperate, client_id: UUID
+    request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
     """Ask whether the work on a client shall stop."""
     return await _ask_about(request, service, principal, client_id, "cancel")
@@ -58,7 +58,7 @@ async def ask_cancel(
 
 @router.post("/admin/provisioning/clients/{client_id}/cancel")
 async def cancel(
-    request: Request, service: TheService, principal: MayOperate, client_id: UUID
+    request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
     """Stop the work on a client."""
     done = (
@@ -95,7 +95,7 @@ async def _ask_about(
 
 @router.get("/admin/provisioning/errors/{key}/retry", name="console_retry_group")
 async def ask_retry_group(
-    request: Request, service: TheService, principal: MayOperate, key: str
+    request: Request, service: ServiceDep, principal: MayOperate, key: str
 ) -> Response:
     """Ask whether all clients that failed by one error shall be retried."""
     group = await service.status.get_failed_group(key)
@@ -125,7 +125,7 @@ async def ask_retry_group(
 
 @router.post("/admin/provisioning/errors/{key}/retry")
 async def retry_group(
-    request: Request, service: TheService, principal: MayOperate, key: str
+    request: Request, service: ServiceDep, principal: MayOperate, key: str
 ) -> Response:
     """Put all of them back in line."""
     number = await service.commands.retry_group(key, by=principal.name)
@@ -137,14 +137,14 @@ async def retry_group(
 
 
 @router.post("/admin/provisioning/everything/pause", name="console_pause")
-async def pause(request: Request, service: TheService, principal: MayAdminister) -> Response:
+async def pause(request: Request, service: ServiceDep, principal: MayAdminister) -> Response:
     """Let no further phase start. It can be taken back at once, so that nothing asks before."""
     await service.commands.pause(EVERYTHING, by=principal.name)
     return go_back(request, "overview", "paused")
 
 
 @router.post("/admin/provisioning/everything/resume", name="console_resume")
-async def resume(request: Request, service: TheService, principal: MayAdminister) -> Response:
+async def resume(request: Request, service: ServiceDep, principal: MayAdminister) -> Response:
     """Take the pause back."""
     await service.commands.resume(EVERYTHING, by=principal.name)
     return go_back(request, "overview", "resumed")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pgworker.api.auth import MayRead
 from pgworker.api.console.rendering import PageRoute, page
 from pgworker.api.console.telling import said_of
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 from pgworker.models import JobStatus
 from pgworker.status.explain import actions, explain, sentence
 from pgworker.status.timeline import tell
@@ -43,7 +43,7 @@ class PhaseShown:
 
 @router.get("/admin/provisioning/clients/{client_id}", name="console_client")
 async def client(
-    request: Request, service: TheService, principal: MayRead, client_id: UUID
+    request: Request, service: ServiceDep, principal: MayRead, client_id: UUID
 ) -> Response:
     """Show a client."""
     status = service.status

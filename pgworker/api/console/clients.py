@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator
 from pgworker.api.auth import MayRead
 from pgworker.api.console.rendering import PageRoute, page, path_of
 from pgworker.api.problems import Refused
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 from pgworker.models import ClientStatus, ErrorKind
 from pgworker.status.pages import Filter
 
@@ -57,7 +57,7 @@ class Filters(BaseModel):
 
 @router.get("/admin/provisioning/clients", name="console_clients")
 async def clients(
-    request: Request, service: TheService, principal: MayRead, asked: Annotated[Filters, Query()]
+    request: Request, service: ServiceDep, principal: MayRead, asked: Annotated[Filters, Query()]
 ) -> Response:
     """List clients, newest first."""
     found = await service.pages.clients(asked.wanted, limit=PAGE_SIZE, cursor=asked.after or None)
@@ -80,7 +80,7 @@ async def clients(
 
 
 @router.get("/admin/provisioning/errors/{key}", name="console_failures")
-async def failures(request: Request, service: TheService, principal: MayRead, key: str) -> Response:
+async def failures(request: Request, service: ServiceDep, principal: MayRead, key: str) -> Response:
     """List the clients that failed by one error."""
     group = await service.status.get_failed_group(key)
     if group is None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from pgworker.api.auth import Principal
     from pgworker.api.service import Service
+    from pgworker.api.sessions import Principal
 
 
 async def overview(request: Request, service: Service, principal: Principal) -> Response:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from pgworker.api.auth import Principal
+    from pgworker.api.sessions import Principal
 
 HEADERS = {
     # Everything comes from here, and nothing is inline: what slips into a page can't run.

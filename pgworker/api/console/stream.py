@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 
 from pgworker.api.auth import READ
 from pgworker.api.console.rendering import PageRoute
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 from pgworker.api.streams import CHANGED
 from pgworker.api.streams import stream as as_stream
 
@@ -29,7 +29,7 @@ router = APIRouter(route_class=PageRoute)
 
 
 @router.get("/admin/provisioning/stream", name="console_stream", dependencies=[READ])
-async def follow(service: TheService, client: UUID | None = None) -> Response:
+async def follow(service: ServiceDep, client: UUID | None = None) -> Response:
     """Send `changed` now, and whenever something has: with the client, or with any."""
     after = 0
     if client is not None:

@@ -12,7 +12,7 @@ from pgworker.api import console
 from pgworker.api.auth import READ, MayAdminister, MayOperate, MayRead
 from pgworker.api.conditional import NOT_MODIFIED, answer
 from pgworker.api.problems import ProblemRoute, Refused, answers, wants_html
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 from pgworker.api.shapes import GroupRetried, Overview, PauseState, Scope
 from pgworker.api.streams import STREAM, change_messages, stream
 from pgworker.status.overview import get_queue_report
@@ -23,7 +23,7 @@ router = APIRouter(route_class=ProblemRoute, prefix="/admin/provisioning", tags=
 @router.get("", response_model=Overview, responses={**answers(422), **NOT_MODIFIED})
 async def overview(
     request: Request,
-    service: TheService,
+    service: ServiceDep,
     principal: MayRead,
     limit: Annotated[int, Query(ge=1, le=1000, description="failed and queued clients, each")] = 50,
 ) -> Response:
@@ -48,14 +48,14 @@ async def overview(
     responses={**STREAM},
     dependencies=[READ],
 )
-async def follow_changes(service: TheService) -> Response:
+async def follow_changes(service: ServiceDep) -> Response:
     """Tell, as Server-Sent Events named `changed`, that something has: time to look again."""
     return await stream(change_messages(service.watching))
 
 
 @router.post("/failures/{group_id}/retry", responses=answers(409, 422))
 async def retry_group(
-    service: TheService,
+    service: ServiceDep,
     principal: MayOperate,
     group_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="of `failed_groups`")],
 ) -> GroupRetried:
@@ -67,14 +67,14 @@ async def retry_group(
 
 
 @router.post("/pause", responses=answers(400, 404, 413, 422))
-async def pause(scope: Scope, service: TheService, principal: MayAdminister) -> PauseState:
+async def pause(scope: Scope, service: ServiceDep, principal: MayAdminister) -> PauseState:
     """Start no further phases of a workflow, or of any; what runs goes on."""
     is_news = await service.commands.pause(scope.scope, by=principal.name)
     return PauseState(scope=scope.scope, is_paused=True, is_news=is_news)
 
 
 @router.post("/resume", responses=answers(400, 413, 422))
-async def resume(scope: Scope, service: TheService, principal: MayAdminister) -> PauseState:
+async def resume(scope: Scope, service: ServiceDep, principal: MayAdminister) -> PauseState:
     """Take a pause back."""
     is_news = await service.commands.resume(scope.scope, by=principal.name)
     return PauseState(scope=scope.scope, is_paused=False, is_news=is_news)

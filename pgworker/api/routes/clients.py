@@ -14,7 +14,7 @@ from pgworker.api.auth import READ, MayOperate
 from pgworker.api.badge import badge
 from pgworker.api.conditional import NOT_MODIFIED, answer, conditional
 from pgworker.api.problems import ProblemRoute, Refused, answers
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 from pgworker.api.shapes import (
     Cancelled,
     ClientDetail,
@@ -78,7 +78,7 @@ async def order_client(
     order: ClientOrder,
     request: Request,
     response: Response,
-    service: TheService,
+    service: ServiceDep,
     principal: MayOperate,
     idempotency_key: Annotated[
         str | None,
@@ -125,7 +125,7 @@ async def order_client(
 )
 async def list_clients(
     request: Request,
-    service: TheService,
+    service: ServiceDep,
     status: Annotated[ClientStatus | None, Query(description="`provisioning_status`")] = None,
     kind: Kind = None,
     phase: Phase = None,
@@ -148,7 +148,7 @@ async def list_clients(
 )
 async def list_jobs(
     request: Request,
-    service: TheService,
+    service: ServiceDep,
     status: JobStatus | None = None,
     kind: Kind = None,
     phase: Annotated[Word | None, Query(description="that the job is in, or ended in")] = None,
@@ -172,7 +172,7 @@ async def list_jobs(
 )
 async def show_client(
     request: Request,
-    service: TheService,
+    service: ServiceDep,
     client_id: UUID,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
 ) -> Response:
@@ -192,7 +192,7 @@ async def show_client(
 )
 async def show_badge(
     request: Request,
-    service: TheService,
+    service: ServiceDep,
     client_id: UUID,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
 ) -> Response:
@@ -212,7 +212,7 @@ async def show_badge(
     dependencies=[READ],
 )
 async def follow_client(
-    service: TheService,
+    service: ServiceDep,
     client_id: UUID,
     *,
     follow: Annotated[bool, Query(description="go on when nothing more comes by itself")] = False,
@@ -233,13 +233,13 @@ async def follow_client(
 
 
 @router.post("/clients/{client_id}/provisioning/retry", responses=answers(404, 409, 422))
-async def retry_client(service: TheService, client_id: UUID, principal: MayOperate) -> Retried:
+async def retry_client(service: ServiceDep, client_id: UUID, principal: MayOperate) -> Retried:
     """Put the client's failed or cancelled job back in line, at the phase where it ended."""
     return Retried(job_id=await service.commands.retry(client_id, by=principal.name))
 
 
 @router.post("/clients/{client_id}/provisioning/cancel", responses=answers(404, 409, 422))
-async def cancel_client(service: TheService, client_id: UUID, principal: MayOperate) -> Cancelled:
+async def cancel_client(service: ServiceDep, client_id: UUID, principal: MayOperate) -> Cancelled:
     """Stop the client's unfinished or failed job; what exists at the provider stays."""
     count = await service.commands.cancel(client_id, by=principal.name)
     if not count:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from pgworker.api.auth import READ
 from pgworker.api.problems import ProblemRoute
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ class QueueHealth(Collector):
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     dependencies=[READ],
 )
-async def metrics(service: TheService) -> Response:
+async def metrics(service: ServiceDep) -> Response:
     """Tell how the queue is (`pgworker_queue_…`), and what this process has done."""
     registry = CollectorRegistry()
     registry.register(QueueHealth(await service.status.get_health()))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from pgworker.api.problems import PROBLEM_JSON, Problem, ProblemRoute, Refused, answers
-from pgworker.api.service import TheService
+from pgworker.api.service import ServiceDep
 
 router = APIRouter(route_class=ProblemRoute, tags=["probes"])
 
@@ -40,7 +40,7 @@ class NotReady(Problem):
 
 
 @router.get("/healthz", responses=answers(503))
-async def healthz(service: TheService) -> Health:
+async def healthz(service: ServiceDep) -> Health:
     """Tell that the process lives: it answers, and its worker has not broken. Asks nobody."""
     daemon = service.daemon
     if daemon is not None and daemon.started.is_set() and not daemon.is_running:
@@ -61,7 +61,7 @@ async def healthz(service: TheService) -> Health:
         }
     },
 )
-async def readyz(service: TheService) -> Response | Readiness:
+async def readyz(service: ServiceDep) -> Response | Readiness:
     """Tell whether the process is of use: each dependency that is missing is named."""
     missing = await service.readiness.missing()
     if not missing:
