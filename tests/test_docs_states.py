@@ -61,7 +61,7 @@ async def claim_what_was_left_behind(jobs: JobsInTest, job: Job) -> None:
 
 
 async def claim_what_kills_workers(jobs: JobsInTest, job: Job) -> None:
-    await jobs.set(job.id, crashes=4)
+    await jobs.update(job.id, crashes=4)
     await claim_what_was_left_behind(jobs, job)
 
 
@@ -132,16 +132,16 @@ async def arrows_of(jobs: JobsInTest, status: JobStatus) -> set[Arrow]:
         for job_id in await jobs.pool.fetch(
             "select id from client_provisioning_jobs where client_id = $1", job.client_id
         ):
-            last = (await jobs.events_of(job_id["id"]))[-1]
-            assert last["to_status"] == await jobs.status_of(job_id["id"])
+            last = (await jobs.fetch_events(job_id["id"]))[-1]
+            assert last["to_status"] == await jobs.fetch_status(job_id["id"])
         await jobs.commands.cancel(job.client_id)
     return found
 
 
 async def job_in(jobs: JobsInTest, status: JobStatus) -> Job:
     """Return a job of this status, as the holder of its present token would know it."""
-    job_id = await jobs.to_status(status)
-    row = await jobs.row(job_id)
+    job_id = await jobs.add_with_status(status)
+    row = await jobs.fetch_row(job_id)
     return Job(
         id=job_id,
         client_id=row["client_id"],

@@ -43,7 +43,7 @@ async def test_the_overview_tells_who_failed_and_who_waits_with_the_newest_error
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     await failed_with(api, "the migration 1_init.sql is broken")
-    await api.jobs.to_status(JobStatus.QUEUED)
+    await api.jobs.add_with_status(JobStatus.QUEUED)
     await admin.post("/admin/provisioning/pause", json={})
 
     overview = (await admin.get("/admin/provisioning")).json()
@@ -214,7 +214,7 @@ async def test_a_process_whose_worker_has_died_is_not_healthy(
 
 
 async def test_metrics_tell_how_the_queue_is(admin: httpx.AsyncClient, api: ApiInTest) -> None:
-    await api.jobs.to_status(JobStatus.FAILED)
+    await api.jobs.add_with_status(JobStatus.FAILED)
     answer = await admin.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")
     families = {each.name: each for each in text_string_to_metric_families(answer.text)}

@@ -275,16 +275,16 @@ async def test_a_client_of_unknown_age_comes_last_and_is_not_lost(
 
 
 async def test_a_list_can_be_filtered(admin: httpx.AsyncClient, api: ApiInTest) -> None:
-    await api.jobs.to_status(JobStatus.SUCCEEDED)
-    failed = await api.jobs.to_status(JobStatus.FAILED)
-    job = await api.jobs.claimed()
+    await api.jobs.add_with_status(JobStatus.SUCCEEDED)
+    failed = await api.jobs.add_with_status(JobStatus.FAILED)
+    job = await api.jobs.add_claimed()
     await api.jobs.advance(job, "await_project")
     await api.jobs.fail(job, kind=ErrorKind.TRANSIENT)
     await api.jobs.pool.execute(
         "update clients set name = 'Bäckerei Müller' where id = $1", job.client_id
     )
-    await api.jobs.to_status(JobStatus.CANCELLED)
-    failed_client = (await api.jobs.client_of(failed))["id"]
+    await api.jobs.add_with_status(JobStatus.CANCELLED)
+    failed_client = (await api.jobs.fetch_client(failed))["id"]
     await api.jobs.pool.execute(
         "update clients set project_ref = 'aref' where id = $1", failed_client
     )
@@ -307,8 +307,8 @@ async def test_a_list_can_be_filtered(admin: httpx.AsyncClient, api: ApiInTest) 
 
 async def test_jobs_can_be_listed_and_filtered(admin: httpx.AsyncClient, api: ApiInTest) -> None:
     for status in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.WAITING):
-        await api.jobs.to_status(status)
-    queued = await api.jobs.to_status(JobStatus.QUEUED)
+        await api.jobs.add_with_status(status)
+    queued = await api.jobs.add_with_status(JobStatus.QUEUED)
 
     async def listed(**query: Any) -> list[str]:
         page = await admin.get("/clients/provisioning/jobs", params=query)
@@ -319,7 +319,7 @@ async def test_jobs_can_be_listed_and_filtered(admin: httpx.AsyncClient, api: Ap
     assert await listed(status="failed") == ["failed"]
     assert await listed(kind="permanent") == ["failed"]
     assert await listed(text="to be succ") == ["succeeded"]
-    client_id = (await api.jobs.client_of(queued))["id"]
+    client_id = (await api.jobs.fetch_client(queued))["id"]
     assert await listed(client_id=str(client_id)) == ["queued"]
     first = (await admin.get("/clients/provisioning/jobs", params={"limit": 3})).json()
     assert await listed(cursor=first["next_cursor"]) == ["succeeded"]
@@ -367,7 +367,7 @@ async def test_whoever_has_the_newest_answer_is_told_so(
     admin: httpx.AsyncClient, api: ApiInTest, path: str
 ) -> None:
     job_id = await api.jobs.add()
-    path = path.format(id=(await api.jobs.client_of(job_id))["id"])
+    path = path.format(id=(await api.jobs.fetch_client(job_id))["id"])
     first = await admin.get(path)
     tag = first.headers["ETag"]
 
@@ -389,30 +389,30 @@ async def test_whoever_has_the_newest_answer_is_told_so(
 async def test_a_failed_client_is_retried_at_its_phase(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
-    job_id = await api.jobs.to_status(JobStatus.FAILED)
-    client_id = (await api.jobs.client_of(job_id))["id"]
+    job_id = await api.jobs.add_with_status(JobStatus.FAILED)
+    client_id = (await api.jobs.fetch_client(job_id))["id"]
     done = await admin.post(f"/clients/{client_id}/provisioning/retry")
     assert (done.status_code, done.json()) == (200, {"job_id": job_id})
-    assert await api.jobs.status_of(job_id) is JobStatus.QUEUED
+    assert await api.jobs.fetch_status(job_id) is JobStatus.QUEUED
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.SUCCEEDED])
 async def test_what_has_not_failed_is_not_retried(
     admin: httpx.AsyncClient, api: ApiInTest, status: JobStatus
 ) -> None:
-    job_id = await api.jobs.to_status(status)
-    client_id = (await api.jobs.client_of(job_id))["id"]
+    job_id = await api.jobs.add_with_status(status)
+    client_id = (await api.jobs.fetch_client(job_id))["id"]
     refused = await admin.post(f"/clients/{client_id}/provisioning/retry")
     assert refused.status_code == 409
     assert str(status) in refused.json()["detail"]
 
 
 async def test_a_client_is_cancelled_once(admin: httpx.AsyncClient, api: ApiInTest) -> None:
-    job_id = await api.jobs.to_status(JobStatus.RUNNING)
-    client_id = (await api.jobs.client_of(job_id))["id"]
+    job_id = await api.jobs.add_with_status(JobStatus.RUNNING)
+    client_id = (await api.jobs.fetch_client(job_id))["id"]
     path = f"/clients/{client_id}/provisioning/cancel"
     assert (await admin.post(path)).json() == {"cancelled": 1}
-    assert await api.jobs.status_of(job_id) is JobStatus.CANCELLED
+    assert await api.jobs.fetch_status(job_id) is JobStatus.CANCELLED
     assert (await admin.post(path)).status_code == 409
 
 
@@ -437,7 +437,7 @@ async def test_what_is_no_id_is_422(admin: httpx.AsyncClient) -> None:
 async def test_the_badge_shows_the_status_and_escapes_what_strangers_wrote(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
-    job = await api.jobs.claimed()
+    job = await api.jobs.add_claimed()
     shown = await admin.get(f"/clients/{job.client_id}/badge.svg")
     assert shown.headers["Content-Type"] == "image/svg+xml"
     assert "creating project 1/4" in shown.text

@@ -93,13 +93,13 @@ async def failed(
     """Return a client whose job failed in that phase."""
     job_id = await api.jobs.add(name)
     (job,) = await api.jobs.claim()
-    await api.jobs.of("worker").fail(
+    await api.jobs.as_worker("worker").fail(
         job,
         Failure(ErrorKind.PERMANENT, error, retry=False),
         backoff=BACKOFF,
         backoff_cap=BACKOFF_CAP,
     )
-    await api.jobs.set(job_id, job_type=phase)
+    await api.jobs.update(job_id, job_type=phase)
     return job.client_id
 
 

@@ -65,7 +65,7 @@ async def served(database: str) -> AsyncIterator[Served]:
 async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_is_ready(
     served: Served,
 ) -> None:
-    job = await served.jobs.claimed()
+    job = await served.jobs.add_claimed()
     async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
         began = await events.next()
         assert (began.name, began.data["provisioning_status"]) == ("progress", "creating_project")
@@ -86,7 +86,7 @@ async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_i
 
 
 async def test_a_stream_is_taken_up_where_it_broke_off(served: Served) -> None:
-    job = await served.jobs.claimed()
+    job = await served.jobs.add_claimed()
     path = f"/clients/{job.client_id}/events"
     async with open_events(served.client, path) as events:
         last = (await events.next()).id
@@ -100,7 +100,7 @@ async def test_a_stream_is_taken_up_where_it_broke_off(served: Served) -> None:
 async def test_a_browser_that_comes_back_after_the_end_is_told_to_stay_away(
     served: Served,
 ) -> None:
-    job = await served.jobs.claimed()
+    job = await served.jobs.add_claimed()
     await served.jobs.complete(job)
     path = f"/clients/{job.client_id}/events"
     async with open_events(served.client, path) as events:
@@ -116,8 +116,8 @@ async def test_a_browser_that_comes_back_after_the_end_is_told_to_stay_away(
 
 
 async def test_whoever_asks_to_follow_sees_a_failed_client_being_retried(served: Served) -> None:
-    job_id = await served.jobs.to_status(JobStatus.FAILED)
-    client_id = (await served.jobs.client_of(job_id))["id"]
+    job_id = await served.jobs.add_with_status(JobStatus.FAILED)
+    client_id = (await served.jobs.fetch_client(job_id))["id"]
     async with open_events(served.client, f"/clients/{client_id}/events?follow=true") as events:
         assert (await events.next()).data["provisioning_status"] == "failed"
         await served.client.post(f"/clients/{client_id}/provisioning/retry")
@@ -126,7 +126,7 @@ async def test_whoever_asks_to_follow_sees_a_failed_client_being_retried(served:
 
 
 async def test_streams_of_several_clients_tell_each_its_own(served: Served) -> None:
-    first, second = await served.jobs.claimed(), await served.jobs.claimed()
+    first, second = await served.jobs.add_claimed(), await served.jobs.add_claimed()
     async with (
         open_events(served.client, f"/clients/{first.client_id}/events") as of_first,
         open_events(served.client, f"/clients/{second.client_id}/events") as of_second,
@@ -153,7 +153,7 @@ async def test_where_listening_is_switched_off_a_stream_looks(
 ) -> None:
     monkeypatch.setattr(watching, "LOOK_EVERY_WITHOUT_LISTEN", timedelta(milliseconds=20))
     async with served_over(database, PGWORKER_LISTEN_URL="off") as served:
-        job = await served.jobs.claimed()
+        job = await served.jobs.add_claimed()
         async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
             await events.next("progress")
             await served.jobs.complete(job)
@@ -169,7 +169,7 @@ async def test_a_stream_of_nobody_is_404(served: Served) -> None:
 async def test_a_process_that_leaves_ends_its_streams(database: str) -> None:
     async with AsyncExitStack() as outside:
         async with served_over(database) as served:
-            job = await served.jobs.claimed()
+            job = await served.jobs.add_claimed()
             client = await outside.enter_async_context(
                 httpx.AsyncClient(base_url=served.client.base_url, timeout=60)
             )
@@ -182,7 +182,7 @@ async def test_a_process_that_leaves_ends_its_streams(database: str) -> None:
 async def test_a_process_that_leaves_opens_no_stream(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
-    job = await api.jobs.claimed()
+    job = await api.jobs.add_claimed()
     api.service.watching.close()
     for path in (f"/clients/{job.client_id}/events", "/admin/provisioning/events"):
         refused = await admin.get(path)
@@ -211,7 +211,7 @@ async def test_events_notify_only_while_somebody_watches(
         await connection.add_listener("pgworker_events", lambda *_: heard.append("event"))
         await connection.execute(watchers)
         async with jobs_in(database) as jobs:
-            await jobs.claimed()
+            await jobs.add_claimed()
         # Notifications come in order: what came before this one is here.
         await connection.execute("select pg_notify('pgworker_events', '')")
     finally:
@@ -281,7 +281,7 @@ def test_what_was_told_long_ago_is_forgotten_and_not_told_again() -> None:
 async def test_a_stream_ends_when_the_database_is_gone_and_does_not_break_the_server(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await served.jobs.claimed()
+    job = await served.jobs.add_claimed()
     async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
         await events.next("progress")
 

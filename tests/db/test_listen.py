@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 
 from pgworker.db.listen import CHANNEL, Listener
 from pgworker.simulator.pooler import fatal
+from tests.support.polling import wait_for_log
 from tests.support.tcp_proxy import running_proxy_to
-from tests.support.workers import NEVER, PATIENCE, within
+from tests.support.workers import NEVER, within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -101,11 +102,7 @@ async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_
         proxy.freeze()
         link.client.write(fatal("57P01", "terminating connection due to administrator command"))
         with capture_logs() as logs:
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                while not any(  # noqa: ASYNC110  # the log is a list
-                    log["event"] == "database_unreachable" for log in logs
-                ):
-                    await asyncio.sleep(0)
+            await wait_for_log(logs, "database_unreachable")
         proxy.forward()
         await wakes.next()
         await connection.execute(f"notify {CHANNEL}")

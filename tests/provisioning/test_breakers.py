@@ -333,9 +333,9 @@ async def is_due(jobs: JobsInTest, job: Job) -> bool:
 
 
 async def test_a_job_parks_while_the_breaker_is_open(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
-    await jobs.of("any").snooze(parking(job))
+    await jobs.as_worker("any").snooze(parking(job))
 
     assert not await is_due(jobs, job)
     await Breakers(jobs.pool).close(CREDENTIAL)
@@ -343,14 +343,14 @@ async def test_a_job_parks_while_the_breaker_is_open(jobs: JobsInTest) -> None:
 
 
 async def test_a_job_that_parks_after_the_breaker_closed_is_due_at_once(jobs: JobsInTest) -> None:
-    job, other = await jobs.claimed(), await jobs.claimed()
+    job, other = await jobs.add_claimed(), await jobs.add_claimed()
     breakers = Breakers(jobs.pool)
     await breakers.open("supabase:another0", REASON)
     await breakers.open(CREDENTIAL, REASON)
     assert (await breakers.admit(CREDENTIAL, job)).wait is not None
     await breakers.close(CREDENTIAL)
 
-    await jobs.of("any").snooze(parking(job) + parking(other, "supabase:another0"))
+    await jobs.as_worker("any").snooze(parking(job) + parking(other, "supabase:another0"))
 
     assert await is_due(jobs, job)
     assert not await is_due(jobs, other), "its own breaker is open still"
@@ -361,7 +361,7 @@ async def test_a_job_that_parks_in_the_moment_in_which_the_breaker_closes_is_due
     jobs: JobsInTest, first: str
 ) -> None:
     """The first one's transaction is still open when the other one starts."""
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await Breakers(jobs.pool).open(CREDENTIAL, REASON)
 
     async def park(pool: Any) -> None:

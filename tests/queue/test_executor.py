@@ -12,12 +12,20 @@ from structlog.testing import capture_logs
 
 from pgworker.db.outage import Outage
 from pgworker.errors import DatabaseUnreachable
-from pgworker.models import Complete, Done, Job, JobStatus, Transition
+from pgworker.models import Complete, Job, JobStatus, Transition
 from pgworker.queue.completer import Completer
 from pgworker.queue.executor import Executor
 from pgworker.queue.jobs import Jobs
 from pgworker.queue.leases import Leases
-from tests.support.workers import PATIENCE, SHORT_LEASE, PhaseInTest, within, working
+from tests.support.polling import wait_for_log
+from tests.support.workers import (
+    DONE,
+    SHORT_LEASE,
+    PhaseInTest,
+    complete_at_once,
+    within,
+    working,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
     from pgworker.queue.leases import ClaimedJob
     from tests.support.jobs import JobsInTest
 
-DONE = Complete(Done())
 LEASE = timedelta(seconds=30)
 
 
@@ -119,7 +126,7 @@ async def test_a_job_whose_lease_is_lost_while_it_is_pending_is_not_run(
         await engine.until_idle()
 
     assert engine.phase.ended == [kept.job.id]
-    assert await jobs.status_of(lost.job.id) is JobStatus.RUNNING
+    assert await jobs.fetch_status(lost.job.id) is JobStatus.RUNNING
 
 
 async def test_pending_jobs_are_run_though_the_first_task_was_cancelled_before_it_began(
@@ -232,24 +239,17 @@ async def test_a_result_is_dropped_when_the_lease_may_have_run_out_before_it_was
     job_id = await jobs.add()
     away = JobsOfASilentServer(jobs.pool, lease=SHORT_LEASE)
 
-    async def complete_at_once(job: Job) -> Transition:
-        return DONE
-
     with capture_logs() as logs:
         async with working(
             jobs.pool, complete_at_once, jobs=away, lease=SHORT_LEASE, until_empty=True
         ):
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                while not any(line["event"] == "lease_lost" for line in logs):
-                    await jobs.status_of(job_id)
+            await wait_for_log(logs, "lease_lost")
             away.submitted.clear()
             away.is_away = False
             # There is no other worker: this one rescues the job itself.
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                while await jobs.status_of(job_id) is not JobStatus.SUCCEEDED:
-                    pass
+            await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
-    assert (await jobs.row(job_id))["claim_token"] == 2
+    assert (await jobs.fetch_row(job_id))["claim_token"] == 2
     assert away.submitted == [2]
 
 
@@ -258,9 +258,6 @@ async def test_many_results_are_stored_by_several_statements(
 ) -> None:
     monkeypatch.setattr("pgworker.queue.completer.BATCH_LIMIT", 3)
     await jobs.add_many(10)
-
-    async def complete_at_once(job: Job) -> Transition:
-        return DONE
 
     counting = CountingJobs(jobs.pool, worker="worker", lease=LEASE)
     async with working(jobs.pool, complete_at_once, jobs=counting, until_empty=True):
@@ -327,9 +324,6 @@ async def test_a_heartbeat_that_finds_a_job_ended_by_its_own_worker_is_no_lost_l
 ) -> None:
     job_id = await jobs.add()
 
-    async def complete_at_once(job: Job) -> Transition:
-        return DONE
-
     with capture_logs() as logs:
         async with working(
             jobs.pool,
@@ -340,7 +334,7 @@ async def test_a_heartbeat_that_finds_a_job_ended_by_its_own_worker_is_no_lost_l
         ):
             pass
 
-    assert await jobs.status_of(job_id) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(job_id) is JobStatus.SUCCEEDED
     events = [line["event"] for line in logs]
     assert "job_succeeded" in events
     assert "lease_lost" not in events
@@ -387,10 +381,8 @@ async def test_a_lease_that_is_lost_while_its_job_is_prepared_for_begins_no_phas
 
     with capture_logs() as logs:
         async with working(jobs.pool, phase, prepare=prepare, lease=SHORT_LEASE):
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                while not any(log["event"] == "lease_lost" for log in logs):
-                    await jobs.status_of(job_id)
+            await wait_for_log(logs, "lease_lost")
             is_lost.set()
 
     assert begun == []
-    assert await jobs.status_of(job_id) is JobStatus.CANCELLED
+    assert await jobs.fetch_status(job_id) is JobStatus.CANCELLED

@@ -89,13 +89,13 @@ async def test_the_same_words_of_another_kind_or_in_another_phase_are_another_gr
 ) -> None:
     await failed(jobs, "a", "it failed")
     await failed(jobs, "b", "it failed", kind=ErrorKind.QUOTA)
-    await jobs.set(await failed(jobs, "c", "it failed"), job_type="schema_sync")
+    await jobs.update(await failed(jobs, "c", "it failed"), job_type="schema_sync")
 
     assert len(await jobs.status.list_failed_groups()) == 3
 
 
 async def test_a_job_that_failed_without_a_message_is_in_a_group_too(jobs: JobsInTest) -> None:
-    await jobs.set(await failed(jobs, "a", "x"), last_error=None, error_kind=None)
+    await jobs.update(await failed(jobs, "a", "x"), last_error=None, error_kind=None)
 
     (group,) = await jobs.status.list_failed_groups()
 
@@ -110,8 +110,8 @@ async def test_one_call_retries_a_group_and_nothing_else(jobs: JobsInTest) -> No
 
     assert await jobs.commands.retry_group(group_id) == 3
 
-    assert {await jobs.status_of(job) for job in group} == {JobStatus.QUEUED}
-    assert await jobs.status_of(other) == JobStatus.FAILED
+    assert {await jobs.fetch_status(job) for job in group} == {JobStatus.QUEUED}
+    assert await jobs.fetch_status(other) == JobStatus.FAILED
     assert await jobs.commands.retry_group(group_id) == 0
 
 
@@ -135,7 +135,7 @@ async def failed(
     job_id = await jobs.add(name)
     job = await jobs.claim_one()
     assert job.id == job_id
-    await jobs.of("worker").fail(
+    await jobs.as_worker("worker").fail(
         job, Failure(kind, error, retry=False), backoff=BACKOFF, backoff_cap=BACKOFF_CAP
     )
     return job_id

@@ -90,7 +90,7 @@ async def locked(jobs: JobsInTest, dsn: str, name: str = "bad") -> AsyncIterator
 
 async def reaches(jobs: JobsInTest, job_id: int, *statuses: str) -> None:
     async def is_there() -> bool:
-        return await jobs.status_of(job_id) in statuses
+        return await jobs.fetch_status(job_id) in statuses
 
     await eventually(is_there)
 
@@ -112,10 +112,10 @@ async def test_a_client_that_cannot_be_changed_fails_alone_and_the_others_are_cl
 
     assert await names(jobs, await jobs.claim(10)) == ["good 1", "good 2"]
 
-    bad = await jobs.row(ids["bad"])
+    bad = await jobs.fetch_row(ids["bad"])
     assert (bad["status"], bad["error_kind"]) == ("failed", "permanent")
     assert bad["last_error"].startswith("its row in clients can't be changed: ")
-    assert [event["event"] for event in await jobs.events_of(ids["bad"])][-1] == "failed"
+    assert [event["event"] for event in await jobs.fetch_events(ids["bad"])][-1] == "failed"
 
 
 @pytest.mark.parametrize("sqlstate", SQLSTATES)
@@ -127,7 +127,7 @@ async def test_whatever_the_refusal_is_called_the_others_are_claimed(
 
     assert await names(jobs, await jobs.claim(10)) == ["good 1", "good 2"]
 
-    bad = await jobs.row(ids["bad"])
+    bad = await jobs.fetch_row(ids["bad"])
     assert bad["status"] in {"failed", "waiting"}
     assert (bad["status"], bad["attempts"]) != ("waiting", 0) or sqlstate == "55P03"
 
@@ -145,7 +145,7 @@ async def test_the_only_client_that_is_due_fails_by_its_own_trigger_whatever_it_
 
     assert await jobs.claim(10) == []
 
-    assert (await jobs.row(ids["bad"]))["status"] == "failed"
+    assert (await jobs.fetch_row(ids["bad"]))["status"] == "failed"
 
 
 async def test_a_missing_right_on_the_table_fails_no_job(jobs: JobsInTest, database: str) -> None:
@@ -159,7 +159,7 @@ async def test_a_missing_right_on_the_table_fails_no_job(jobs: JobsInTest, datab
         await jobs.claim(10)
 
     for job_id in ids.values():
-        assert (await jobs.row(job_id))["status"] == "queued"
+        assert (await jobs.fetch_row(job_id))["status"] == "queued"
 
 
 async def test_an_update_that_a_trigger_swallows_holds_up_nobody(jobs: JobsInTest) -> None:
@@ -169,7 +169,9 @@ async def test_an_update_that_a_trigger_swallows_holds_up_nobody(jobs: JobsInTes
     claimed = await jobs.claim(10)
 
     assert await names(jobs, claimed) == ["bad", "good 1", "good 2"]
-    assert await jobs.of("any").complete([(job, Complete(Done())) for job in claimed]) == set()
+    assert (
+        await jobs.as_worker("any").complete([(job, Complete(Done())) for job in claimed]) == set()
+    )
 
 
 async def test_a_locked_client_is_put_aside_and_named_and_claimed_once_it_is_free(
@@ -189,12 +191,12 @@ async def test_a_locked_client_is_put_aside_and_named_and_claimed_once_it_is_fre
         assert "psql of Ann (pid " in row["blocked_because"]
         await jobs.let_wait_end(ids["bad"])
         assert await jobs.claim(10) == []
-        events = [event["event"] for event in await jobs.events_of(ids["bad"])]
+        events = [event["event"] for event in await jobs.fetch_events(ids["bad"])]
         assert events == ["enqueued", "snoozed"]
 
     await jobs.let_wait_end(ids["bad"])
     assert await names(jobs, await jobs.claim(10)) == ["bad"]
-    row = await jobs.row(ids["bad"])
+    row = await jobs.fetch_row(ids["bad"])
     assert (row["wait_code"], row["attempts"], row["crashes"]) == (None, 0, 0)
 
 
@@ -249,7 +251,7 @@ async def test_a_result_that_cannot_be_stored_fails_its_job_and_no_other(
             return
         await reaches(jobs, ids["bad"], "failed", "waiting")
 
-    row = await jobs.row(ids["bad"])
+    row = await jobs.fetch_row(ids["bad"])
     assert "this client is frozen" in row["last_error"]
 
 
@@ -274,10 +276,10 @@ async def test_a_result_for_a_locked_client_holds_up_no_other_and_is_stored_once
             await within(all_began.wait())
             for name in ("good 1", "good 2"):
                 await reaches(jobs, ids[name], good)
-            assert await jobs.status_of(ids["bad"]) == "running"
+            assert await jobs.fetch_status(ids["bad"]) == "running"
         await reaches(jobs, ids["bad"], good)
 
-    assert (await jobs.row(ids["bad"]))["attempts"] == 0
+    assert (await jobs.fetch_row(ids["bad"]))["attempts"] == 0
 
 
 # -- crashes ----------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ async def test_a_job_whose_holders_fell_silent_twice_is_claimed_alone(jobs: Jobs
 
 async def test_beside_a_suspect_that_is_due_others_are_claimed(jobs: JobsInTest) -> None:
     suspect = await jobs.add()
-    await jobs.set(suspect, crashes=2)
+    await jobs.update(suspect, crashes=2)
     await jobs.add_many(3)
     others = await all_but(jobs, suspect)
 
@@ -321,7 +323,7 @@ async def test_a_worker_that_is_never_idle_gets_no_more_once_a_suspect_is_overdu
     jobs: JobsInTest,
 ) -> None:
     suspect = await jobs.add()
-    await jobs.set(suspect, crashes=2)
+    await jobs.update(suspect, crashes=2)
     await jobs.pool.execute(
         "update client_provisioning_jobs set run_at = now() - interval '1 hour' where id = $1",
         suspect,
@@ -338,7 +340,7 @@ async def test_a_neighbour_in_the_same_hands_is_never_failed_as_the_cause(
     await jobs.add_many(2)
     ids = await all_but(jobs)
     for job_id in ids:
-        await jobs.set(job_id, crashes=4)
+        await jobs.update(job_id, crashes=4)
     # As a worker before this release, or a person, may have claimed them.
     await jobs.pool.execute(
         "update client_provisioning_jobs set status = 'running', claimed_by = 'w',"
@@ -348,7 +350,7 @@ async def test_a_neighbour_in_the_same_hands_is_never_failed_as_the_cause(
     (one,) = await jobs.claim(5, worker="next")
 
     assert one.is_suspect
-    assert {await jobs.status_of(job_id) for job_id in ids} == {"running"}
+    assert {await jobs.fetch_status(job_id) for job_id in ids} == {"running"}
 
 
 async def test_the_last_of_a_silent_worker_s_jobs_to_be_rescued_was_not_alone(
@@ -360,14 +362,14 @@ async def test_the_last_of_a_silent_worker_s_jobs_to_be_rescued_was_not_alone(
         )
     await jobs.add_many(2)
     first, last = await jobs.claim(2, worker="w")
-    await jobs.set(last.id, crashes=4)
+    await jobs.update(last.id, crashes=4)
     await silence(jobs, first)
     assert await jobs.claim(1, worker="next", in_hand=1) != []
 
     await silence(jobs, last)
     await jobs.claim(1, worker="next", in_hand=1)
 
-    assert await jobs.status_of(last.id) == "running"
+    assert await jobs.fetch_status(last.id) == "running"
 
 
 async def test_a_job_is_not_blamed_while_workers_fall_that_never_held_it(
@@ -377,9 +379,9 @@ async def test_a_job_is_not_blamed_while_workers_fall_that_never_held_it(
         await jobs.pool.execute(
             "select pgworker.register_worker($1, 'host', 1, '0', 20, '30 s')", worker
         )
-    job = await jobs.claimed(worker="w")
-    await jobs.set(job.id, crashes=4)
-    elsewhere = await jobs.claimed(worker="other")
+    job = await jobs.add_claimed(worker="w")
+    await jobs.update(job.id, crashes=4)
+    elsewhere = await jobs.add_claimed(worker="other")
     await silence(jobs, elsewhere)
     await jobs.claim_one(worker="next")
     await silence(jobs, job)
@@ -387,22 +389,22 @@ async def test_a_job_is_not_blamed_while_workers_fall_that_never_held_it(
     (again,) = await jobs.claim(worker="third")
     assert (again.id, again.crashes) == (job.id, 5)
 
-    await jobs.set(job.id, crashes=9)
+    await jobs.update(job.id, crashes=9)
     await silence(jobs, again)
     assert await jobs.claim(worker="fourth") == []
-    assert await jobs.status_of(job.id) == "failed"
+    assert await jobs.fetch_status(job.id) == "failed"
 
 
 async def test_a_worker_claims_nothing_beside_a_suspect_until_it_has_survived_its_phase(
     jobs: JobsInTest,
 ) -> None:
     suspect = await jobs.add()
-    await jobs.set(suspect, crashes=2)
+    await jobs.update(suspect, crashes=2)
     phase = PhaseInTest()
     async with working(jobs.pool, phase) as worker:
         assert (await phase.next_job()).id == suspect
         other = await jobs.add()
         worker.wake()
-        assert await jobs.status_of(other) == "queued"
+        assert await jobs.fetch_status(other) == "queued"
         phase.may_end.set()
         assert (await phase.next_job()).id == other

@@ -145,7 +145,7 @@ async def test_a_job_inserted_for_later_waits_until_then(jobs: JobsInTest) -> No
         client_id,
     )
 
-    assert await jobs.status_of(job_id) is JobStatus.WAITING
+    assert await jobs.fetch_status(job_id) is JobStatus.WAITING
     assert await jobs.claim() == []
     await jobs.let_wait_end(job_id)
     assert (await jobs.claim_one()).id == job_id
@@ -153,8 +153,8 @@ async def test_a_job_inserted_for_later_waits_until_then(jobs: JobsInTest) -> No
 
 async def test_a_client_has_one_live_job_at_most(jobs: JobsInTest) -> None:
     for status in (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING):
-        job_id = await jobs.to_status(status)
-        client_id = (await jobs.row(job_id))["client_id"]
+        job_id = await jobs.add_with_status(status)
+        client_id = (await jobs.fetch_row(job_id))["client_id"]
         with pytest.raises(PgworkerError, match="client_provisioning_jobs_one_live"):
             await jobs.pool.execute(
                 "insert into client_provisioning_jobs (client_id) values ($1)", client_id
@@ -163,24 +163,24 @@ async def test_a_client_has_one_live_job_at_most(jobs: JobsInTest) -> None:
 
 
 async def test_a_new_job_supersedes_the_failed_one(jobs: JobsInTest) -> None:
-    failed = await jobs.to_status(JobStatus.FAILED)
-    client_id = (await jobs.row(failed))["client_id"]
+    failed = await jobs.add_with_status(JobStatus.FAILED)
+    client_id = (await jobs.fetch_row(failed))["client_id"]
 
     new = await jobs.pool.fetchval(
         "insert into client_provisioning_jobs (client_id) values ($1) returning id", client_id
     )
 
-    assert await jobs.status_of(failed) is JobStatus.CANCELLED
-    last = (await jobs.events_of(failed))[-1]
+    assert await jobs.fetch_status(failed) is JobStatus.CANCELLED
+    last = (await jobs.fetch_events(failed))[-1]
     assert (last["event"], last["from_status"], last["to_status"]) == (
         "cancelled",
         "failed",
         "cancelled",
     )
-    assert (await jobs.client_of(new))["provisioning_error"] is None
+    assert (await jobs.fetch_client(new))["provisioning_error"] is None
     # A reset that comes late can't bring it back beside the new one.
     await jobs.reset(failed)
-    assert await jobs.status_of(failed) is JobStatus.CANCELLED
+    assert await jobs.fetch_status(failed) is JobStatus.CANCELLED
 
 
 async def test_a_client_with_jobs_cannot_be_deleted(jobs: JobsInTest) -> None:
@@ -196,28 +196,28 @@ async def test_a_client_with_jobs_cannot_be_deleted(jobs: JobsInTest) -> None:
 async def test_a_reset_puts_a_failed_job_back_in_line_at_its_phase(
     jobs: JobsInTest, database: str
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.advance(job, "schema_sync")
     await jobs.fail(job, retry=False)
 
     async with heard(database) as payloads:
         await jobs.pool.execute(RESET, job.client_id)
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["job_type"], row["attempts"]) == ("queued", "schema_sync", 0)
     assert row["finished_at"] is None
-    assert (await jobs.client_of(job.id))["provisioning_status"] == "queued"
+    assert (await jobs.fetch_client(job.id))["provisioning_status"] == "queued"
     assert payloads == ["retried"]
-    assert (await jobs.names_of_events(job.id))[-1] == "retried"
+    assert (await jobs.fetch_event_names(job.id))[-1] == "retried"
     assert (await jobs.claim_one()).job_type == "schema_sync"
 
 
 async def test_the_holder_of_a_job_that_was_reset_loses_the_fence(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
 
     await jobs.pool.execute(RESET, job.client_id)
 
-    assert await jobs.status_of(job.id) is JobStatus.QUEUED
+    assert await jobs.fetch_status(job.id) is JobStatus.QUEUED
     assert await jobs.heartbeat(job) == {job.id}
     assert await jobs.complete(job) == {job.id}
     with pytest.raises(LeaseLost):
@@ -226,7 +226,7 @@ async def test_the_holder_of_a_job_that_was_reset_loses_the_fence(jobs: JobsInTe
 
 
 async def test_a_reset_makes_a_waiting_job_due_now(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.WAITING)
+    job_id = await jobs.add_with_status(JobStatus.WAITING)
 
     await jobs.reset(job_id)
 
@@ -235,11 +235,11 @@ async def test_a_reset_makes_a_waiting_job_due_now(jobs: JobsInTest) -> None:
 
 @pytest.mark.parametrize("status", [JobStatus.SUCCEEDED, JobStatus.CANCELLED])
 async def test_a_reset_does_not_wake_what_is_over(jobs: JobsInTest, status: JobStatus) -> None:
-    job_id = await jobs.to_status(status)
+    job_id = await jobs.add_with_status(status)
 
     await jobs.reset(job_id)
 
-    assert await jobs.status_of(job_id) is status
+    assert await jobs.fetch_status(job_id) is status
 
 
 # -- functions for people ---------------------------------------------------------------------
@@ -277,7 +277,7 @@ async def test_enqueue_takes_every_argument_by_name(jobs: JobsInTest) -> None:
         traceparent,
     )
 
-    row = await jobs.row(job_id)
+    row = await jobs.fetch_row(job_id)
     assert (row["priority"], row["max_attempts"], row["trace_context"], row["status"]) == (
         7,
         3,
@@ -287,19 +287,19 @@ async def test_enqueue_takes_every_argument_by_name(jobs: JobsInTest) -> None:
 
 
 async def test_retry_resumes_a_failed_job_at_its_phase(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.advance(job, "schema_sync")
     await jobs.fail(job, retry=False)
 
     assert await jobs.commands.retry(job.client_id) == job.id
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["job_type"], row["attempts"]) == ("queued", "schema_sync", 0)
 
 
 async def test_retry_of_a_cancelled_client_makes_a_new_job(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.CANCELLED)
-    client_id = (await jobs.row(job_id))["client_id"]
+    job_id = await jobs.add_with_status(JobStatus.CANCELLED)
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
 
     assert await jobs.commands.retry(client_id) > job_id
 
@@ -310,32 +310,32 @@ async def test_retry_of_a_cancelled_client_makes_a_new_job(jobs: JobsInTest) -> 
 async def test_retry_refuses_a_client_without_a_failed_job(
     jobs: JobsInTest, status: JobStatus
 ) -> None:
-    job_id = await jobs.to_status(status)
+    job_id = await jobs.add_with_status(status)
 
     with pytest.raises(NotRetryable, match=status):
-        await jobs.commands.retry((await jobs.row(job_id))["client_id"])
+        await jobs.commands.retry((await jobs.fetch_row(job_id))["client_id"])
 
 
 @pytest.mark.parametrize(
     "status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.FAILED]
 )
 async def test_cancel_ends_what_is_not_over(jobs: JobsInTest, status: JobStatus) -> None:
-    job_id = await jobs.to_status(status)
-    before = await jobs.row(job_id)
+    job_id = await jobs.add_with_status(status)
+    before = await jobs.fetch_row(job_id)
 
     assert await jobs.commands.cancel(before["client_id"]) == 1
 
-    after = await jobs.row(job_id)
+    after = await jobs.fetch_row(job_id)
     assert after["status"] == "cancelled"
     assert after["claim_token"] > before["claim_token"]
-    assert (await jobs.client_of(job_id))["provisioning_status"] == "cancelled"
+    assert (await jobs.fetch_client(job_id))["provisioning_status"] == "cancelled"
 
 
 async def test_cancel_leaves_what_is_over_alone(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.SUCCEEDED)
+    job_id = await jobs.add_with_status(JobStatus.SUCCEEDED)
 
-    assert await jobs.commands.cancel((await jobs.row(job_id))["client_id"]) == 0
-    assert (await jobs.client_of(job_id))["provisioning_status"] == "ready"
+    assert await jobs.commands.cancel((await jobs.fetch_row(job_id))["client_id"]) == 0
+    assert (await jobs.fetch_client(job_id))["provisioning_status"] == "ready"
 
 
 @pytest.mark.parametrize("scope", ["all", "provision"])
@@ -496,7 +496,7 @@ async def test_a_role_of_the_data_api_sees_nothing(jobs: JobsInTest) -> None:
 
 
 async def test_client_status_tells_the_whole_story(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(worker="host:1")
+    job = await jobs.add_claimed(worker="host:1")
     await jobs.fail(job)
 
     (row,) = await jobs.status.list_clients()
@@ -522,7 +522,7 @@ async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -
     idle = await jobs.add_client()
     assert await blocked(idle) == ("not_requested", "no job: provisioning was never requested")
     job_id = await jobs.add()
-    client_id = (await jobs.row(job_id))["client_id"]
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
     assert await blocked(client_id) == ("no_worker", "no worker is alive: start pgworker run")
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
     assert await blocked(client_id) == ("no_free_worker", "waiting for a free worker")
@@ -558,8 +558,8 @@ async def test_client_status_names_a_pause_before_a_missing_worker(jobs: JobsInT
 
 
 async def test_failed_jobs_come_newest_first_with_what_would_help(jobs: JobsInTest) -> None:
-    first = await jobs.to_status(JobStatus.FAILED)
-    second = await jobs.to_status(JobStatus.FAILED)
+    first = await jobs.add_with_status(JobStatus.FAILED)
+    second = await jobs.add_with_status(JobStatus.FAILED)
 
     rows = await jobs.pool.fetch("select * from pgworker.failed_jobs")
 
@@ -575,11 +575,11 @@ async def test_each_kind_of_error_has_advice_of_its_own_and_ends_in_a_command(
     advice = [await jobs.pool.fetchval("select pgworker.remedy($1)", kind) for kind in kinds]
     assert len(set(advice)) == len(kinds)
     assert all(text.endswith(" retry") for text in advice)
-    job_id = await jobs.to_status(JobStatus.FAILED)
-    client_id = (await jobs.row(job_id))["client_id"]
+    job_id = await jobs.add_with_status(JobStatus.FAILED)
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
 
     for kind, text in zip(kinds, advice, strict=True):
-        await jobs.set(job_id, error_kind=kind)
+        await jobs.update(job_id, error_kind=kind)
         # One cause stops all jobs of these kinds: they are retried together.
         several = kind in {ErrorKind.QUOTA, ErrorKind.AUTH}
         command = f"pgworker retry {f'--failed --kind {kind}' if several else client_id}"
@@ -593,9 +593,9 @@ async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
     assert (empty["queued"], empty["due_now"], empty["oldest_due_age"]) == (0, 0, None)
     assert empty["oldest_due_seconds"] == 0
     for status in ("succeeded", "failed", "waiting", "running", "queued"):
-        await jobs.to_status(status)
+        await jobs.add_with_status(status)
     queued = await jobs.add()
-    await jobs.set(queued, run_at=await jobs.pool.fetchval("select now() - interval '90 s'"))
+    await jobs.update(queued, run_at=await jobs.pool.fetchval("select now() - interval '90 s'"))
     await jobs.commands.pause("provision")
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
 
@@ -620,12 +620,12 @@ async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest
     (empty,) = await jobs.pool.fetch("select * from pgworker.queue_health")
     ages = [name for name in empty.keys() if name.startswith("oldest_")]  # noqa: SIM118  # a Record
     assert all(not empty[name] for name in ages)
-    failed, running = await jobs.to_status("failed"), await jobs.to_status("running")
-    client_id = (await jobs.client_of(failed))["id"]
+    failed, running = await jobs.add_with_status("failed"), await jobs.add_with_status("running")
+    client_id = (await jobs.fetch_client(failed))["id"]
     hour = timedelta(hours=1)
     now = await jobs.pool.fetchval("select now()")
-    await jobs.set(failed, finished_at=now - hour)
-    await jobs.set(running, lease_expires_at=now - 2 * hour, created_at=now - 3 * hour)
+    await jobs.update(failed, finished_at=now - hour)
+    await jobs.update(running, lease_expires_at=now - 2 * hour, created_at=now - 3 * hour)
     await jobs.pool.execute("select pgworker.open_breaker('c', 'refused', interval '30 s')")
     await jobs.pool.execute("update pgworker.breakers set opened_at = $1", now - 4 * hour)
     await jobs.pool.execute(
@@ -656,7 +656,7 @@ async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest
 
 
 async def test_phase_latency_is_of_the_last_day(jobs: JobsInTest) -> None:
-    await jobs.to_status(JobStatus.SUCCEEDED)
+    await jobs.add_with_status(JobStatus.SUCCEEDED)
 
     (row,) = await jobs.pool.fetch("select * from pgworker.phase_latency")
 
@@ -672,7 +672,7 @@ async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
     await jobs.pool.execute(
         "update pgworker.workers set last_seen_at = now() - interval '1 minute' where id = 'silent'"
     )
-    await jobs.claimed(worker="alive")
+    await jobs.add_claimed(worker="alive")
 
     rows = {row.id: row for row in await jobs.status.list_workers()}
 
@@ -681,7 +681,7 @@ async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
 
 
 async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
-    ids = {await jobs.to_status(status) for status in ("succeeded", "failed", "queued")}
+    ids = {await jobs.add_with_status(status) for status in ("succeeded", "failed", "queued")}
 
     rows = await jobs.status.list_jobs()
 
@@ -694,7 +694,7 @@ async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
 
 
 async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(worker="host:1")
+    job = await jobs.add_claimed(worker="host:1")
     await jobs.snooze(job)
     await jobs.let_wait_end(job.id)
     job = await jobs.claim_one(worker="host:2")
@@ -704,7 +704,7 @@ async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: Job
     await jobs.release(await jobs.claim_one(worker="host:3"))
     await jobs.commands.cancel(job.client_id)
 
-    events = await jobs.events_of(job.id)
+    events = await jobs.fetch_events(job.id)
 
     told = [(each["event"], each["from_status"], each["to_status"]) for each in events]
     assert told == [
@@ -755,8 +755,8 @@ async def test_an_actor_is_an_interface_a_role_and_a_person_for_one_transaction(
 
 
 async def test_a_rolled_back_transition_leaves_no_event(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
-    before = await jobs.names_of_events(job.id)
+    job = await jobs.add_claimed()
+    before = await jobs.fetch_event_names(job.id)
 
     async with jobs.pool.acquire() as connection:
         transaction = connection.transaction()
@@ -764,8 +764,8 @@ async def test_a_rolled_back_transition_leaves_no_event(jobs: JobsInTest) -> Non
         await connection.execute(RESET, job.client_id)
         await transaction.rollback()
 
-    assert await jobs.names_of_events(job.id) == before
-    assert await jobs.status_of(job.id) is JobStatus.RUNNING
+    assert await jobs.fetch_event_names(job.id) == before
+    assert await jobs.fetch_status(job.id) is JobStatus.RUNNING
     assert await jobs.heartbeat(job) == set()
 
 

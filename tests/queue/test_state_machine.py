@@ -316,7 +316,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def rows_are_as_the_model_says(self) -> None:
         for job_id, job in self.model.items():
-            row = self.run(self.jobs.row(job_id))
+            row = self.run(self.jobs.fetch_row(job_id))
             assert (
                 row["status"],
                 row["job_type"],
@@ -356,7 +356,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def the_audit_trail_has_no_gap(self) -> None:
         for job_id, job in self.model.items():
-            events = self.run(self.jobs.events_of(job_id))
+            events = self.run(self.jobs.fetch_events(job_id))
             assert events[0]["event"] == "enqueued"
             for before, after in pairwise(events):
                 assert after["from_status"] == before["to_status"]

@@ -25,7 +25,8 @@ from pgworker.models import (
 )
 from pgworker.queue.jobs import JOB_QUERIES
 from tests.support.jobs import BACKOFF, BACKOFF_CAP, LEASE, JobsInTest, lost_of
-from tests.support.workers import PATIENCE, within
+from tests.support.polling import wait_until
+from tests.support.workers import within
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,47 +81,47 @@ async def test_a_claim_takes_the_job_for_one_lease(jobs: JobsInTest) -> None:
 
     job = await jobs.claim_one(worker="host:1")
 
-    row = await jobs.row(job_id)
+    row = await jobs.fetch_row(job_id)
     assert job.id == job_id
     assert (row["status"], row["claimed_by"], row["claim_token"]) == ("running", "host:1", 1)
     assert row["lease_expires_at"] - row["claimed_at"] == LEASE
-    client = await jobs.client_of(job_id)
+    client = await jobs.fetch_client(job_id)
     assert client["provisioning_status"] == "creating_project"
     assert client["provisioning_started_at"] is not None
 
 
 async def test_advance_begins_the_next_phase_under_the_same_claim(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(attempts=3)
+    job = await jobs.add_claimed(attempts=3)
     done = Done(ClientPatch(project_ref="ref", project_url="url"), checkpoint={"a": 1})
 
-    assert await jobs.of("w").advance([(job, Advance("await_project", done))]) == set()
+    assert await jobs.as_worker("w").advance([(job, Advance("await_project", done))]) == set()
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["job_type"], row["claim_token"]) == ("running", "await_project", 1)
     assert (row["attempts"], row["crashes"]) == (0, 0)
     assert row["checkpoint"] == {"a": 1}
-    client = await jobs.client_of(job.id)
+    client = await jobs.fetch_client(job.id)
     assert client["provisioning_status"] == "waiting_for_project"
     assert (client["project_ref"], client["project_url"]) == ("ref", "url")
 
 
 async def test_an_advance_that_is_repeated_changes_nothing(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.advance(job)
-    before = await jobs.names_of_events(job.id)
+    before = await jobs.fetch_event_names(job.id)
 
     assert await jobs.advance(job) == set()
 
-    assert await jobs.names_of_events(job.id) == before
-    assert (await jobs.row(job.id))["job_type"] == "await_project"
+    assert await jobs.fetch_event_names(job.id) == before
+    assert (await jobs.fetch_row(job.id))["job_type"] == "await_project"
 
 
 async def test_time_in_a_phase_counts_from_its_beginning_whatever_waits_were_in_it(
     jobs: JobsInTest,
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.snooze(job)
-    await jobs.set(job.id, phase_began_at=datetime.now(UTC) - timedelta(hours=1))
+    await jobs.update(job.id, phase_began_at=datetime.now(UTC) - timedelta(hours=1))
     await jobs.let_wait_end(job.id)
     again = await jobs.claim_one()
     assert timedelta(minutes=59) < again.in_phase < timedelta(minutes=61)
@@ -133,8 +134,8 @@ async def test_time_in_a_phase_counts_from_its_beginning_whatever_waits_were_in_
 async def test_time_in_a_phase_counts_from_the_last_time_a_person_put_the_job_there(
     jobs: JobsInTest,
 ) -> None:
-    job = await jobs.claimed()
-    await jobs.set(job.id, phase_began_at=datetime.now(UTC) - timedelta(hours=1))
+    job = await jobs.add_claimed()
+    await jobs.update(job.id, phase_began_at=datetime.now(UTC) - timedelta(hours=1))
 
     await jobs.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
 
@@ -142,30 +143,30 @@ async def test_time_in_a_phase_counts_from_the_last_time_a_person_put_the_job_th
 
 
 async def test_complete_makes_the_client_ready_and_forgets_its_error(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.fail(job)
     await jobs.let_wait_end(job.id)
     job = await jobs.claim_one()
     done = Done(ClientPatch(schema_version="20260101"), checkpoint={"b": 2})
 
-    assert await jobs.of("w").complete([(job, Complete(done))]) == set()
+    assert await jobs.as_worker("w").complete([(job, Complete(done))]) == set()
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["last_error"], row["error_kind"]) == ("succeeded", None, None)
     assert row["finished_at"] is not None
     assert row["claimed_by"] is None
-    client = await jobs.client_of(job.id)
+    client = await jobs.fetch_client(job.id)
     assert (client["provisioning_status"], client["provisioning_error"]) == ("ready", None)
     assert client["provisioning_completed_at"] is not None
     assert client["schema_version"] == "20260101"
 
 
 async def test_a_snooze_sleeps_without_an_attempt_or_a_lease(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(attempts=2)
+    job = await jobs.add_claimed(attempts=2)
 
     assert await jobs.snooze(job, timedelta(minutes=10)) == set()
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["attempts"], row["waiting_for"]) == ("waiting", 2, "the project")
     assert row["lease_expires_at"] is None
     assert await jobs.claim() == []
@@ -174,35 +175,35 @@ async def test_a_snooze_sleeps_without_an_attempt_or_a_lease(jobs: JobsInTest) -
 
 
 async def test_a_snooze_because_of_an_error_shows_it(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     snooze = Snooze(
         timedelta(minutes=1), "the rate limit", error_kind=ErrorKind.THROTTLED, error="429"
     )
 
-    await jobs.of("w").snooze([(job, snooze)])
+    await jobs.as_worker("w").snooze([(job, snooze)])
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["error_kind"], row["last_error"], row["attempts"]) == ("throttled", "429", 0)
-    assert (await jobs.client_of(job.id))["provisioning_error"] == "429"
+    assert (await jobs.fetch_client(job.id))["provisioning_error"] == "429"
 
 
 async def test_a_release_gives_the_job_back_unburnt(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(attempts=2)
+    job = await jobs.add_claimed(attempts=2)
 
     assert await jobs.release(job) == set()
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["attempts"], row["crashes"]) == ("queued", 2, 0)
     assert (await jobs.claim_one(worker="another")).id == job.id
 
 
 async def test_a_heartbeat_makes_the_lease_longer(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
-    before = (await jobs.row(job.id))["lease_expires_at"]
+    job = await jobs.add_claimed()
+    before = (await jobs.fetch_row(job.id))["lease_expires_at"]
 
     assert await jobs.heartbeat(job) == set()
 
-    assert (await jobs.row(job.id))["lease_expires_at"] > before
+    assert (await jobs.fetch_row(job.id))["lease_expires_at"] > before
 
 
 async def begin_long_step(jobs: JobsInTest, job: Job) -> datetime:
@@ -213,38 +214,38 @@ async def begin_long_step(jobs: JobsInTest, job: Job) -> datetime:
         job.id,
         job.claim_token,
     )
-    lease_expires_at: datetime = (await jobs.row(job.id))["lease_expires_at"]
+    lease_expires_at: datetime = (await jobs.fetch_row(job.id))["lease_expires_at"]
     return lease_expires_at
 
 
 async def test_a_heartbeat_leaves_a_lease_alone_that_a_step_has_made_longer(
     jobs: JobsInTest,
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     held_until = await begin_long_step(jobs, job)
 
     assert await jobs.heartbeat(job) == set()
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert row["lease_expires_at"] == held_until
     assert held_until - row["claimed_at"] > timedelta(seconds=70) > LEASE
 
 
 async def test_the_next_phase_begins_with_a_lease_of_the_usual_length(jobs: JobsInTest) -> None:
     """A step holds the lease for its request, and the phase that sent it has ended."""
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     held_until = await begin_long_step(jobs, job)
 
     assert await jobs.advance(job) == set()
 
-    assert (await jobs.row(job.id))["lease_expires_at"] < held_until - LEASE
+    assert (await jobs.fetch_row(job.id))["lease_expires_at"] < held_until - LEASE
 
 
 @pytest.mark.parametrize("write", WRITES)
 async def test_a_lease_that_ran_out_but_was_taken_by_nobody_is_still_good(
     jobs: JobsInTest, write: str
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.let_lease_expire(job.id)
 
     assert not await refused(jobs, write, job)
@@ -256,13 +257,13 @@ async def test_many_transitions_of_one_statement_fare_each_on_its_own(jobs: Jobs
     await jobs.reset(second.id)
 
     done = Complete(Done())
-    assert await jobs.of("w").complete([(first, done), (second, done), (third, done)]) == {
+    assert await jobs.as_worker("w").complete([(first, done), (second, done), (third, done)]) == {
         second.id
     }
 
-    assert await jobs.status_of(first.id) is JobStatus.SUCCEEDED
-    assert await jobs.status_of(second.id) is JobStatus.QUEUED
-    assert await jobs.status_of(third.id) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(first.id) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(second.id) is JobStatus.QUEUED
+    assert await jobs.fetch_status(third.id) is JobStatus.SUCCEEDED
 
 
 async def test_no_statement_of_a_transition_needs_a_scan_that_is_switched_off(
@@ -299,7 +300,7 @@ async def test_no_statement_of_a_transition_needs_a_scan_that_is_switched_off(
             await connection.execute(statement)
     finally:
         await connection.close()
-    assert await jobs.status_of(1) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(1) is JobStatus.SUCCEEDED
 
     # "Disabled" since PostgreSQL 18, a cost of 1e10 and more before.
     assert [plan for plan in plans if re.search(r"Disabled: true|cost=\d{11}", plan)] == []
@@ -321,7 +322,7 @@ STALE = [
 async def test_a_write_with_a_stale_token_changes_nothing(
     jobs: JobsInTest, write: str, how: str
 ) -> None:
-    stale = await jobs.claimed(worker="slow")
+    stale = await jobs.add_claimed(worker="slow")
     match how:
         case "rescued":
             await jobs.let_lease_expire(stale.id)
@@ -332,37 +333,37 @@ async def test_a_write_with_a_stale_token_changes_nothing(
             await jobs.commands.cancel(stale.client_id)
         case "completed":
             await jobs.complete(stale)
-    job, client = await jobs.row(stale.id), await jobs.client_of(stale.id)
-    events = await jobs.names_of_events(stale.id)
+    job, client = await jobs.fetch_row(stale.id), await jobs.fetch_client(stale.id)
+    events = await jobs.fetch_event_names(stale.id)
 
     assert await refused(jobs, write, stale)
 
-    assert await jobs.row(stale.id) == job
-    assert await jobs.client_of(stale.id) == client
-    assert await jobs.names_of_events(stale.id) == events
+    assert await jobs.fetch_row(stale.id) == job
+    assert await jobs.fetch_client(stale.id) == client
+    assert await jobs.fetch_event_names(stale.id) == events
 
 
 @pytest.mark.parametrize("write", ["complete", "snooze", "fail"])
 async def test_a_repeat_after_an_answer_that_got_lost_is_not_a_lost_lease(
     jobs: JobsInTest, write: str
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     assert not await refused(jobs, write, job)
-    row, client = await jobs.row(job.id), await jobs.client_of(job.id)
-    events = await jobs.names_of_events(job.id)
+    row, client = await jobs.fetch_row(job.id), await jobs.fetch_client(job.id)
+    events = await jobs.fetch_event_names(job.id)
 
     assert not await refused(jobs, write, job)
 
-    assert await jobs.row(job.id) == row
-    assert await jobs.client_of(job.id) == client
-    assert await jobs.names_of_events(job.id) == events
+    assert await jobs.fetch_row(job.id) == row
+    assert await jobs.fetch_client(job.id) == client
+    assert await jobs.fetch_event_names(job.id) == events
 
 
 @pytest.mark.parametrize("write", ["snooze", "fail"])
 async def test_a_repeat_is_refused_once_the_job_has_been_claimed_again(
     jobs: JobsInTest, write: str
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     assert not await refused(jobs, write, job)
     await jobs.let_wait_end(job.id)
     await jobs.claim_one(worker="another")
@@ -379,23 +380,23 @@ SKIPPING = {"heartbeat", "release"}
 
 @pytest.mark.parametrize("write", sorted(WRITES.keys() - SKIPPING))
 async def test_a_write_that_waits_for_a_cancel_is_refused(jobs: JobsInTest, write: str) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(jobs.pool.acquire())
         async with connection.transaction():
             await connection.execute("select pgworker.cancel($1)", job.client_id)
             writing = asyncio.create_task(refused(jobs, write, job))
-            await someone_waits(connection)
+            await wait_until_blocking(connection)
 
     assert await within(writing)
-    assert await jobs.status_of(job.id) is JobStatus.CANCELLED
+    assert await jobs.fetch_status(job.id) is JobStatus.CANCELLED
 
 
 @pytest.mark.parametrize("write", ["advance", "complete"])
 async def test_a_repeat_that_overtakes_its_first_try_is_not_a_lost_lease(
     jobs: JobsInTest, write: str
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     query = (
         {
             "advance": "select pgworker.advance(array[$1], array[$2], '{await_project}', '{null}',"
@@ -409,10 +410,10 @@ async def test_a_repeat_that_overtakes_its_first_try_is_not_a_lost_lease(
         async with connection.transaction():
             await connection.execute(query)
             repeating = asyncio.create_task(refused(jobs, write, job))
-            await someone_waits(connection)
+            await wait_until_blocking(connection)
 
         assert not await within(repeating)
-    assert (await jobs.names_of_events(job.id)).count(PAST[write]) == 1
+    assert (await jobs.fetch_event_names(job.id)).count(PAST[write]) == 1
 
 
 @pytest.mark.parametrize("write", ["advance", "complete", "snooze"])
@@ -424,8 +425,8 @@ async def test_a_write_of_several_jobs_locks_them_by_their_ids(
     async with jobs.pool.acquire() as connection:
         async with connection.transaction():
             await connection.execute(LOCK_JOB, first.id)
-            writing = asyncio.ensure_future(MANY[write](jobs.of("worker"), [second, first]))
-            await someone_waits(connection)
+            writing = asyncio.ensure_future(MANY[write](jobs.as_worker("worker"), [second, first]))
+            await wait_until_blocking(connection)
 
             # It would have this one if it took them as they came, and we would wait for each other.
             assert await connection.fetchval(LOCK_JOB, second.id) == second.id
@@ -443,16 +444,16 @@ async def test_a_locked_job_is_not_renewed_and_not_lost_and_holds_up_no_other(
     async with jobs.pool.acquire() as connection, connection.transaction():
         await connection.execute(LOCK_JOB, locked.id)
         not_renewed = await within(
-            jobs.of("worker").heartbeat([free, locked], timeout=timedelta(seconds=60))
+            jobs.as_worker("worker").heartbeat([free, locked], timeout=timedelta(seconds=60))
         )
 
     assert not_renewed == {locked.id: False}
-    assert (await jobs.row(free.id))["lease_expires_at"] > datetime.now(UTC)
+    assert (await jobs.fetch_row(free.id))["lease_expires_at"] > datetime.now(UTC)
     assert await jobs.heartbeat(locked) == set()
 
 
 async def test_a_rescue_does_not_wait_for_a_holder_that_is_writing(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.let_lease_expire(job.id)
     async with jobs.pool.acquire() as connection, connection.transaction():
         await connection.execute("select pgworker.check_claim($1, $2)", job.id, job.claim_token)
@@ -480,25 +481,24 @@ async def test_many_claimers_at_once_claim_each_job_once(jobs: JobsInTest) -> No
 
 
 async def test_two_who_retry_at_once_queue_it_once(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.FAILED)
-    client_id = (await jobs.row(job_id))["client_id"]
+    job_id = await jobs.add_with_status(JobStatus.FAILED)
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
 
     outcomes = await asyncio.gather(
         jobs.commands.retry(client_id), jobs.commands.retry(client_id), return_exceptions=True
     )
 
     assert job_id in outcomes
-    assert (await jobs.names_of_events(job_id)).count("retried") == 1
+    assert (await jobs.fetch_event_names(job_id)).count("retried") == 1
 
 
-async def someone_waits(connection: Connection) -> None:
+async def wait_until_blocking(connection: Connection) -> None:
     """Return once another connection waits for a lock of this one."""
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not await connection.fetchval(
-            "select exists (select 1 from pg_locks"
-            " where not granted and pg_backend_pid() = any(pg_blocking_pids(pid)))"
-        ):
-            pass
+    await wait_until(
+        connection,
+        "select exists (select 1 from pg_locks"
+        " where not granted and pg_backend_pid() = any(pg_blocking_pids(pid)))",
+    )
 
 
 # -- the order of claims ----------------------------------------------------------------------
@@ -509,7 +509,7 @@ async def test_claims_come_by_priority_then_age(jobs: JobsInTest) -> None:
     new = await jobs.add(priority=0)
     urgent = await jobs.add(priority=5)
     waited = await jobs.add(priority=9)
-    await jobs.set(waited, status="waiting")
+    await jobs.update(waited, status="waiting")
 
     assert [(await jobs.claim_one()).id for _ in range(4)] == [waited, urgent, old, new]
 
@@ -518,7 +518,7 @@ async def test_jobs_that_are_claimed_together_come_by_priority_then_age(jobs: Jo
     old = await jobs.add(priority=0)
     urgent = await jobs.add(priority=5)
     waited = await jobs.add(priority=9)
-    await jobs.set(waited, status="waiting")
+    await jobs.update(waited, status="waiting")
 
     assert [job.id for job in await jobs.claim(3)] == [waited, urgent, old]
     assert {event["from_status"] for event in await claims_of(jobs)} == {"queued", "waiting"}
@@ -529,45 +529,47 @@ async def claims_of(jobs: JobsInTest) -> list[Any]:
 
 
 async def test_the_audit_trail_names_who_completes_a_job(jobs: JobsInTest) -> None:
-    by_worker, by_hand = await jobs.claimed(), await jobs.claimed()
+    by_worker, by_hand = await jobs.add_claimed(), await jobs.add_claimed()
 
-    await jobs.of("the holder").complete([(by_worker, Complete(Done()))])
+    await jobs.as_worker("the holder").complete([(by_worker, Complete(Done()))])
     await jobs.pool.execute(
         "select pgworker.complete(array[$1::bigint], array[$2::bigint], '{null}', '{null}')",
         by_hand.id,
         by_hand.claim_token,
     )
 
-    assert (await jobs.events_of(by_worker.id))[-1]["actor"] == "the holder"
-    assert (await jobs.events_of(by_hand.id))[-1]["actor"].startswith("sql:")
+    assert (await jobs.fetch_events(by_worker.id))[-1]["actor"] == "the holder"
+    assert (await jobs.fetch_events(by_hand.id))[-1]["actor"].startswith("sql:")
 
 
 async def test_a_claim_takes_only_workflows_that_the_worker_knows(jobs: JobsInTest) -> None:
     job_id = await jobs.add()
 
-    assert await jobs.of("w").claim(1, ["other"]) == []
-    assert [job.id for job in await jobs.of("w").claim(1, ["other", "provision"])] == [job_id]
+    assert await jobs.as_worker("w").claim(1, ["other"]) == []
+    assert [job.id for job in await jobs.as_worker("w").claim(1, ["other", "provision"])] == [
+        job_id
+    ]
 
 
 # -- crashes ----------------------------------------------------------------------------------
 
 
 async def test_an_expired_lease_is_taken_over_and_the_crash_is_counted(jobs: JobsInTest) -> None:
-    silent = await jobs.claimed(worker="silent")
+    silent = await jobs.add_claimed(worker="silent")
     assert await jobs.claim() == []
     await jobs.let_lease_expire(silent.id)
 
     rescuer = await jobs.claim_one(worker="rescuer")
 
-    row = await jobs.row(silent.id)
+    row = await jobs.fetch_row(silent.id)
     assert rescuer.claim_token == silent.claim_token + 1
     assert (row["crashes"], row["attempts"], row["claimed_by"]) == (1, 0, "rescuer")
-    event = (await jobs.events_of(silent.id))[-1]
+    event = (await jobs.fetch_events(silent.id))[-1]
     assert (event["event"], event["detail"]) == ("rescued", {"silent_worker": "silent"})
 
 
 async def test_the_fifth_crash_in_one_phase_fails_the_job(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     for _ in range(4):
         await jobs.let_lease_expire(job.id)
         job = await jobs.claim_one()
@@ -575,56 +577,56 @@ async def test_the_fifth_crash_in_one_phase_fails_the_job(jobs: JobsInTest) -> N
 
     assert await jobs.claim() == []
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["status"], row["crashes"], row["error_kind"]) == ("failed", 5, "permanent")
     assert "fell silent 5 times in phase create_project" in row["last_error"]
-    client = await jobs.client_of(job.id)
+    client = await jobs.fetch_client(job.id)
     assert client["provisioning_status"] == "failed"
     assert client["provisioning_error"] == row["last_error"]
-    assert (await jobs.names_of_events(job.id))[-1] == "failed"
+    assert (await jobs.fetch_event_names(job.id))[-1] == "failed"
     assert await refused(jobs, "complete", job)
 
 
 async def test_crashes_are_counted_for_each_phase(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
-    await jobs.set(job.id, crashes=4)
+    job = await jobs.add_claimed()
+    await jobs.update(job.id, crashes=4)
     await jobs.advance(job)
     await jobs.let_lease_expire(job.id)
 
     await jobs.claim_one()
 
-    assert (await jobs.row(job.id))["crashes"] == 1
+    assert (await jobs.fetch_row(job.id))["crashes"] == 1
 
 
 async def test_a_poisonous_job_of_another_workflow_leaves_a_ready_client_ready(
     jobs: JobsInTest,
 ) -> None:
-    job_id = await jobs.to_status(JobStatus.SUCCEEDED)
-    client_id = (await jobs.row(job_id))["client_id"]
+    job_id = await jobs.add_with_status(JobStatus.SUCCEEDED)
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
     other = await held_in_other_workflow(jobs, client_id)
-    await jobs.set(other.id, crashes=4)
+    await jobs.update(other.id, crashes=4)
     await jobs.let_lease_expire(other.id)
 
-    await jobs.of("w").claim(1, ["other"])
+    await jobs.as_worker("w").claim(1, ["other"])
 
-    assert await jobs.status_of(other.id) is JobStatus.FAILED
-    assert (await jobs.client_of(job_id))["provisioning_status"] == "ready"
+    assert await jobs.fetch_status(other.id) is JobStatus.FAILED
+    assert (await jobs.fetch_client(job_id))["provisioning_status"] == "ready"
 
 
 async def test_the_end_of_another_workflow_stores_its_result_and_takes_its_error_back(
     jobs: JobsInTest,
 ) -> None:
-    job_id = await jobs.to_status(JobStatus.SUCCEEDED)
-    before = await jobs.client_of(job_id)
+    job_id = await jobs.add_with_status(JobStatus.SUCCEEDED)
+    before = await jobs.fetch_client(job_id)
     other = await held_in_other_workflow(jobs, before["id"])
     await jobs.fail(other)
-    assert (await jobs.client_of(job_id))["provisioning_error"] == "it did not work"
+    assert (await jobs.fetch_client(job_id))["provisioning_error"] == "it did not work"
     await jobs.let_wait_end(other.id)
-    (other,) = await jobs.of("w").claim(1, ["other"])
+    (other,) = await jobs.as_worker("w").claim(1, ["other"])
 
-    await jobs.of("w").complete([(other, Complete(Done(ClientPatch(schema_version="2"))))])
+    await jobs.as_worker("w").complete([(other, Complete(Done(ClientPatch(schema_version="2"))))])
 
-    after = await jobs.client_of(job_id)
+    after = await jobs.fetch_client(job_id)
     assert (after["provisioning_status"], after["provisioning_error"]) == ("ready", None)
     assert after["schema_version"] == "2"
     assert after["provisioning_completed_at"] == before["provisioning_completed_at"]
@@ -633,7 +635,7 @@ async def test_the_end_of_another_workflow_stores_its_result_and_takes_its_error
 async def held_in_other_workflow(jobs: JobsInTest, client_id: UUID) -> Job:
     await jobs.pool.execute("insert into pgworker.phases values ('other', 'only', null, 1)")
     await jobs.pool.execute("select pgworker.enqueue($1, 'other')", client_id)
-    (job,) = await jobs.of("w").claim(1, ["other"])
+    (job,) = await jobs.as_worker("w").claim(1, ["other"])
     return job
 
 
@@ -641,7 +643,7 @@ async def held_in_other_workflow(jobs: JobsInTest, client_id: UUID) -> Job:
 
 
 async def test_only_failures_count_as_attempts(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.snooze(job)
     await jobs.let_wait_end(job.id)
     job = await jobs.claim_one()
@@ -653,28 +655,28 @@ async def test_only_failures_count_as_attempts(jobs: JobsInTest) -> None:
 
     assert await jobs.fail(job) == "waiting"
 
-    assert (await jobs.row(job.id))["attempts"] == 1
+    assert (await jobs.fetch_row(job.id))["attempts"] == 1
 
 
 async def test_the_last_attempt_fails_the_job(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(attempts=9)
+    job = await jobs.add_claimed(attempts=9)
 
     assert await jobs.fail(job) == "failed"
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["attempts"], row["error_kind"]) == (10, "transient")
     assert row["last_error"] == "gave up after 10 attempts: it did not work"
-    assert (await jobs.client_of(job.id))["provisioning_status"] == "failed"
+    assert (await jobs.fetch_client(job.id))["provisioning_status"] == "failed"
 
 
 async def test_a_failure_that_no_retry_can_mend_fails_the_job_at_once(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
 
     assert await jobs.fail(job, kind=ErrorKind.QUOTA, retry=False) == "failed"
 
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["error_kind"], row["last_error"]) == ("quota", "it did not work")
-    assert (await jobs.client_of(job.id))["provisioning_error"] == "it did not work"
+    assert (await jobs.fetch_client(job.id))["provisioning_error"] == "it did not work"
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 3, 7, 8, 40, 2_000_000_000])
@@ -685,9 +687,9 @@ async def test_the_backoff_is_a_random_part_of_what_doubles_up_to_the_cap(
     await jobs.add_many(40)
     waits = []
     for job in await jobs.claim(40):
-        await jobs.set(job.id, attempts=attempts, max_attempts=2_147_483_647)
+        await jobs.update(job.id, attempts=attempts, max_attempts=2_147_483_647)
         assert await jobs.fail(job) == "waiting"
-        row = await jobs.row(job.id)
+        row = await jobs.fetch_row(job.id)
         waits.append(row["run_at"] - row["updated_at"])
 
     assert all(timedelta(0) <= wait <= longest for wait in waits)
@@ -696,12 +698,12 @@ async def test_the_backoff_is_a_random_part_of_what_doubles_up_to_the_cap(
 
 
 async def test_any_text_of_the_other_side_can_be_stored_as_an_error(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     failure = Failure(ErrorKind.TRANSIENT, "a\0b \ud800 c", retry=True)
 
-    await jobs.of("w").fail(job, failure, backoff=BACKOFF, backoff_cap=BACKOFF_CAP)
+    await jobs.as_worker("w").fail(job, failure, backoff=BACKOFF, backoff_cap=BACKOFF_CAP)
 
-    assert (await jobs.row(job.id))["last_error"] == "a\ufffdb ? c"
+    assert (await jobs.fetch_row(job.id))["last_error"] == "a\ufffdb ? c"
 
 
 # -- what statements cost beside many rows ----------------------------------------------------

@@ -23,8 +23,18 @@ from pgworker.errors import (
 from pgworker.models import Advance, Complete, Done, Job, JobStatus, Snooze, Transition
 from pgworker.queue.jobs import Jobs
 from tests.support.jobs import PHASES, jobs_in
+from tests.support.polling import wait_for_log
 from tests.support.tcp_proxy import running_proxy_to
-from tests.support.workers import NEVER, PATIENCE, SHORT_LEASE, PhaseInTest, within, working
+from tests.support.workers import (
+    DONE,
+    NEVER,
+    PATIENCE,
+    SHORT_LEASE,
+    PhaseInTest,
+    complete_at_once,
+    within,
+    working,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,20 +45,6 @@ if TYPE_CHECKING:
     from pgworker.db.pool import Pool
     from tests.support.jobs import JobsInTest
     from tests.support.workers import RunPhase
-
-DONE = Complete(Done())
-
-
-async def complete_at_once(job: Job) -> Transition:
-    return DONE
-
-
-async def eventually(jobs: JobsInTest, job_id: int, *statuses: JobStatus) -> JobStatus:
-    """Return the job's status once it is one of these."""
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while (status := await jobs.status_of(job_id)) not in statuses:
-            pass
-    return status
 
 
 class JobsThatAnswerLate(Jobs):
@@ -108,7 +104,7 @@ async def test_a_job_that_is_due_again_before_its_snooze_is_answered_goes_on_as_
         phase.may_end.set()
         following = await phase.next_job()
         phase.outcome = DONE
-        assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+        assert await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
     assert again.claim_token == following.claim_token == 2
 
@@ -119,7 +115,7 @@ async def test_until_empty_it_leaves_when_all_is_done(jobs: JobsInTest) -> None:
     async with working(jobs.pool, complete_at_once, until_empty=True, concurrency=7):
         pass
 
-    assert (await jobs.of("w").outstanding()).live == 0
+    assert (await jobs.as_worker("w").outstanding()).live == 0
     assert (
         await jobs.pool.fetchval("select count(*) from clients where provisioning_status='ready'")
         == 50
@@ -172,8 +168,8 @@ async def test_without_a_listener_it_finds_jobs_by_polling(jobs: JobsInTest) -> 
 async def test_a_job_that_falls_due_is_started_then_and_not_at_the_poll(
     jobs: JobsInTest,
 ) -> None:
-    job_id = await jobs.to_status(JobStatus.WAITING)
-    await jobs.set(job_id, run_at=await jobs.pool.fetchval("select now() + interval '0.3 s'"))
+    job_id = await jobs.add_with_status(JobStatus.WAITING)
+    await jobs.update(job_id, run_at=await jobs.pool.fetchval("select now() + interval '0.3 s'"))
     phase = PhaseInTest()
 
     async with working(jobs.pool, phase):
@@ -189,7 +185,7 @@ class JobsThatFallDueInBetween(Jobs):
         self._job_id = job_id
 
     async def seconds_until_due(self) -> float | None:
-        if await self._jobs_in_test.status_of(self._job_id) is JobStatus.WAITING:
+        if await self._jobs_in_test.fetch_status(self._job_id) is JobStatus.WAITING:
             await self._jobs_in_test.let_wait_end(self._job_id)
         return await super().seconds_until_due()
 
@@ -198,7 +194,7 @@ async def test_a_job_that_falls_due_between_a_claim_and_the_look_at_the_time_sta
     jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgworker.queue.worker.RECHECK", NEVER)
-    job_id = await jobs.to_status(JobStatus.WAITING)
+    job_id = await jobs.add_with_status(JobStatus.WAITING)
     phase = PhaseInTest()
 
     async with working(jobs.pool, phase, jobs=JobsThatFallDueInBetween(jobs, job_id)):
@@ -228,7 +224,7 @@ async def test_a_worker_that_looks_a_moment_too_early_looks_again_at_once(
     late = JobsThatComeDueLate(jobs.pool, worker="worker", lease=timedelta(seconds=30))
 
     async with working(jobs.pool, complete_at_once, jobs=late):
-        assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+        assert await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
 
 async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: JobsInTest) -> None:
@@ -293,7 +289,7 @@ async def test_a_thousand_waiting_jobs_cost_no_slot_and_no_connection(
         await within(asleep.wait())
         last = await jobs.add("the 1001st")
         async with asyncio.timeout(PATIENCE.total_seconds()):
-            while await jobs.status_of(last) is not JobStatus.WAITING:
+            while await jobs.fetch_status(last) is not JobStatus.WAITING:
                 pass
         connections = await jobs.pool.fetchval(
             "select count(*) from pg_stat_activity where datname = current_database()"
@@ -335,11 +331,11 @@ async def test_a_lost_lease_cancels_the_phase_and_nothing_is_written(jobs: JobsI
     phase = PhaseInTest()
     async with working(jobs.pool, phase, lease=SHORT_LEASE):
         await phase.next_job()
-        await jobs.commands.cancel((await jobs.row(job_id))["client_id"])
-        before = await jobs.row(job_id)
+        await jobs.commands.cancel((await jobs.fetch_row(job_id))["client_id"])
+        before = await jobs.fetch_row(job_id)
         await within(phase.cancelled.wait())
 
-    assert await jobs.row(job_id) == before
+    assert await jobs.fetch_row(job_id) == before
     assert phase.ended == []
 
 
@@ -359,12 +355,12 @@ async def test_a_worker_that_claims_its_own_silent_job_again_carries_it_once(
                 worker.wake()
         second = await phase.next_job()
         await within(phase.cancelled.wait())
-        lease = (await jobs.row(job_id))["lease_expires_at"]
+        lease = (await jobs.fetch_row(job_id))["lease_expires_at"]
         async with asyncio.timeout(PATIENCE.total_seconds()):
-            while (await jobs.row(job_id))["lease_expires_at"] == lease:
+            while (await jobs.fetch_row(job_id))["lease_expires_at"] == lease:
                 pass  # the second one is kept: its lease is renewed
         phase.may_end.set()
-        await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+        await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
     assert second.claim_token == first.claim_token + 1
     assert phase.ended == [job_id]
@@ -383,7 +379,7 @@ async def test_it_stops_its_work_before_the_lease_is_up_when_the_database_is_sil
         await phase.next_job()
         proxy.freeze()
         await within(phase.cancelled.wait())
-        until = (await jobs.row(job_id))["lease_expires_at"]
+        until = (await jobs.fetch_row(job_id))["lease_expires_at"]
         assert await jobs.pool.fetchval("select clock_timestamp()") < until
         # Somebody else goes on; then the network comes back.
         await jobs.let_lease_expire(job_id)
@@ -391,7 +387,7 @@ async def test_it_stops_its_work_before_the_lease_is_up_when_the_database_is_sil
         assert await jobs.complete(rescuer) == set()
         proxy.reset()
 
-    assert await jobs.status_of(job_id) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(job_id) is JobStatus.SUCCEEDED
     assert phase.ended == []
 
 
@@ -409,8 +405,8 @@ async def test_a_worker_goes_on_after_its_connections_were_cut(
         phase.may_end.set()
         second = await jobs.add("second")
         await phase.next_job()
-        assert await eventually(jobs, first, JobStatus.SUCCEEDED)
-        assert await eventually(jobs, second, JobStatus.SUCCEEDED)
+        assert await jobs.wait_for_status(first, JobStatus.SUCCEEDED)
+        assert await jobs.wait_for_status(second, JobStatus.SUCCEEDED)
 
 
 async def test_a_result_is_stored_once_the_database_is_back(
@@ -428,11 +424,9 @@ async def test_a_result_is_stored_once_the_database_is_back(
             proxy.refuse()
             proxy.reset()
             phase.may_end.set()
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                while not any(log["event"] == "database_unreachable" for log in logs):
-                    await asyncio.wait([asyncio.create_task(jobs.status_of(job_id))])
+            await wait_for_log(logs, "database_unreachable")
             proxy.forward()
-        assert await eventually(jobs, job_id, JobStatus.SUCCEEDED)
+        assert await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
 
 # -- leaving ----------------------------------------------------------------------------------
@@ -448,9 +442,9 @@ async def test_a_drain_lets_phases_end_and_claims_no_more(jobs: JobsInTest) -> N
         second = await jobs.add("second")
         worker.wake()
         phase.may_end.set()
-        await eventually(jobs, first, JobStatus.SUCCEEDED)
+        await jobs.wait_for_status(first, JobStatus.SUCCEEDED)
 
-    assert await jobs.status_of(second) is JobStatus.QUEUED
+    assert await jobs.fetch_status(second) is JobStatus.QUEUED
     assert phase.started.empty()
 
 
@@ -462,9 +456,9 @@ async def test_what_is_unfinished_after_the_grace_is_released_unburnt(jobs: Jobs
         worker.drain()
         await within(phase.cancelled.wait())
 
-    row = await jobs.row(job_id)
+    row = await jobs.fetch_row(job_id)
     assert (row["status"], row["attempts"], row["crashes"]) == ("queued", 0, 0)
-    assert (await jobs.names_of_events(job_id))[-1] == "released"
+    assert (await jobs.fetch_event_names(job_id))[-1] == "released"
 
 
 async def test_a_second_drain_does_not_wait_for_the_grace(jobs: JobsInTest) -> None:
@@ -476,7 +470,7 @@ async def test_a_second_drain_does_not_wait_for_the_grace(jobs: JobsInTest) -> N
         worker.drain()
         await within(phase.cancelled.wait())
 
-    assert await jobs.status_of(job_id) is JobStatus.QUEUED
+    assert await jobs.fetch_status(job_id) is JobStatus.QUEUED
 
 
 async def test_a_draining_worker_gives_a_job_back_between_two_phases(jobs: JobsInTest) -> None:
@@ -486,9 +480,9 @@ async def test_a_draining_worker_gives_a_job_back_between_two_phases(jobs: JobsI
         await phase.next_job()
         worker.drain()
         phase.may_end.set()
-        await eventually(jobs, job_id, JobStatus.QUEUED)
+        await jobs.wait_for_status(job_id, JobStatus.QUEUED)
 
-    assert (await jobs.row(job_id))["job_type"] == "await_project"
+    assert (await jobs.fetch_row(job_id))["job_type"] == "await_project"
 
 
 # -- phases and their errors ------------------------------------------------------------------
@@ -510,7 +504,7 @@ async def test_a_job_goes_from_phase_to_phase_under_one_claim(jobs: JobsInTest) 
     assert tuple(job.job_type for job in seen) == PHASES
     assert {job.claim_token for job in seen} == {1}
     assert seen[3].checkpoint == {name: index for index, name in enumerate(PHASES[:3])}
-    assert (await jobs.row(job_id))["checkpoint"] == {
+    assert (await jobs.fetch_row(job_id))["checkpoint"] == {
         name: index for index, name in enumerate(PHASES)
     }
 
@@ -534,11 +528,11 @@ async def test_the_kind_of_an_error_decides(
     phase.may_end.set()
 
     async with working(jobs.pool, phase, backoff=timedelta(minutes=5)):
-        await eventually(jobs, job_id, JobStatus(status))
+        await jobs.wait_for_status(job_id, JobStatus(status))
 
-    row = await jobs.row(job_id)
+    row = await jobs.fetch_row(job_id)
     assert (row["attempts"], row["error_kind"], row["last_error"]) == (attempts, kind, str(error))
-    client = await jobs.client_of(job_id)
+    client = await jobs.fetch_client(job_id)
     assert client["provisioning_error"] == str(error)
     assert client["provisioning_status"] == ("failed" if status == "failed" else "creating_project")
 
@@ -560,10 +554,10 @@ async def test_a_bug_in_a_phase_is_logged_with_its_traceback_and_retried(
             pass
 
     assert runs == [0, 1]
-    assert await jobs.status_of(job_id) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(job_id) is JobStatus.SUCCEEDED
     (broke,) = [log for log in logs if log["event"] == "phase_crashed"]
     assert broke["exc_info"]
-    errors = [event["error"] for event in await jobs.events_of(job_id) if event["error"]]
+    errors = [event["error"] for event in await jobs.fetch_events(job_id) if event["error"]]
     assert errors == ["unexpected ZeroDivisionError (see the worker's log)"]
 
 
@@ -572,7 +566,7 @@ async def test_a_result_that_cannot_be_stored_is_that_phases_bug_and_nobody_else
     jobs: JobsInTest, checkpoint: dict[str, object]
 ) -> None:
     good, bad = await jobs.add("good"), await jobs.add("bad")
-    await jobs.set(bad, max_attempts=1)
+    await jobs.update(bad, max_attempts=1)
 
     async def phase(job: Job) -> Transition:
         return Complete(Done(checkpoint=checkpoint if job.id == bad else {}))
@@ -580,8 +574,8 @@ async def test_a_result_that_cannot_be_stored_is_that_phases_bug_and_nobody_else
     async with working(jobs.pool, phase, until_empty=True):
         pass
 
-    assert await jobs.status_of(good) is JobStatus.SUCCEEDED
-    assert await jobs.status_of(bad) is JobStatus.FAILED
+    assert await jobs.fetch_status(good) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(bad) is JobStatus.FAILED
 
 
 # -- telemetry --------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from pgworker.schema.smoke import (
 from pgworker.schema_sync import ClientConfig, apply_latest_schema
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.postgres_connection import PostgresTenantConnection, connect_postgres
+from tests.support.polling import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -410,9 +411,7 @@ async def test_an_index_that_another_session_is_building_is_left_alone(
     try:
         await writer.execute("begin; insert into t values (1)")  # the build waits for its end
         build = asyncio.create_task(builder.execute(index))
-        async with asyncio.timeout(TIMEOUT):
-            while not await exists(tenant, "i"):
-                pass
+        await eventually(lambda: exists(tenant, "i"))
 
         with pytest.raises(Transient, match=r"another session is building public\.i"):
             await sync(tenant, tmp_path)

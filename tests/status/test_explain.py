@@ -83,8 +83,8 @@ def test_what_costs_money_or_cannot_be_taken_back_asks_first(
 
 @pytest.mark.parametrize("status", ["queued", "running", "waiting", "failed", "cancelled"])
 async def test_what_is_offered_is_what_the_queue_takes(jobs: JobsInTest, status: str) -> None:
-    job_id = await jobs.to_status(status)
-    client_id = (await jobs.row(job_id))["client_id"]
+    job_id = await jobs.add_with_status(status)
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
     row = await jobs.status.get_client_status(client_id)
     for action in actions(row):
         if action.name == "retry":
@@ -117,8 +117,8 @@ def test_advice_follows_from_what_blocks_the_client(blocked_code: str, advice: s
 
 
 async def test_advice_knows_the_codes_of_the_view(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status("queued")
-    client_id = (await jobs.row(job_id))["client_id"]
+    job_id = await jobs.add_with_status("queued")
+    client_id = (await jobs.fetch_row(job_id))["client_id"]
 
     async def advice() -> str:
         row = await jobs.status.get_client_status(client_id)

@@ -53,7 +53,7 @@ async def let_events_age(jobs: JobsInTest, by: timedelta) -> None:
 
 async def test_jobs_of_every_status_that_got_there_just_now_are_not_late(jobs: JobsInTest) -> None:
     for status in ("succeeded", "cancelled", "waiting", "running", "queued"):
-        await jobs.to_status(status)
+        await jobs.add_with_status(status)
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
     await jobs.add_client("nobody asked for it")
     assert await overdue(jobs) == ()
@@ -66,27 +66,27 @@ async def test_jobs_of_every_status_that_got_there_just_now_are_not_late(jobs: J
 async def test_a_job_that_stays_in_its_phase_is_late_with_its_client_and_age(
     jobs: JobsInTest, status: JobStatus
 ) -> None:
-    job_id = await jobs.to_status(status)
+    job_id = await jobs.add_with_status(status)
     await let_events_age(jobs, TOO_LONG)
 
     found = await the_only(jobs, OverdueKind.PHASE, TOO_LONG)
 
-    client = await jobs.client_of(job_id)
+    client = await jobs.fetch_client(job_id)
     assert found.oldest == f"{client['name']} ({client['id']}) in create_project"
     assert found.number == 1
 
 
 async def test_each_phase_has_its_own_time(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await let_events_age(jobs, TOO_LONG)
     await jobs.advance(job)
     assert await overdue(jobs) == ()
 
 
 async def test_a_job_that_a_person_put_in_line_again_begins_anew(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.FAILED)
+    job_id = await jobs.add_with_status(JobStatus.FAILED)
     await let_events_age(jobs, TOO_LONG)
-    await jobs.commands.retry((await jobs.client_of(job_id))["id"])
+    await jobs.commands.retry((await jobs.fetch_client(job_id))["id"])
     await jobs.claim_one()
     assert await overdue(jobs) == ()
 
@@ -109,7 +109,7 @@ async def test_a_job_that_was_enqueued_for_later_is_not_late_when_it_starts(
 async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
     jobs: JobsInTest, status: JobStatus
 ) -> None:
-    await jobs.to_status(status)
+    await jobs.add_with_status(status)
     async with standing_still(jobs) as still:
         since = "update client_provisioning_jobs set run_at = now() - $1::interval"
         await still.pool.execute(since, timedelta(seconds=60))
@@ -122,7 +122,7 @@ async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
 
 
 async def test_a_lease_that_is_over_is_late_and_names_its_holder(jobs: JobsInTest) -> None:
-    job = await jobs.claimed(worker="host:1")
+    job = await jobs.add_claimed(worker="host:1")
     await jobs.let_lease_expire(job.id)
     found = await the_only(jobs, OverdueKind.LEASE_EXPIRED, timedelta(seconds=1))
     assert "held by host:1" in found.oldest
@@ -131,7 +131,7 @@ async def test_a_lease_that_is_over_is_late_and_names_its_holder(jobs: JobsInTes
 async def test_failed_jobs_are_told_with_the_one_that_waits_longest_for_a_person(
     jobs: JobsInTest,
 ) -> None:
-    oldest, _ = [await jobs.to_status(JobStatus.FAILED) for _ in range(2)]
+    oldest, _ = [await jobs.add_with_status(JobStatus.FAILED) for _ in range(2)]
     await jobs.pool.execute(
         "update client_provisioning_jobs set finished_at = finished_at - interval '2 days'"
         " where id = $1",
@@ -139,15 +139,15 @@ async def test_failed_jobs_are_told_with_the_one_that_waits_longest_for_a_person
     )
     found = await the_only(jobs, OverdueKind.FAILED, timedelta(days=2))
     assert found.number == 2
-    assert str((await jobs.client_of(oldest))["id"]) in found.oldest
+    assert str((await jobs.fetch_client(oldest))["id"]) in found.oldest
 
 
 # -- clients, creates, workers ----------------------------------------------------------------
 
 
 async def test_a_client_that_shows_a_phase_without_a_job_is_abandoned(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.RUNNING)
-    client = await jobs.client_of(job_id)
+    job_id = await jobs.add_with_status(JobStatus.RUNNING)
+    client = await jobs.fetch_client(job_id)
     await jobs.pool.execute("update clients set provisioning_status = 'waiting_for_project'")
     assert await overdue(jobs) == ()
     await jobs.pool.execute("delete from client_provisioning_jobs")
@@ -164,8 +164,8 @@ async def test_a_client_that_shows_a_phase_without_a_job_is_abandoned(jobs: Jobs
 async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
     jobs: JobsInTest,
 ) -> None:
-    job_id = await jobs.to_status(JobStatus.WAITING)
-    client_id = (await jobs.client_of(job_id))["id"]
+    job_id = await jobs.add_with_status(JobStatus.WAITING)
+    client_id = (await jobs.fetch_client(job_id))["id"]
     await jobs.pool.execute(
         "insert into pgworker.intents (client_id, provider, name) values ($1, 'supabase', 'n')",
         client_id,

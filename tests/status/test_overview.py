@@ -141,8 +141,8 @@ def test_latencies_have_an_hour_for_each_of_the_last_24() -> None:
 async def test_the_longest_due_client_is_the_first_one_that_is_stuck(jobs: JobsInTest) -> None:
     first = await jobs.add("first")
     second = await jobs.add("second")
-    await jobs.set(first, run_at=ago(timedelta(minutes=1)))
-    await jobs.set(second, run_at=ago(timedelta(minutes=2)))
+    await jobs.update(first, run_at=ago(timedelta(minutes=1)))
+    await jobs.update(second, run_at=ago(timedelta(minutes=2)))
     assert [row.client_name for row in await jobs.status.list_stuck(limit=5)] == [
         "second",
         "first",

@@ -108,11 +108,11 @@ async def jobs(database: str) -> AsyncIterator[JobsInTest]:
 async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
     jobs: JobsInTest,
 ) -> None:
-    done = await jobs.claimed()
+    done = await jobs.add_claimed()
     for phase in PHASES[1:]:
         await jobs.advance(done, phase)
     await jobs.complete(done)
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     progress = await Progresses(jobs.pool).of(job.client_id)
     # They took no time to speak of.
     assert progress.expected_ready_at is not None or progress.is_late
@@ -120,8 +120,8 @@ async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
 
 
 async def test_the_statistics_are_not_asked_for_each_time(jobs: JobsInTest) -> None:
-    job_id = await jobs.to_status(JobStatus.SUCCEEDED)
-    client_id = (await jobs.client_of(job_id))["id"]
+    job_id = await jobs.add_with_status(JobStatus.SUCCEEDED)
+    client_id = (await jobs.fetch_client(job_id))["id"]
     progresses = Progresses(jobs.pool)
     await progresses.of(client_id)
     await jobs.pool.execute("drop view pgworker.phase_latency cascade")

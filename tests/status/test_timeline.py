@@ -97,7 +97,7 @@ def test_nothing_has_happened_to_a_client_without_events() -> None:
 
 
 async def test_it_is_told_from_what_the_queue_has_written(jobs: JobsInTest) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.snooze(job)
     await jobs.let_wait_end(job.id)
     again = await jobs.claim_one()

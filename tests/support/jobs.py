@@ -11,6 +11,7 @@ from pgworker.models import Advance, Complete, Done, ErrorKind, Failure, Job, Jo
 from pgworker.queue.jobs import Jobs
 from pgworker.status.commands import Commands
 from pgworker.status.queries import StatusReader
+from tests.support.polling import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,7 +36,7 @@ class JobsInTest:
         self.commands = Commands(pool)
         self.status = StatusReader(pool)
 
-    def of(self, worker: str) -> Jobs:
+    def as_worker(self, worker: str) -> Jobs:
         """Return the queue as this worker sees it."""
         return Jobs(self.pool, worker=worker, lease=LEASE)
 
@@ -70,37 +71,37 @@ class JobsInTest:
     # -- acting ---------------------------------------------------------------------------
 
     async def claim(self, limit: int = 1, *, worker: str = "worker", in_hand: int = 0) -> list[Job]:
-        return await self.of(worker).claim(limit, ["provision"], in_hand=in_hand)
+        return await self.as_worker(worker).claim(limit, ["provision"], in_hand=in_hand)
 
     async def claim_one(self, *, worker: str = "worker") -> Job:
         (job,) = await self.claim(worker=worker)
         return job
 
-    async def claimed(self, *, worker: str = "worker", attempts: int = 0) -> Job:
+    async def add_claimed(self, *, worker: str = "worker", attempts: int = 0) -> Job:
         """Return a new job that this worker holds, after so many failed attempts."""
         job_id = await self.add()
-        await self.set(job_id, attempts=attempts)
+        await self.update(job_id, attempts=attempts)
         return await self.claim_one(worker=worker)
 
     async def complete(self, job: Job) -> set[int]:
-        return await self.of("any").complete([(job, Complete(Done()))])
+        return await self.as_worker("any").complete([(job, Complete(Done()))])
 
     async def advance(self, job: Job, next_phase: str = "await_project") -> set[int]:
-        return await self.of("any").advance([(job, Advance(next_phase, Done()))])
+        return await self.as_worker("any").advance([(job, Advance(next_phase, Done()))])
 
     async def snooze(self, job: Job, delay: timedelta = timedelta(minutes=1)) -> set[int]:
-        return await self.of("any").snooze([(job, Snooze(delay, reason="the project"))])
+        return await self.as_worker("any").snooze([(job, Snooze(delay, reason="the project"))])
 
     async def release(self, job: Job) -> set[int]:
-        return await self.of("any").release([job])
+        return await self.as_worker("any").release([job])
 
     async def heartbeat(self, job: Job) -> set[int]:
-        return await lost_of(self.of("any"), [job])
+        return await lost_of(self.as_worker("any"), [job])
 
     async def fail(
         self, job: Job, *, kind: ErrorKind = ErrorKind.TRANSIENT, retry: bool = True
     ) -> str:
-        return await self.of("any").fail(
+        return await self.as_worker("any").fail(
             job,
             Failure(kind, "it did not work", retry=retry),
             backoff=BACKOFF,
@@ -114,7 +115,7 @@ class JobsInTest:
             job_id,
         )
 
-    async def to_status(self, status: JobStatus | str) -> int:
+    async def add_with_status(self, status: JobStatus | str) -> int:
         """Return a new job that reached this status by the queue's functions."""
         job_id = await self.add(f"a client to be {status}")
         if status == JobStatus.QUEUED:
@@ -134,7 +135,7 @@ class JobsInTest:
 
     # -- time -----------------------------------------------------------------------------
 
-    async def set(self, job_id: int, **columns: object) -> None:
+    async def update(self, job_id: int, **columns: object) -> None:
         """Set columns of a job without the queue's functions."""
         names = ", ".join(f"{name} = ${index}" for index, name in enumerate(columns, start=2))
         await self.pool.execute(
@@ -157,17 +158,28 @@ class JobsInTest:
 
     # -- looking --------------------------------------------------------------------------
 
-    async def row(self, job_id: int) -> dict[str, Any]:
+    async def fetch_row(self, job_id: int) -> dict[str, Any]:
         row = await self.pool.fetchrow(
             "select * from client_provisioning_jobs where id = $1", job_id
         )
         assert row is not None
         return dict(row)
 
-    async def status_of(self, job_id: int) -> JobStatus:
-        return JobStatus((await self.row(job_id))["status"])
+    async def fetch_status(self, job_id: int) -> JobStatus:
+        return JobStatus((await self.fetch_row(job_id))["status"])
 
-    async def client_of(self, job_id: int) -> dict[str, Any]:
+    async def wait_for_status(self, job_id: int, *statuses: JobStatus) -> JobStatus:
+        """Return the job's status once it is one of these."""
+
+        async def probe() -> JobStatus | None:
+            status = await self.fetch_status(job_id)
+            return status if status in statuses else None
+
+        status = await eventually(probe)
+        assert status is not None
+        return status
+
+    async def fetch_client(self, job_id: int) -> dict[str, Any]:
         row = await self.pool.fetchrow(
             "select client.* from clients as client"
             " inner join client_provisioning_jobs as job on client.id = job.client_id"
@@ -177,7 +189,7 @@ class JobsInTest:
         assert row is not None
         return dict(row)
 
-    async def events_of(self, job_id: int) -> list[dict[str, Any]]:
+    async def fetch_events(self, job_id: int) -> list[dict[str, Any]]:
         return [
             dict(row)
             for row in await self.pool.fetch(
@@ -185,8 +197,8 @@ class JobsInTest:
             )
         ]
 
-    async def names_of_events(self, job_id: int) -> list[str]:
-        return [event["event"] for event in await self.events_of(job_id)]
+    async def fetch_event_names(self, job_id: int) -> list[str]:
+        return [event["event"] for event in await self.fetch_events(job_id)]
 
 
 @asynccontextmanager

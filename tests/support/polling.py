@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 import asyncpg
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -53,6 +53,11 @@ async def eventually(probe: Callable[[], Any], *, timeout: float = TIMEOUT_SECON
             await asyncio.sleep(INTERVAL_SECONDS)
 
 
+async def wait_for_log(logs: Iterable[Mapping[str, Any]], event: str) -> None:
+    """Return once the event is among the captured logs."""
+    await eventually(lambda: any(log["event"] == event for log in logs))
+
+
 async def wait_until_in(dsn: str, condition: str, *arguments: Any) -> Any:
     """Return the value of the query on this database once it is true."""
     connection = await asyncpg.connect(dsn, timeout=TIMEOUT_SECONDS)
@@ -68,5 +73,8 @@ async def wait_until(connection: Queryable, condition: str, *arguments: Any) -> 
 
 
 async def wait_for_lock(connection: Queryable) -> int:
-    """Return how many sessions of this database wait for a lock, once one does."""
+    """Return how many sessions of this database wait for a lock, once one does.
+
+    Not for a connection in a transaction: PostgreSQL shows it the sessions of its first look.
+    """
     return int(await wait_until(connection, WAITING_FOR_LOCKS))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DONE = Complete(Done())
+
 # Longer than any test: a test that passes has not waited for it.
 NEVER = timedelta(hours=1)
 # What a test waits for comes within a second, except on a busy machine.
@@ -31,11 +33,16 @@ PATIENCE = timedelta(seconds=60)
 SHORT_LEASE = timedelta(seconds=6)
 
 
+async def complete_at_once(_: Job) -> Transition:
+    """A phase that ends at once, and its job with it."""
+    return DONE
+
+
 class PhaseInTest:
     """A phase that runs until the test lets it end."""
 
     def __init__(self, outcome: Transition | Exception | None = None) -> None:
-        self.outcome = outcome or Complete(Done())
+        self.outcome = outcome or DONE
         self.started: asyncio.Queue[Job] = asyncio.Queue()
         self.may_end = asyncio.Event()
         self.cancelled = asyncio.Event()

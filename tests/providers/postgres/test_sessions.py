@@ -14,6 +14,7 @@ from pgworker.providers.postgres import sessions as module
 from pgworker.providers.postgres.sessions import Sessions
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.postgres_connection import PostgresTenantConnection, open_postgres
+from tests.support.polling import eventually, wait_until
 
 PID = "select pg_backend_pid() as pid"
 
@@ -62,10 +63,8 @@ async def test_a_session_is_cleaned_up_when_it_is_given_back_and_not_when_it_is_
     async with sessions.lend(empty_database) as session:
         await session.execute("select pg_advisory_lock(1)")
     admin = await asyncpg.connect(empty_database)
-    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid = 1"
-    async with asyncio.timeout(60):
-        while await admin.fetchval(locks):  # noqa: ASYNC110  # PostgreSQL tells no event
-            await asyncio.sleep(0)
+    locks = "select count(*) = 0 from pg_locks where locktype = 'advisory' and objid = 1"
+    await wait_until(admin, locks)
     await admin.close()
 
     async def none_expected(_: PostgresTenantConnection, statement: str) -> None:
@@ -173,10 +172,8 @@ async def test_a_session_that_is_not_kept_leaves_the_server(empty_database: str)
     pid = await pid_of(sessions, empty_database, keep=False)
 
     admin = await asyncpg.connect(empty_database)
-    still_there = "select exists (select from pg_stat_activity where pid = $1)"
-    async with asyncio.timeout(60):
-        while await admin.fetchval(still_there, pid):  # noqa: ASYNC110  # PostgreSQL tells no event
-            await asyncio.sleep(0)
+    is_gone = "select not exists (select from pg_stat_activity where pid = $1)"
+    await wait_until(admin, is_gone, pid)
     await admin.close()
     await sessions.aclose()
 
@@ -315,9 +312,7 @@ async def test_a_session_is_not_kept_for_longer_than_said(
 
     await pid_of(sessions, empty_database)
 
-    async with asyncio.timeout(60):
-        while counting.now:  # noqa: ASYNC110  # a timer of the loop
-            await asyncio.sleep(0)
+    await eventually(lambda: not counting.now)
 
 
 async def test_a_refused_login_takes_no_room(empty_database: str) -> None:
