@@ -1,9 +1,9 @@
 -- name: ping
--- To the session's own ears, on a channel of its own: wakes no worker.
+-- Notifies the session that sends it, on a channel of its own: wakes no worker.
 notify pgworker_doctor;
 
 -- name: sealed_samples
--- One value for each key, to try whether it opens.
+-- One value for each key, to check whether it can be decrypted.
 select distinct on (key_id)
     client_id,
     field,

@@ -18,7 +18,7 @@ from pgworker.claim(
 );
 
 -- name: claim_each
--- As claim, job by job.
+-- As `claim`, job by job.
 select
     id,
     client_id,
@@ -35,36 +35,36 @@ select
 from pgworker.claim_each($1, $2, $3, $4, $5);
 
 -- name: heartbeat
--- The jobs that were not renewed, and whether the worker has lost them.
+-- The jobs whose leases were not renewed, and whether the worker has lost them.
 select
     job_id,
     is_lost
 from pgworker.heartbeat($1, $2, $3, $4);
 
 -- name: advance
--- The ids that were refused: somebody else holds them.
+-- The ids that were refused: their callers no longer hold them.
 select refused from pgworker.advance($1, $2, $3, $4, $5, $6) as refused;
 
 -- name: complete
--- The ids that were refused: somebody else holds them.
+-- The ids that were refused: their callers no longer hold them.
 select refused from pgworker.complete($1, $2, $3, $4, $5) as refused;
 
 -- name: snooze
--- The ids that were refused: somebody else holds them.
+-- The ids that were refused: their callers no longer hold them.
 select refused from pgworker.snooze($1, $2, $3, $4, $5, $6, $7, $8) as refused;
 
 -- name: fail
--- The status that the job is in now: waiting or failed.
+-- The new status: waiting or failed.
 select pgworker.fail($1, $2, $3, $4, $5, $6, $7);
 
 -- name: release
--- The ids that were refused: somebody else holds them.
+-- The ids that were refused: their callers no longer hold them.
 select refused from pgworker.release($1, $2) as refused;
 
 -- name: seconds_until_due
--- Seconds until something falls due: a wait ends, or a lease runs out. Null when nothing
--- will; not above zero when something is due already. No min(): where the planner thinks that
--- few are running it may read them all for it.
+-- Seconds until a job falls due because a wait ends or a lease runs out. Null when none will;
+-- zero or less when one is due already. No min(): where the planner expects few running jobs it
+-- may read them all for it.
 select
     extract(epoch from least(
         (
@@ -81,7 +81,7 @@ select
             order by lease_expires_at
             limit 1
         ),
-        -- The first in line stands for all of them: queued means due.
+        -- The first queued job stands for all of them: queued means due.
         (
             select run_at
             from public.client_provisioning_jobs
@@ -92,9 +92,9 @@ select
     ) - now())::double precision;
 
 -- name: outstanding
--- Jobs queued, running or waiting, for workers that leave when there is nothing left;
--- and how many need a person. A count for each status, because each has an index that
--- finished jobs are not in.
+-- Jobs queued, running or waiting, for workers that leave when there is nothing left; and how
+-- many need a person. A count for each status, because each has an index without the finished
+-- jobs.
 select
     (
         select count(*)

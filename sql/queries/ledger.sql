@@ -1,8 +1,9 @@
 -- name: commit_intent
--- The client's intent and the password that goes with it: made now, or as an earlier try left them;
--- tells whether both are new. By who holds the job, or PW001; so do `record_ref` and `secrets.put`,
--- one statement each. Waits for no disk: `begin_step` comes before anything is made outside, and
--- waits for all that was committed before it.
+-- The client's intent and the password that goes with it: made now, or as an earlier try left
+-- them; returns whether both are new. Only the holder of the job may, otherwise PW001; the same
+-- holds for `record_ref` and `secrets.put`, one statement each. Doesn't wait for the disk:
+-- `begin_step` comes before anything is made outside, and waits for everything that was committed
+-- before it.
 with held as materialized (
     select
         pgworker.check_claim($1, $2) as is_held,
@@ -38,10 +39,10 @@ intent as (
 select exists (select from intent) and exists (select from password) as are_new;
 
 -- name: find_intent
--- What was meant for the client, with which password, and what became of it. Creates count from the
--- last time that a person put the job in line: who did so has looked, and allows further ones. A
--- refused one made nothing. A step carried the password that is stored now if it began
--- afterwards; of several creates any may have made the tenant.
+-- The client's intent, its password and its ref. Creates count from the last time that a person
+-- queued the job: that person has looked, and allows further ones. A refused create made nothing.
+-- A step used the password that is stored now if it began after that was stored; of several
+-- creates, any may have made the tenant.
 with password as (
     select
         key_id,
@@ -99,8 +100,9 @@ left join password on true
 where intent.client_id = $1 and intent.kind = 'tenant';
 
 -- name: record_ref
--- What the intent was for exists; its ref is never taken back. The ref, and what was really got,
--- are on the client at once, whatever becomes of the phase. The steps that made it are told along.
+-- The tenant of the intent exists; its ref is never taken back. The ref, and what the provider
+-- really gave, are on the client at once, however the phase ends. The steps that made the tenant
+-- are recorded in the same statement.
 with held as materialized (
     select pgworker.end_step($3, $1, $2, $7, 'done')
 ),

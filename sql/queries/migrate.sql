@@ -1,14 +1,14 @@
 -- name: lock
--- One migration at a time on one database; released when the transaction ends, because
--- a pooler in transaction mode would leave a lock of the session to a stranger.
+-- One migration at a time on one database; released when the transaction ends, because behind a
+-- pooler in transaction mode a session's lock would stay with a connection that others use.
 select pg_advisory_xact_lock(7470736557);
 
 -- name: defer_function_checks
 set local check_function_bodies = off;
 
 -- name: create_history_table
--- version is the number of a migration; null for an object that is applied again
--- whenever its text changes.
+-- version is the number of a migration; null for an object that is applied again when its text
+-- changes.
 create table if not exists pgworker.schema_history (
     name text primary key,
     version integer unique,

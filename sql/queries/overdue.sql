@@ -1,7 +1,7 @@
 -- name: overdue
--- What is older than it should be: a row for each kind, with the number of things, the
--- oldest one's age in seconds, and that one in words. $1: how long a phase may take; $2: how
--- long a due job may stay unclaimed; $3: how long a create may go without an outcome.
+-- What is older than it should be: a row for each kind, with the count, the oldest one's age in
+-- seconds, and a description of that one. $1: how long a phase may take; $2: how long a due job
+-- may stay unclaimed; $3: how long a create may go without an outcome.
 with live as (
     select
         job.*,
@@ -12,7 +12,7 @@ with live as (
 ),
 
 overdue as (
-    -- From the first claim in the phase, since a person last put the job in line: one that was
+    -- From the first claim in the phase since a person last queued the job: a job that was
     -- enqueued for later hasn't begun.
     select
         'phase' as kind,
@@ -58,7 +58,7 @@ overdue as (
 
     union all
 
-    -- It shows a phase, and there is no job that could be in it.
+    -- The client shows a phase, and there is no job that could be in it.
     select
         'abandoned' as kind,
         now() - coalesce(client.updated_at, client.created_at) as age,

@@ -1,5 +1,5 @@
 -- name: client
--- A client with its newest job, since when that is in its phase, and the newest event.
+-- A client with its newest job, the time since when that is in its phase, and the newest event.
 select
     client.*,  -- noqa: AM04
     (
@@ -19,9 +19,9 @@ from include.client_status as client
 where client.client_id = $1;
 
 -- name: latency
--- All phases in order, with what they took in the last day; nulls: nobody knows yet. And hour by
--- hour, in three arrays that belong together: those hours in which one ended (0 is the last one).
--- One pass over the day's events: it is the expensive part.
+-- All phases in order, with their durations in the last day; null where no phase ended. And hour
+-- by hour, in three parallel arrays: the hours in which one ended (0 is the last one). One pass
+-- over the day's events, which are the expensive part.
 with span as materialized (
     select
         ended.workflow,

@@ -1,8 +1,9 @@
 -- name: put
--- Fields of a client, by who holds the job, or PW001; without a job they are a person's.
--- Overwrites: a repeated phase leaves one value, the newest. In the order in which `not_under_key`
--- locks them, so that the two never deadlock. Who holds the job waits for no disk: the transition
--- that ends the phase does, and waits for what was committed before it.
+-- Fields of a client, by the holder of the job, or PW001; without a job they are a person's.
+-- Overwrites: a repeated phase leaves one value, the newest. Written in the order in which
+-- `not_under_key` locks them, so that the two never deadlock. The holder of the job doesn't wait
+-- for the disk: the transition that ends the phase does, and waits for what was committed before
+-- it.
 with held as materialized (
     select
         pgworker.check_claim($1, $2) as is_held,
@@ -39,8 +40,8 @@ from pgworker.tenant_secrets
 where client_id = $1;
 
 -- name: not_under_key
--- Rows to encrypt again, locked so that a phase which writes them meanwhile isn't undone. One
--- that is just being written is waited for: left out, it would stay under a key that the
+-- Rows to encrypt again, locked so that a phase which writes them at the same time isn't undone.
+-- A row that is being written is waited for: left out, it would stay under a key that the
 -- operator is about to throw away.
 select
     client_id,

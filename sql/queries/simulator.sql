@@ -3,7 +3,7 @@
 select pg_advisory_xact_lock(hashtext('pgworker.simulator.roles'));
 
 -- name: create_api_roles
--- The roles that a Supabase project's Data API takes.
+-- The roles that the Data API of a Supabase project takes.
 do $create_api_roles$
 declare
     v_name text;
@@ -17,15 +17,15 @@ begin
     begin
         alter role service_role bypassrls;
     exception
-        -- An admin role that may not give bypassrls away still makes a usable stand-in.
+        -- Without bypassrls, if the admin role may not grant it, the simulator is still usable.
         when insufficient_privilege then null;
     end;
 end
 $create_api_roles$;
 
 -- name: hash_passwords_quickly
--- Every call opens a connection of its own: with the usual 4096 rounds the passwords of a stand-in
--- would be most of its work. Servers before 16 have no such setting.
+-- Each call opens a connection of its own: with the usual 4096 rounds, checking passwords would
+-- be most of the simulator's work. Servers before 16 have no such setting.
 select set_config(name, '1', false)
 from pg_catalog.pg_settings
 where name = 'scram_iterations';
@@ -50,8 +50,8 @@ select
     format('drop role if exists %1$I', $1::text) as drop_role;
 
 -- name: create_platform_schemas
--- Supabase's own schemas as far as migrations lean on them: auth.uid() in policies, auth.users in
--- references. The API roles may use the schemas and hold no grant on any table.
+-- Supabase's own schemas, as far as migrations use them: auth.uid() in policies, auth.users in
+-- references. The API roles may use the schemas and have no grant on any table.
 create schema extensions;
 
 create schema auth;
@@ -90,7 +90,7 @@ $$;
 grant usage on schema public, auth, extensions to anon, authenticated, service_role;
 
 -- name: own_platform_schemas
--- What gives a project's role its rights on them.
+-- The grants that give a project's role its rights on them.
 select
     format(
         'grant usage, create on schema extensions to %1$I; grant usage on schema auth to %1$I;'

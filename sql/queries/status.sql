@@ -29,7 +29,7 @@ order by created_at
 limit 3;
 
 -- name: likely_names
--- Names to search for the ones nearest to what was typed; the likeliest first.
+-- Names among which the nearest to a typed one are searched; the likeliest first.
 select name
 from public.clients
 order by lower(name) like '%' || lower($1) || '%' desc, created_at desc
@@ -45,7 +45,7 @@ group by provisioning_status;
 
 -- name: stuck
 -- Clients whose job is queued or waiting, the one that has been due for longest first. The jobs
--- are chosen first: the view is then asked for these clients only.
+-- are chosen first, so that the view is evaluated for these clients only.
 select client.*  -- noqa: AM04
 from (
     select
@@ -107,7 +107,7 @@ order by jobs desc, newest_failed_at desc, group_id
 limit $2;
 
 -- name: clients_of_group
--- Clients whose jobs failed by the same error, newest failure first.
+-- Clients whose jobs failed with the same error, newest failure first.
 select
     job.client_id,
     client.name as client_name,
@@ -169,7 +169,7 @@ order by id desc
 limit $2;
 
 -- name: checkpoint
--- What the client's newest job learnt.
+-- The checkpoint of the client's newest job.
 select checkpoint
 from public.client_provisioning_jobs
 where client_id = $1
@@ -184,8 +184,8 @@ where $1::text is null or workflow = $1
 order by workflow, ordinal;
 
 -- name: phase_seconds
--- Seconds in each phase of the newest jobs of these clients: from the first claim in it to
--- its end, waits and failed attempts included; until now for one that isn't over.
+-- Seconds in each phase of the newest jobs of these clients: from the first claim in it to its
+-- end, waits and failed attempts included; until now for a phase that isn't over.
 with job as (
     select distinct on (newest.client_id)
         newest.id,
@@ -283,7 +283,7 @@ from pgworker.pauses
 order by paused_at;
 
 -- name: open_breakers
--- Those that somebody still tries: nobody asks for a credential that was replaced.
+-- Breakers of credentials that are still in use: a replaced credential is no longer probed.
 select
     credential,
     reason,
@@ -294,7 +294,7 @@ where probe_at > now() - interval '10 minutes'
 order by opened_at;
 
 -- name: exhausted_limits
--- Buckets of the provider's rate limit that are empty now, and for how long.
+-- Buckets of the provider's rate limit that are used up now, and for how long.
 select
     endpoint,
     scope,
@@ -306,8 +306,8 @@ where
 order by resets_at desc;
 
 -- name: clients_open_to_api_roles
--- Whether the roles of a Supabase Data API could read clients: it is then on the adopted
--- table's owner to close it.
+-- Whether the roles of a Supabase Data API could read clients. Closing an adopted table is up to
+-- its owner.
 select
     exists (
         select 1

@@ -1,5 +1,5 @@
 -- name: begin_step
--- What a look has found of the same step, at other targets, is told along.
+-- Records in the same statement what a look-up has found of the same step at other targets.
 with found as materialized (
     select pgworker.confirm_steps($1, $2, $3, $4, $8)
 )
@@ -8,8 +8,9 @@ select pgworker.begin_step($1, $2, $3, $4, $5, $6, $7)
 from found;
 
 -- name: end_step
--- Waits for no disk: the job's next transition does, and waits for what was committed before it. A
--- server that crashes in between forgets both, and whoever goes on looks.
+-- Doesn't wait for the disk: the job's next transition does, and waits for what was committed
+-- before it. A server that crashes in between loses both, and the next holder looks up what
+-- happened.
 with relaxed as materialized (
     select set_config('synchronous_commit', 'off', true) as is_relaxed
 )

@@ -1,5 +1,6 @@
 -- name: readable_tables
--- The tables of schema public of a tenant, and whom the GRANTs let read them through the Data API.
+-- The tables of schema public of a tenant, and the roles that may read them through the Data API
+-- by their GRANTs.
 select
     class.relname as name,
     has_schema_privilege('anon', class.relnamespace, 'usage')

@@ -5,8 +5,8 @@ reset all;
 -- name: open_transaction
 -- The head of each script. One sync of a tenant at a time; the number is "pgworker" in ASCII, and
 -- advisory locks belong to a database, so that tenants on one server don't wait for each other.
--- The role isn't part of `reset all`. It is put back at the end instead of reset: whoever opened
--- the connection may have chosen it, above a login that may do more.
+-- The role isn't part of `reset all`. It is put back at the end instead of reset: the code that
+-- opened the connection may have chosen it, above a login with more rights.
 begin;
 
 reset all;
@@ -16,9 +16,9 @@ select set_config('pgworker.role', current_setting('role'), true);
 select pg_advisory_xact_lock(8099573775393842546);
 
 -- name: create_history
--- The rest of a script that makes the table of Supabase's CLI as the CLI makes it, also out of an
--- older one. The lock time-out is the CLI's too. It isn't set before our own lock is held: another
--- sync may be in the middle of a long file.
+-- The rest of a script that makes the history table of Supabase's CLI as the CLI makes it, also
+-- out of an older one. The lock time-out is the CLI's too. It isn't set before our own lock is
+-- held: another sync may be in the middle of a long file.
 set local lock_timeout = '4s';
 
 create schema if not exists supabase_migrations;
@@ -34,7 +34,7 @@ alter table supabase_migrations.schema_migrations add column if not exists name 
 commit;
 
 -- name: read_history
--- What the tenant has, oldest first. Through jsonb, since a table of an old CLI may lack
+-- The tenant's migrations, oldest first. Through jsonb, since the table of an old CLI may lack
 -- the columns name and statements.
 select
     history.version,
@@ -44,12 +44,13 @@ from supabase_migrations.schema_migrations as history
 order by history.version;
 
 -- name: record
--- A migration's row; the key makes a second one fail, as it should.
+-- A migration's row; a second one fails on the key, as it should.
 insert into supabase_migrations.schema_migrations (version, name, statements)
 values ({version}, {name}, array[{statements}]::text[]); -- noqa: PRS
 
 -- name: run_marked
--- A statement whose error bears its number; `others` leaves out the other two.
+-- Runs a statement and adds its number to the message of an error. `others` leaves out the first
+-- two.
 do language plpgsql $body$
 begin
     execute {statement};
@@ -60,10 +61,10 @@ end
 $body$;
 
 -- name: close_transaction
--- The end of a script that keeps its changes. The role comes back whatever the file did to it, to
--- search_path, or by a `reset all` of its own. PostgREST caches the schema that it serves: the
--- notification is sent with the commit and never without it, and PostgREST makes one reload of
--- many. A file that must run alone changes no schema and needs none.
+-- The end of a script that keeps its changes. The role is put back whatever the file did to it,
+-- to search_path, or by a `reset all` of its own. PostgREST caches the schema that it serves: the
+-- notification is sent with the commit and never without it, and PostgREST merges many into one
+-- reload. A file that must run alone changes no schema and needs none.
 select pg_catalog.set_config(
     'role',
     coalesce(
@@ -78,7 +79,7 @@ notify pgrst, 'reload schema';
 commit;
 
 -- name: find_invalid_index
--- The remains of a `create index concurrently` that didn't end well; or one that is under way.
+-- The remains of a `create index concurrently` that failed, or one that is still running.
 with given as (
     select {index}::text as index_name, {table}::text as table_name -- noqa: PRS, LT09
 )

@@ -11,8 +11,8 @@ full join supabase_migrations.schema_migrations as history
 where canonical.version is null or history.version is null;
 
 -- name: tables_without_row_level_security
--- Tables of schema public that any role with a grant reads whole. What belongs to an extension
--- (PostGIS has such a table) is left out: it isn't ours to change.
+-- Tables of schema public that any role with a grant can read whole. Tables of an extension
+-- (PostGIS has one) are left out: they aren't ours to change.
 select class.relname as name
 from pg_catalog.pg_class as class
 where
@@ -30,7 +30,7 @@ order by class.relname;
 
 -- name: assert_rows
 -- Fails unless the query returns no row, or only rows whose first column is true; leaves nothing
--- behind. The verdict is an error, since a script returns no rows. row_to_json keeps the order of
+-- behind. The result is an error, since a script returns no rows. row_to_json keeps the order of
 -- the columns, which jsonb doesn't.
 begin read only; -- noqa: PRS
 

@@ -1,5 +1,5 @@
 -- name: register
--- Lets whoever makes an event notify us, for a minute; forgets those that were not renewed.
+-- Subscribes to events for a minute; removes watchers that were not renewed.
 with forgotten as (
     delete from pgworker.watchers
     where expires_at < now() - interval '1 minute'
@@ -15,7 +15,7 @@ delete from pgworker.watchers
 where id = $1;
 
 -- name: events
--- The newest events of several clients, each behind an id of its own; oldest first.
+-- The newest events of several clients, each after an id of its own; oldest first.
 select
     event.id,
     event.at,
