@@ -85,10 +85,10 @@ create table pgworker.rate_limits (
     credential text not null,
     scope text not null,
     endpoint text not null,
-    -- Requests of a window, and how long one lasts, as answers told; null until then.
+    -- Requests of a window, and how long one lasts, as responses reported; null until then.
     ceiling integer,
     span interval,
-    -- The present window: its end is a guess until an answer has told it.
+    -- The present window: its end is a guess until a response has reported it.
     opened_at timestamptz not null,
     resets_at timestamptz not null,
     end_is_known boolean not null default false,

@@ -1,5 +1,5 @@
--- A client inserted with auto_provision shows queued from its first version on: to insert it
--- and change it in the same transaction would write it twice.
+-- A client inserted with auto_provision shows queued in its first row version: an insert followed
+-- by an update in the same transaction would write the row twice.
 create or replace function pgworker.client_queued()
 returns trigger
 language plpgsql

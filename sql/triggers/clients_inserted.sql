@@ -1,5 +1,6 @@
--- A client inserted with auto_provision has its job in the same transaction, whoever
--- inserts it. security definer: the inserting role needs rights on clients only.
+-- A client inserted with auto_provision gets its job in the same transaction, by whatever way it
+-- is inserted.
+-- security definer: the inserting role needs rights on clients only.
 create or replace function pgworker.clients_inserted()
 returns trigger
 language plpgsql

@@ -1,4 +1,4 @@
--- The audit trail is only ever added to.
+-- The audit trail is append-only.
 create or replace function pgworker.event_log_append_only()
 returns trigger
 language plpgsql

@@ -1,11 +1,11 @@
 -- Notifies the watchers (pgworker.watchers) of new events, once in a transaction. No payload and
--- no transition table: while nobody watches, this costs one look at an empty table, and NOTIFY's
--- lock on the whole cluster isn't taken. A watcher that registers in the same moment may miss
--- a notification: watchers also look by themselves now and then.
+-- no transition table: while there is no watcher, this costs one look at an empty table, and
+-- NOTIFY's lock on the whole cluster isn't taken. A watcher that registers at the same moment may
+-- miss a notification: watchers also poll now and then.
 -- security definer: the role that makes a transition needs no rights on the watchers.
 -- The functions that write events forbid sequential scans, and this table has no index for the
 -- question. Before PostgreSQL 18 a forbidden scan costs so much in the eyes of the planner that
--- each call would be compiled (JIT), which takes thirty times as long as the transition.
+-- JIT would compile each call, which takes thirty times as long as the transition.
 create or replace function pgworker.event_log_watched()
 returns trigger
 language plpgsql

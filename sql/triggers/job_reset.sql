@@ -2,9 +2,9 @@
 --
 --     update client_provisioning_jobs set attempts = 0, claimed_at = null where ...
 --
--- puts a failed, waiting or running job back in line at its phase. A holder loses the
--- fence: its token is no longer the current one. The functions of pgworker never match
--- the condition, because those that clear claimed_at change the status too.
+-- queues a failed, waiting or running job again, at its phase. A holder loses the fence: its
+-- token is no longer the current one. The functions of pgworker never match the condition,
+-- because those that clear claimed_at change the status too.
 -- An after trigger, though it writes the row a second time: with any before trigger for each
 -- row, whatever its columns and its condition, PostgreSQL locks every row of every update first.
 create or replace function pgworker.job_reset()
@@ -15,7 +15,7 @@ set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $$
 begin
-    -- Not among the trigger's conditions, which are read anew for each statement that sets
+    -- Not among the trigger's conditions, which are parsed again for each statement that sets
     -- claimed_at: every claim, and every end of one.
     if old.status not in ('failed', 'running', 'waiting') then
         return null;

@@ -1,9 +1,9 @@
--- New jobs, by whatever way they came: their clients show queued, the audit trail tells
--- of them, sleeping workers wake. One notification per statement (NOTIFY takes a lock on
--- the whole cluster at commit). security definer: the inserting role needs rights on
--- the jobs table only.
--- A session plans these statements once, for as many rows as its first insert brought; so
--- they are held to go by the indexes, row by row, which is right for one and good for many.
+-- New jobs, by whatever way they are inserted: their clients show queued, the audit trail records
+-- them, sleeping workers wake. One notification per statement (NOTIFY takes a lock on the whole
+-- cluster at commit).
+-- security definer: the inserting role needs rights on the jobs table only.
+-- A session plans these statements once, for as many rows as its first insert brought; so they
+-- are made to go by the indexes, row by row, which is right for one and good for many.
 create or replace function pgworker.jobs_inserted()
 returns trigger
 language plpgsql
@@ -39,8 +39,8 @@ begin
         return null;
     end if;
 
-    -- A new job takes the place of the failed one: they never stand side by side, so a
-    -- later retry cannot collide with it.
+    -- A new job takes the place of the failed one: they never stand side by side, so that a later
+    -- retry can't collide with it.
     if v_some_supersede then
         with superseded as (
             update public.client_provisioning_jobs as job
@@ -67,7 +67,7 @@ begin
         from superseded;
     end if;
 
-    -- Queued means due: what shall not start yet waits.
+    -- Queued means due: a job that must not start yet waits.
     if v_some_are_for_later then
         update public.client_provisioning_jobs as job
         set
@@ -109,7 +109,7 @@ begin
         client.id = inserted.client_id
         and inserted.workflow = 'provision'
         and inserted.status = 'queued'
-        -- One that was inserted just now, with auto_provision, shows it already.
+        -- A client that was inserted just now, with auto_provision, shows it already.
         and (
             client.provisioning_status <> 'queued'
             or client.provisioning_error is not null

@@ -1,5 +1,5 @@
--- events: the audit trail. Every transition of every job, who made it and when; written
--- in the same transaction as what it records.
+-- events: the audit trail. Every transition of every job, who made it and when, written in the
+-- same transaction as the transition.
 create or replace view pgworker.events as
 select
     id,

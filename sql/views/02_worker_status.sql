@@ -1,4 +1,5 @@
--- worker_status: every worker heard of in the last day. alive: seen within its lease.
+-- worker_status: every worker seen in the last day. alive: seen within its lease, and not signed
+-- off.
 create or replace view pgworker.worker_status as
 select
     worker.id,

@@ -1,6 +1,6 @@
 -- queue_health: one row for dashboards, alerts and autoscalers. Cheap: each part reads the
--- partial index of its status only, so finished jobs cost nothing. Ages are in seconds, of
--- the oldest one, and 0 when there is none: alerts compare them with what is normal there.
+-- partial index of its status only, so that finished jobs cost nothing. Ages are in seconds, of
+-- the oldest of each kind, and 0 when there is none: alerts compare them with what is normal.
 create or replace view pgworker.queue_health as
 select
     queued.jobs as queued,
@@ -97,7 +97,7 @@ cross join (
     from pgworker.worker_status as worker
 ) as workers
 cross join (
-    -- Those that somebody still tries: nobody asks for a credential that was replaced.
+    -- Credentials that are still in use: a replaced credential is no longer probed.
     select
         count(*) as open,
         min(breaker.opened_at) as oldest_opened_at

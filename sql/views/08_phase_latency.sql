@@ -1,5 +1,5 @@
--- phase_latency: seconds that phases took from their first claim to their end, waits and
--- failed attempts included; those that ended in the last 24 hours.
+-- phase_latency: seconds that phases took from their first claim to their end, waits and failed
+-- attempts included, for the phases that ended in the last 24 hours.
 create or replace view pgworker.phase_latency as
 select
     span.workflow,

@@ -1,6 +1,6 @@
--- failed_groups: failed jobs by what is the same error, the most numerous first: one fix, one
--- retry (pgworker.retry_group). sample_error and sample_client_ids are of the newest ones; the
--- signature is what all their errors have in common.
+-- failed_groups: failed jobs grouped by equal errors, the largest group first: one fix, one retry
+-- (pgworker.retry_group). sample_error and the sample clients are of the newest failures;
+-- signature is what all errors of the group have in common.
 create or replace view pgworker.failed_groups as
 select
     failed.group_id,
