@@ -44,7 +44,8 @@ RULES = (
     Rule("nobody|somebody|everybody|anybody", "the noun: no worker, a person, another client, all"),
     Rule("tells?|told|telling", "report, say, show, name, record; is notified; knows"),
     Rule("amiss", "wrong; a difference; a finding"),
-    Rule("in line(?! with| \\d)", "queued, queued again"),
+    # Not Python's `"x" in line`.
+    Rule("(?<![\"')}\\]] )in line(?! with| \\d|:$)", "queued, queued again"),
     Rule("take leave|takes leave|leave-taking", "close, sign off, disconnect"),
     Rule("house|ears", "the thing itself; a session that listens"),
     Rule("carriers?", "executor, task"),

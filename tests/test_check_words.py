@@ -44,6 +44,7 @@ def test_a_word_that_readers_had_to_translate_is_found(line: str, word: str) -> 
         "find out who deleted it",
         "a worker, who holds the job",
         "error in line 3 of the file",
+        '    if "x" in line and letter in line:',
         "that is in line with the documentation",
         "the seller has a greenhouse and years of experience",
         "a handy index",

@@ -1,4 +1,4 @@
-"""What is shipped, and that the house keeps its rules."""
+"""What is shipped, and the rules of the code's layout."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def packages_in_folders() -> set[str]:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel that `make test-wheel` has built, or one of our own, by way of an sdist."""
+    """The wheel that `make test-wheel` has built, or else one built here, from an sdist."""
     if given := os.environ.get("PGWORKER_TEST_WHEEL"):
         return zipfile.ZipFile(next((ROOT / given / "dist").glob("*.whl")))
     out = tmp_path_factory.mktemp("wheel")
@@ -115,7 +115,7 @@ def test_the_wheel_holds_nothing_but_the_package_and_its_licence(wheel: zipfile.
     assert f"pgworker-{version}.dist-info/licenses/LICENSE" in wheel.namelist()
 
 
-@pytest.mark.skipif("PGWORKER_TEST_WHEEL" not in os.environ, reason="make test-wheel asks this")
+@pytest.mark.skipif("PGWORKER_TEST_WHEEL" not in os.environ, reason="run by make test-wheel")
 def test_the_tests_of_the_wheel_import_the_wheel() -> None:
     assert Path(pgworker.__file__).is_relative_to(sysconfig.get_path("purelib"))
 
@@ -146,7 +146,7 @@ def test_the_installed_version_is_the_one_of_the_checkout() -> None:
 
 
 @pytest.mark.skipif(not (ROOT / "CHANGELOG.md").exists(), reason="there is no changelog yet")
-def test_the_changelog_knows_the_version() -> None:
+def test_the_changelog_has_the_version() -> None:
     titles = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert PROJECT["project"]["version"] in titles or titles[:1] == ["Unreleased"]
 
@@ -186,7 +186,7 @@ def test_the_lock_satisfies_everything_that_pyproject_asks_for(
     assert unmet == []
 
 
-def test_what_runs_pgworker_is_locked_to_what_is_tested() -> None:
+def test_the_packages_that_run_pgworker_are_locked_to_tested_versions() -> None:
     tested, run = (locked_versions(lock) for lock in LOCKS)
     assert run.items() <= tested.items()
     assert len(run) < len(tested)
@@ -207,7 +207,7 @@ def test_the_promised_versions_of_python_are_the_ones_that_are_allowed() -> None
     assert not allowed.contains("3.10.9")
 
 
-# -- the house --------------------------------------------------------------------------------
+# -- the layout -------------------------------------------------------------------------------
 
 
 def test_no_floor_imports_from_one_above(tmp_path: Path) -> None:

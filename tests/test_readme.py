@@ -1,4 +1,4 @@
-"""What the README shows is run as it stands there."""
+"""The examples of the README are run exactly as printed."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def _run_the_commands(dsn: str) -> None:
     await connection.close()
 
 
-async def test_the_sql_of_the_readme_orders_a_client_and_shows_it(database: str) -> None:
+async def test_the_sql_of_the_readme_adds_a_client_and_shows_it(database: str) -> None:
     connection = await asyncpg.connect(database)
     for block in blocks("sql"):
         await connection.execute(block)

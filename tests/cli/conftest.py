@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -15,8 +17,11 @@ PROGRAM = Path(sysconfig.get_path("scripts"), "pgworker")
 ROOT = Path(__file__).parents[2]
 KEY = "test:" + "A" * 43 + "="
 
+# What the fixtures below return; the modules of this folder import the names from here.
 Result = subprocess.CompletedProcess[str]
 Pgworker = Callable[..., Result]
+Start = Callable[..., subprocess.Popen[str]]
+Sql = Callable[..., Any]
 
 
 @pytest.fixture
@@ -52,9 +57,7 @@ def pgworker(environment: dict[str, str], tmp_path: Path) -> Pgworker:
 
 
 @pytest.fixture
-def start(
-    environment: dict[str, str], tmp_path: Path
-) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(environment: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Start the command and leave it running; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
@@ -88,5 +91,33 @@ async def execute(dsn: str, statement: str, *arguments: object) -> list[asyncpg.
 
 
 @pytest.fixture
-def sql() -> Callable[..., object]:
+def sql() -> Sql:
     return execute
+
+
+@pytest.fixture
+async def acme(pgworker: Pgworker, sql: Sql, database: str) -> AsyncIterator[UUID]:
+    """A client that was really provisioned, with the provider `postgres`."""
+    (row,) = await sql(
+        database, "insert into clients (name, auto_provision) values ('Acme', true) returning id"
+    )
+    assert pgworker("run", "--drain", DATABASE_URL=database).returncode == 0
+    yield row["id"]
+    tenant = f"pgw_{row['id'].hex}"
+    await sql(database, f'drop database if exists "{tenant}" with (force)')
+    await sql(database, f'drop role if exists "{tenant}"')
+
+
+@pytest.fixture
+async def failed(sql: Sql, database: str) -> UUID:
+    """A client whose job has failed because a quota is used up."""
+    (row,) = await sql(
+        database, "insert into clients (name, auto_provision) values ('Broke', true) returning id"
+    )
+    await sql(
+        database,
+        "update client_provisioning_jobs set status = 'failed', error_kind = 'quota', "
+        "last_error = 'the plan is full', finished_at = now()",
+    )
+    client_id: UUID = row["id"]
+    return client_id

@@ -1,4 +1,4 @@
-"""Bad input: one line that names the fix, the right exit code, nothing half-written."""
+"""Bad input: one line that names the fix, the right exit code, and no partial change."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import socket
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
-
-Pgworker = Callable[..., "CompletedProcess[str]"]
-Sql = Callable[..., Any]
+from tests.cli.conftest import Pgworker, Result, Sql
 
 
-def the_only_line(result: CompletedProcess[str]) -> str:
+def the_only_line(result: Result) -> str:
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
     assert result.stdout == ""
@@ -40,7 +35,7 @@ def with_parts(dsn: str, **parts: str) -> str:
 @pytest.mark.parametrize(
     "command", [("why",), ("retry",), ("cancel",), ("clients", "show"), ("jobs", "--client")]
 )
-async def test_an_unknown_name_is_answered_with_the_nearest_ones(
+async def test_an_unknown_name_is_answered_with_similar_ones(
     pgworker: Pgworker, sql: Sql, database: str, command: tuple[str, ...]
 ) -> None:
     await sql(database, "insert into clients (name) values ('Acme Bakery'), ('Zebra')")
@@ -80,7 +75,7 @@ async def test_an_unknown_client_stops_a_retry_before_anything_is_changed(
 ) -> None:
     await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
     await sql(database, "update client_provisioning_jobs set status = 'failed'")
-    result = pgworker("retry", "Acme", "Nobody", DATABASE_URL=database)
+    result = pgworker("retry", "Acme", "Unknown", DATABASE_URL=database)
     assert result.returncode == 1
     (job,) = await sql(database, "select status from client_provisioning_jobs")
     assert job["status"] == "failed"
@@ -104,7 +99,7 @@ def test_an_unreachable_database_exits_69_and_names_the_host_but_no_password(
 def test_a_wrong_password_exits_78_and_is_not_shown(pgworker: Pgworker, database: str) -> None:
     result = pgworker("jobs", DATABASE_URL=with_parts(database, password="hunter2"))
     if result.returncode == 0:
-        pytest.skip("this server trusts everybody")
+        pytest.skip("this server accepts any password")
     assert result.returncode == 78
     line = the_only_line(result)
     assert "DATABASE_URL" in line
@@ -232,7 +227,7 @@ def test_an_address_that_is_taken_is_named(pgworker: Pgworker, database: str) ->
 # -- migrations -------------------------------------------------------------------------------
 
 
-def not_a_directory(path: Path) -> str:
+def no_directory(path: Path) -> str:
     return "does not exist"
 
 
@@ -241,7 +236,7 @@ def an_empty_directory(path: Path) -> str:
     return "has no migration"
 
 
-@pytest.mark.parametrize("make", [not_a_directory, an_empty_directory])
+@pytest.mark.parametrize("make", [no_directory, an_empty_directory])
 @pytest.mark.parametrize(
     "command", [("run",), ("schema", "lint"), ("schema", "status"), ("schema", "sync", "--all")]
 )

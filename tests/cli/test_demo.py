@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
-
-Pgworker = Callable[..., "CompletedProcess[str]"]
+from tests.cli.conftest import Pgworker
 
 
 def test_a_demo_makes_every_client_ready_and_a_second_one_starts_over(

@@ -7,7 +7,7 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,11 +15,8 @@ from uuid import uuid4
 import pytest
 
 from pgworker.simulator import Answer, Simulator, SimulatorSettings, running_simulator
-from tests.cli.conftest import PROGRAM
+from tests.cli.conftest import PROGRAM, Pgworker, Sql
 from tests.support.stack import build_environment
-
-Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
-Sql = Callable[..., Any]
 
 KEYS = [
     *("kind", "provider", "message", "advice", "ref", "name", "client_id", "client_name"),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,15 @@ import httpx
 import pytest
 
 from pgworker.settings import parse_api_tokens, token_digest
+from tests.cli.conftest import Pgworker, Sql, Start
 from tests.support.polling import wait_until_in
 from tests.support.sse import open_events
 from tests.support.workers import PATIENCE
 
-Pgworker = Callable[..., "subprocess.CompletedProcess[str]"]
-Start = Callable[..., "subprocess.Popen[str]"]
-Sql = Callable[..., Any]
-
 
 @pytest.fixture
 async def tenants(sql: Sql, database: str) -> AsyncIterator[None]:
-    """Drops the databases of the tenants afterwards: they outlive the platform's."""
+    """Drop the databases of the tenants afterwards: they outlive the platform's."""
     yield
     for row in await sql(
         database, "select 'pgw_' || replace(id::text, '-', '') as name from clients"
@@ -45,7 +42,7 @@ def hanging(tmp_path: Path) -> str:
 
 
 def logged_up_to(event: str, worker: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """Return what it logs from now on until this event, which comes last."""
+    """Return what the worker logs from now on, up to and including this event."""
     assert worker.stderr is not None
     lines: list[dict[str, Any]] = []
     while not lines or lines[-1]["event"] != event:
@@ -57,7 +54,7 @@ def at(logged: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(logged["timestamp"])
 
 
-async def test_drain_leaves_with_0_when_everything_is_ready(
+async def test_drain_exits_0_when_every_client_is_ready(
     pgworker: Pgworker, sql: Sql, database: str, tenants: None
 ) -> None:
     await sql(
@@ -71,7 +68,7 @@ async def test_drain_leaves_with_0_when_everything_is_ready(
     assert [row["status"] for row in rows] == ["ready"]
 
 
-async def test_drain_leaves_with_1_when_a_job_failed_and_a_retry_resumes_at_its_phase(
+async def test_drain_exits_1_when_a_job_failed_and_a_retry_resumes_at_its_phase(
     pgworker: Pgworker, sql: Sql, database: str, tenants: None, tmp_path: Path
 ) -> None:
     file = tmp_path / "migrations" / "20260101000000_broken.sql"
@@ -81,9 +78,9 @@ async def test_drain_leaves_with_1_when_a_job_failed_and_a_retry_resumes_at_its_
     directory = str(file.parent)
     failed = pgworker("run", "--drain", DATABASE_URL=database, PGWORKER_MIGRATIONS_DIR=directory)
     assert failed.returncode == 1
-    told = pgworker("why", "Acme", DATABASE_URL=database).stdout
-    assert "20260101000000_broken.sql:3" in told
-    assert "pgworker retry" in told
+    output = pgworker("why", "Acme", DATABASE_URL=database).stdout
+    assert "20260101000000_broken.sql:3" in output
+    assert "pgworker retry" in output
 
     file.write_text(file.read_text().replace("nonsense;", ""))
     assert pgworker("retry", "Acme", DATABASE_URL=database).returncode == 0
@@ -93,7 +90,7 @@ async def test_drain_leaves_with_1_when_a_job_failed_and_a_retry_resumes_at_its_
     assert len(creates) == 1
 
 
-async def test_sigterm_gives_an_idle_worker_leave_with_0(
+async def test_sigterm_ends_an_idle_worker_with_exit_code_0(
     start: Start, sql: Sql, database: str
 ) -> None:
     worker = start("run", DATABASE_URL=database)
@@ -108,7 +105,7 @@ async def test_sigterm_gives_an_idle_worker_leave_with_0(
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_leaves_at_once_and_gives_the_job_back_unburnt(
+async def test_a_second_signal_stops_at_once_and_releases_the_job_without_an_attempt(
     start: Start, sql: Sql, database: str, tenants: None, hanging: str, first: signal.Signals
 ) -> None:
     await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
@@ -138,7 +135,7 @@ async def test_a_second_signal_leaves_at_once_and_gives_the_job_back_unburnt(
     }  # fmt: skip
 
 
-async def test_drain_that_was_told_to_leave_before_the_end_exits_1(
+async def test_drain_that_a_signal_ended_early_exits_1(
     start: Start, sql: Sql, database: str, tenants: None, hanging: str
 ) -> None:
     await sql(database, "insert into clients (name, auto_provision) values ('Acme', true)")
@@ -170,14 +167,14 @@ def test_a_worker_without_any_migrations_does_not_start(pgworker: Pgworker, data
 async def test_sigterm_ends_any_command_and_stops_the_embedded_server(
     start: Start, tmp_path: Path
 ) -> None:
-    # Nobody works here: it waits.
+    # No worker runs: it waits.
     adding = start("clients", "add", "New", "--wait")
     assert adding.stdout is not None
     await asyncio.to_thread(adding.stdout.readline)
     adding.send_signal(signal.SIGTERM)
-    _, told = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
+    _, output = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
     assert adding.returncode == 143
-    assert "Traceback" not in told
+    assert "Traceback" not in output
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
 
 
@@ -186,18 +183,18 @@ async def test_ctrl_c_exits_130_without_a_traceback(start: Start, database: str)
     assert adding.stdout is not None
     await asyncio.to_thread(adding.stdout.readline)
     adding.send_signal(signal.SIGINT)
-    _, told = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
+    _, output = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
     assert adding.returncode == 130
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
-def test_a_reader_that_has_left_is_no_reason_to_complain(start: Start, database: str) -> None:
+def test_a_reader_that_has_left_causes_no_error_message(start: Start, database: str) -> None:
     listing = start("jobs", "--json", DATABASE_URL=database)
     assert listing.stdout is not None
     listing.stdout.close()
     listing.stdout = None
-    _, told = listing.communicate(timeout=PATIENCE.total_seconds())
-    assert told == ""
+    _, output = listing.communicate(timeout=PATIENCE.total_seconds())
+    assert output == ""
 
 
 def test_without_a_database_url_the_embedded_server_is_used_and_named(
@@ -214,7 +211,7 @@ def test_without_a_database_url_the_embedded_server_is_used_and_named(
 
 
 async def url_of(worker: subprocess.Popen[str]) -> str:
-    """Read the log until it tells where HTTP is served."""
+    """Read the log until it names the URL of the HTTP server."""
     assert worker.stderr is not None
     async with asyncio.timeout(60):
         while line := await asyncio.to_thread(worker.stderr.readline):
@@ -247,7 +244,7 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
             await events.next("progress")
 
             worker.send_signal(signal.SIGTERM)
-            # The phase in hand has its grace: we are told that the process leaves.
+            # The running phase has its grace period, and /readyz says that the worker drains.
             async with asyncio.timeout(PATIENCE.total_seconds()):
                 while (await client.get("/readyz")).status_code != 503:
                     pass
@@ -260,7 +257,7 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
     assert "Traceback" not in logged
 
 
-def test_a_token_is_made_with_the_line_that_lets_it_in(pgworker: Pgworker) -> None:
+def test_a_new_token_is_printed_with_the_entry_that_accepts_it(pgworker: Pgworker) -> None:
     result = pgworker("keys", "token", "billing", "--scope", "operate")
     assert result.returncode == 0, result.stderr
     token, entry = result.stdout.splitlines()
