@@ -1,4 +1,4 @@
-# The worker without the embedded server: it is given a DATABASE_URL.
+# A worker without the embedded server: it needs a DATABASE_URL.
 #   docker build -t pgworker .
 #   docker run --env-file pgworker.env -v ./supabase:/srv/pgworker/supabase:ro pgworker
 
@@ -8,7 +8,7 @@ COPY pyproject.toml requirements-run.lock README.md LICENSE ./
 COPY pgworker pgworker
 COPY cli cli
 COPY sql sql
-# The lock holds the embedded server too: as constraints it gives the versions only.
+# The lock includes the embedded server. Used as constraints, it fixes versions and installs nothing.
 RUN sed -E '/^ +(--hash|#)/d; s/ \\$//' requirements-run.lock > /tmp/constraints.txt \
     && pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/dist . \
     && python -m venv /opt/pgworker \
@@ -22,7 +22,7 @@ ENV PATH=/opt/pgworker/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 10001
 WORKDIR /srv/pgworker
-# SIGTERM: drain, then leave. Give it as long as a phase may take (--stop-timeout).
+# SIGTERM drains. Set --stop-timeout to the time that a phase may take.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["pgworker"]
 CMD ["run"]

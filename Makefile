@@ -1,11 +1,11 @@
-# `make` shows the targets. Everything happens in .venv, made from the locks when needed: first what
-# runs pgworker, which is a third of it and all that the demo waits for; then what tests it.
+# `make` shows the targets. All of them use .venv, which is created from the locks when needed: first
+# the packages that run pgworker (a third of all, and enough for the demo), then those that test it.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
-# What is run against the built wheel: the parts that depend on what was packed.
+# Tests to run against the built wheel: those that depend on what it contains.
 WHEEL_TESTS ?= tests/api/test_console.py tests/db tests/test_packaging.py
-# What is run against a server other than the wheel's: the parts that its version matters to.
+# Tests to run against another PostgreSQL than the embedded one: those that its version affects.
 SERVER_TESTS ?= tests/queue tests/db/test_migrate.py tests/db/test_pool.py tests/provisioning/test_ledger.py \
 	tests/providers/postgres/test_portable.py tests/providers/postgres/test_provider.py tests/providers/postgres/test_templates.py
 
@@ -21,7 +21,7 @@ export PIP_ROOT_USER_ACTION := ignore
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
-venv: $(VENV) ## set up .venv (the other targets do so when needed)
+venv: $(VENV) ## set up .venv (other targets do it when needed)
 
 demo: $(RUNS) ## provision a handful of clients on an embedded PostgreSQL
 	@.venv/bin/pgworker demo
@@ -45,28 +45,28 @@ test-wheel: $(VENV) ## build the wheel and test what it installs
 	@# Not `python -m pytest`: that would put the checkout in front of the wheel.
 	@PGWORKER_TEST_WHEEL=$(WHEEL) $(WHEEL)/venv/bin/pytest -q -n 2 $(WHEEL_TESTS) $(PYTEST_ARGS)
 
-test-debian: $(VENV) ## test what talks to PostgreSQL on the version that Debian has (needs pg_virtualenv)
+test-debian: $(VENV) ## test against the PostgreSQL of Debian (needs pg_virtualenv)
 	@LC_ALL=C.UTF-8 pg_virtualenv -o fsync=off -o max_connections=300 sh -c \
 		'PGWORKER_TEST_DSN=postgresql://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/postgres \
 		.venv/bin/pytest -q -n 2 $(SERVER_TESTS) $(PYTEST_ARGS)'
 
-chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), by the plan of a SEED
+chaos: $(VENV) ## kill, freeze and cut off real workers for MINUTES (10), as planned by SEED
 	@.venv/bin/python -m chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
-bench: $(VENV) $(PEERS) ## measure beside the peers (CELLS=throughput,latency ROUNDS=1: a quick look)
+bench: $(VENV) $(PEERS) ## measure pgworker and its peers (quick: CELLS=throughput,latency ROUNDS=1)
 	@.venv/bin/python -m bench --peers build/bench/peers/bin/python \
 		$(if $(CELLS),--cells $(CELLS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_ARGS)
 
-bench-listing: $(VENV) ## measure on this machine: lists of 1,000 and 100,000 clients over HTTP
+bench-listing: $(VENV) ## measure lists of 1,000 and 100,000 clients over HTTP
 	@.venv/bin/python bench/listing.py
 
-bench-instructions: $(VENV) ## count what the server executes for a job (needs valgrind)
+bench-instructions: $(VENV) ## count the instructions that the server executes for a job (needs valgrind)
 	@.venv/bin/python -m bench.instructions
 
-screenshots: $(VENV) ## take the console's pictures for docs/images anew (needs Chromium)
+screenshots: $(VENV) ## retake the console's pictures in docs/images (needs Chromium)
 	@PGWORKER_SCREENSHOTS=1 .venv/bin/pytest -q tests/browser/test_console_pages.py -k picture
 
-lock: ## write the locks and bench/peers.txt anew (needs uv; UPGRADE=1 takes newer versions)
+lock: ## rewrite the locks and bench/peers.txt (needs uv; UPGRADE=1 takes newer versions)
 	@command -v uv > /dev/null || { echo "uv is missing: pipx install uv" >&2; exit 1; }
 	@uv pip compile --quiet --no-header --universal --generate-hashes --python-version 3.11 \
 		--extra all --group build --group dev $(if $(UPGRADE),--upgrade) \
@@ -77,10 +77,10 @@ lock: ## write the locks and bench/peers.txt anew (needs uv; UPGRADE=1 takes new
 	@uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 \
 		$(if $(UPGRADE),--upgrade) --output-file bench/peers.txt bench/peers.in
 
-clean: ## remove what the other targets made
+clean: ## remove everything that the other targets created
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# The stamp comes last: a set-up that was interrupted is begun again.
+# The stamp comes last, so that an interrupted set-up starts over.
 $(RUNS): requirements-run.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "$(PYTHON) is missing: install Python 3.11 or newer, or make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -101,14 +101,14 @@ $(RUNS): requirements-run.lock pyproject.toml
 	@touch $@
 
 $(VENV): requirements.lock $(RUNS)
-	@echo "adding what tests and checks from requirements.lock (once)"
+	@echo "adding the packages that test and check it from requirements.lock (once)"
 	@rm -f $@
 	@.venv/bin/python -m pip $(PIP_INSTALL) -r $<
 	@touch $@
 
-# One that can't be installed here is named in the report: the others are measured all the same.
+# A peer that can't be installed here is named in the report; the others are still measured.
 $(PEERS): bench/peers.txt
-	@echo "setting up the peers of the bench in build/bench/peers (once)"
+	@echo "setting up the benchmark's peers in build/bench/peers (once)"
 	@rm -f $@
 	@$(PYTHON) -m venv build/bench/peers
 	@build/bench/peers/bin/python -m pip $(PIP_INSTALL) -r $< || \
