@@ -138,14 +138,14 @@ async def test_the_database_holds_just_what_we_think_it_holds(
 
 async def test_no_message_of_ours_fails_a_job(odd_jobs: tuple[str, JobsInTest]) -> None:
     encoding, jobs = odd_jobs
-    queue = jobs.of("worker")
+    queue = jobs.as_worker("worker")
     shown = expected(encoding)
 
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     patch = ClientPatch(project_url=MESSAGE, provisioning={MESSAGE: MESSAGE})
     step = Advance("await_project", Done(patch, {"learnt": [MESSAGE]}))
     assert await queue.advance([(job, step)]) == set()
-    client = await jobs.client_of(job.id)
+    client = await jobs.fetch_client(job.id)
     assert client["project_url"] == shown
     assert client["additional_settings"] == {"provisioning": {shown: shown}}
 
@@ -157,7 +157,7 @@ async def test_no_message_of_ours_fails_a_job(odd_jobs: tuple[str, JobsInTest]) 
         error=MESSAGE,
     )
     assert await queue.snooze([(job, wait)]) == set()
-    row = await jobs.row(job.id)
+    row = await jobs.fetch_row(job.id)
     assert (row["waiting_for"], row["last_error"]) == (shown, shown)
     assert row["checkpoint"] == {"learnt": [shown], shown: shown}
 
@@ -165,14 +165,14 @@ async def test_no_message_of_ours_fails_a_job(odd_jobs: tuple[str, JobsInTest]) 
     job = await jobs.claim_one()
     failure = Failure(ErrorKind.PERMANENT, MESSAGE, retry=False)
     await queue.fail(job, failure, backoff=BACKOFF, backoff_cap=BACKOFF_CAP)
-    assert (await jobs.row(job.id))["last_error"] == shown
-    assert (await jobs.events_of(job.id))[-1]["error"] == shown
+    assert (await jobs.fetch_row(job.id))["last_error"] == shown
+    assert (await jobs.fetch_events(job.id))[-1]["error"] == shown
     assert (await jobs.status.list_failed_groups(limit=1))[0].sample_error == shown
 
     await jobs.commands.retry(job.client_id, by=MESSAGE)
     job = await jobs.claim_one()
     assert await queue.complete([(job, Complete(Done()))]) == set()
-    assert await jobs.status_of(job.id) is JobStatus.SUCCEEDED
+    assert await jobs.fetch_status(job.id) is JobStatus.SUCCEEDED
 
 
 async def test_one_message_that_cannot_be_stored_fails_none_of_its_batch(
@@ -183,7 +183,7 @@ async def test_one_message_that_cannot_be_stored_fails_none_of_its_batch(
     held = await jobs.claim(3)
     reasons = ["plain", MESSAGE, "plain"]
 
-    refused = await jobs.of("worker").snooze(
+    refused = await jobs.as_worker("worker").snooze(
         [(job, Snooze(timedelta(0), reason)) for job, reason in zip(held, reasons, strict=True)]
     )
 
