@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgworker.maintenance.fleet import ClientSync, canonical_set, schema_status, sync_each
-from pgworker.schema.lint import Finding, Severity, lint
+from pgworker.schema.lint import Violation, Severity, lint
 from pgworker.settings import load_settings
 
 from .console import (
@@ -37,28 +37,28 @@ def lint_command(json: Json = False) -> None:
     The exit code is 1 when there is an error; warnings leave it at 0.
     """
     canonical = canonical_set(load_settings().migrations_dir)
-    findings = lint(canonical)
+    violations = lint(canonical)
     if json:
-        print_json(findings)
+        print_json(violations)
     else:
-        _print_findings(canonical, findings)
-    is_bad = any(finding.severity is Severity.ERROR for finding in findings)
+        _print_violations(canonical, violations)
+    is_bad = any(violation.severity is Severity.ERROR for violation in violations)
     raise typer.Exit(EX_FAILED if is_bad else 0)
 
 
-def _print_findings(canonical: CanonicalSet, findings: tuple[Finding, ...]) -> None:
+def _print_violations(canonical: CanonicalSet, violations: tuple[Violation, ...]) -> None:
     console = stdout()
     for notice in canonical.notices:
         remark(notice)
-    for finding in findings:
-        line = cell(finding.severity)
-        line.append(f" {finding.file}:{finding.line} [{finding.rule}]\n", style="default")
-        line.append(f"    {plain(finding.message)}", style="default not bold")
+    for violation in violations:
+        line = cell(violation.severity)
+        line.append(f" {violation.file}:{violation.line} [{violation.rule}]\n", style="default")
+        line.append(f"    {plain(violation.message)}", style="default not bold")
         console.print(line)
-    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    errors = sum(violation.severity is Severity.ERROR for violation in violations)
     remark(
         f"{format_count(len(canonical.migrations), 'migration')} in {canonical.directory}: "
-        f"{format_count(errors, 'error')}, {format_count(len(findings) - errors, 'warning')}"
+        f"{format_count(errors, 'error')}, {format_count(len(violations) - errors, 'warning')}"
     )
 
 

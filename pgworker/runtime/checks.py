@@ -97,7 +97,7 @@ def check_migrations(directory: Path) -> Check:
     except (BadConfiguration, MigrationRefused) as error:
         advice = "fix it: until then no client gets past schema_sync"
         return Check(subject, Verdict.FAIL, str(error), advice)
-    errors = [finding for finding in lint(canonical) if finding.severity is Severity.ERROR]
+    errors = [each for each in lint(canonical) if each.severity is Severity.ERROR]
     detail = f"{len(canonical.migrations)} in {directory}, newest {canonical.head}"
     if not errors:
         return Check(subject, Verdict.OK, detail)

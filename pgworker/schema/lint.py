@@ -30,14 +30,14 @@ _GRAMMAR = postgast.pg_query_pb2
 
 
 class Severity(StrEnum):
-    """How much a finding matters."""
+    """How much a violation matters."""
 
     ERROR = "error"  # it loses data, stops the tenant's application or opens it to strangers
     WARNING = "warning"  # it may, depending on what the tenant holds
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """One remark about one statement; `rule` is the word that silences it."""
 
     file: str
@@ -47,21 +47,23 @@ class Finding:
     message: str
 
 
-def lint(canonical: CanonicalSet) -> tuple[Finding, ...]:
-    """Judge the whole set; return the findings in the order of files and lines.
+def lint(canonical: CanonicalSet) -> tuple[Violation, ...]:
+    """Judge the whole set; return the violations in the order of files and lines.
 
     A table that is created in the same file is empty: nothing that locks or drops it is reported.
     Row level security and grants may follow in a later file.
     """
-    findings: list[Finding] = []
+    violations: list[Violation] = []
     exposed = _ExposedTables()
     for migration in canonical.migrations:
-        findings += _lint_file(migration, exposed)
-    findings += exposed.findings()
-    return tuple(sorted(findings, key=lambda finding: (finding.file, finding.line, finding.rule)))
+        violations += _lint_file(migration, exposed)
+    violations += exposed.violations()
+    return tuple(
+        sorted(violations, key=lambda violation: (violation.file, violation.line, violation.rule))
+    )
 
 
-def _lint_file(migration: Migration, exposed: _ExposedTables) -> Iterator[Finding]:
+def _lint_file(migration: Migration, exposed: _ExposedTables) -> Iterator[Violation]:
     ignored = _ignored_rules(migration.text)
     created: set[TableName] = set()
     pieces = [piece for piece in split(migration.text) if piece.first is not None]
@@ -70,7 +72,7 @@ def _lint_file(migration: Migration, exposed: _ExposedTables) -> Iterator[Findin
         nodes = parse(piece.text)
         if nodes is None:
             if "unparsable" not in silenced:
-                yield Finding(
+                yield Violation(
                     migration.file,
                     piece.line,
                     "unparsable",
@@ -84,7 +86,7 @@ def _lint_file(migration: Migration, exposed: _ExposedTables) -> Iterator[Findin
             context = lint_rules.Context(created=created, is_alone=len(pieces) == 1)
             for rule, severity, message in lint_rules.judge(node, context):
                 if rule not in silenced:
-                    yield Finding(migration.file, piece.line, rule, Severity(severity), message)
+                    yield Violation(migration.file, piece.line, rule, Severity(severity), message)
 
 
 def _ignored_rules(text: str) -> dict[int, frozenset[str]]:
@@ -181,10 +183,10 @@ class _ExposedTables:
         if table is not None and is_public(to):
             self.tables[to] = table
 
-    def findings(self) -> Iterator[Finding]:
+    def violations(self) -> Iterator[Violation]:
         for (schema, name), table in self.tables.items():
             if not table.is_secured and "no-row-level-security" not in table.silenced:
-                yield Finding(
+                yield Violation(
                     table.file,
                     table.line,
                     "no-row-level-security",
@@ -193,7 +195,7 @@ class _ExposedTables:
                     f"alter table {schema}.{name} enable row level security",
                 )
             if not table.is_granted and "no-grant" not in table.silenced:
-                yield Finding(
+                yield Violation(
                     table.file,
                     table.line,
                     "no-grant",

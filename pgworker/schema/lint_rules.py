@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _GRAMMAR = postgast.pg_query_pb2
 
 TableName: TypeAlias = tuple[str, str]
-Verdict: TypeAlias = tuple[str, str, str]  # rule, severity, message
+RuleMatch: TypeAlias = tuple[str, str, str]  # rule, severity, message
 
 # Functions that give every row the same value: a default of these doesn't rewrite the table.
 _STEADY_FUNCTIONS = frozenset(
@@ -80,14 +80,14 @@ def dropped_tables(node: Any) -> list[TableName]:
     return [(name[-2] if len(name) > 1 else "public", name[-1]) for name in names]
 
 
-def judge(node: Any, context: Context) -> Iterator[Verdict]:
+def judge(node: Any, context: Context) -> Iterator[RuleMatch]:
     """Yield what there is to say about one statement."""
     rule = _RULES.get(type(node).__name__)
     if rule is not None:
         yield from rule(node, context)
 
 
-def _drop(node: Any, context: Context) -> Iterator[Verdict]:
+def _drop(node: Any, context: Context) -> Iterator[RuleMatch]:
     if node.remove_type == _GRAMMAR.OBJECT_TABLE:
         for name in dropped_tables(node):
             if name not in context.created:
@@ -102,24 +102,24 @@ def _drop(node: Any, context: Context) -> Iterator[Verdict]:
             yield _not_idempotent("if exists")
 
 
-def _truncate(node: Any, context: Context) -> Iterator[Verdict]:
+def _truncate(node: Any, context: Context) -> Iterator[RuleMatch]:
     for relation in node.relations:
         if not _is_new(relation.range_var, context):
             yield "truncate", "error", f"empties {_dotted(table_name(relation.range_var))}"
 
 
-def _delete(node: Any, context: Context) -> Iterator[Verdict]:
+def _delete(node: Any, context: Context) -> Iterator[RuleMatch]:
     if not node.HasField("where_clause") and not _is_new(node.relation, context):
         yield "delete-without-where", "error", f"empties {_dotted(table_name(node.relation))}"
 
 
-def _update(node: Any, context: Context) -> Iterator[Verdict]:
+def _update(node: Any, context: Context) -> Iterator[RuleMatch]:
     if not node.HasField("where_clause") and not _is_new(node.relation, context):
         name = _dotted(table_name(node.relation))
         yield "update-without-where", "warning", f"rewrites and locks every row of {name}"
 
 
-def _rename(node: Any, context: Context) -> Iterator[Verdict]:
+def _rename(node: Any, context: Context) -> Iterator[RuleMatch]:
     kinds = {
         _GRAMMAR.OBJECT_TABLE: "table",
         _GRAMMAR.OBJECT_COLUMN: "column",
@@ -133,7 +133,7 @@ def _rename(node: Any, context: Context) -> Iterator[Verdict]:
     yield "rename", "error", f"renames {kind} {old}: what still uses the old name breaks"
 
 
-def _index(node: Any, context: Context) -> Iterator[Verdict]:
+def _index(node: Any, context: Context) -> Iterator[RuleMatch]:
     if node.concurrent:
         if not node.if_not_exists:
             yield _not_idempotent("if not exists")
@@ -146,7 +146,7 @@ def _index(node: Any, context: Context) -> Iterator[Verdict]:
         )
 
 
-def _alter_table(node: Any, context: Context) -> Iterator[Verdict]:
+def _alter_table(node: Any, context: Context) -> Iterator[RuleMatch]:
     if node.objtype != _GRAMMAR.OBJECT_TABLE:
         return
     is_new = _is_new(node.relation, context)
@@ -159,7 +159,7 @@ def _alter_table(node: Any, context: Context) -> Iterator[Verdict]:
             yield from _command(command, name)
 
 
-def _command(command: Any, name: str) -> Iterator[Verdict]:
+def _command(command: Any, name: str) -> Iterator[RuleMatch]:
     match command.subtype:
         case _GRAMMAR.AT_DropColumn:
             yield "drop-column", "error", f"drops {name}.{command.name} with everything in it"
@@ -183,7 +183,7 @@ def _command(command: Any, name: str) -> Iterator[Verdict]:
             pass
 
 
-def _add_column(column: Any, name: str) -> Iterator[Verdict]:
+def _add_column(column: Any, name: str) -> Iterator[RuleMatch]:
     type_name = column.type_name.names[-1].string.sval
     constraints = [item.constraint for item in column.constraints]
     if type_name in _SERIAL_TYPES or any(_rewrites(constraint) for constraint in constraints):
@@ -211,7 +211,7 @@ def _rewrites(constraint: Any) -> bool:
     )
 
 
-def _add_constraint(constraint: Any, name: str) -> Iterator[Verdict]:
+def _add_constraint(constraint: Any, name: str) -> Iterator[RuleMatch]:
     match constraint.contype:
         case _GRAMMAR.CONSTR_FOREIGN | _GRAMMAR.CONSTR_CHECK if not constraint.skip_validation:
             yield (
@@ -225,15 +225,15 @@ def _add_constraint(constraint: Any, name: str) -> Iterator[Verdict]:
             pass
 
 
-def _create_function(node: Any, _context: Context) -> Iterator[Verdict]:
+def _create_function(node: Any, _context: Context) -> Iterator[RuleMatch]:
     yield from _security_definer([item.def_elem for item in node.options])
 
 
-def _alter_function(node: Any, _context: Context) -> Iterator[Verdict]:
+def _alter_function(node: Any, _context: Context) -> Iterator[RuleMatch]:
     yield from _security_definer([item.def_elem for item in node.actions])
 
 
-def _security_definer(options: list[Any]) -> Iterator[Verdict]:
+def _security_definer(options: list[Any]) -> Iterator[RuleMatch]:
     is_definer = any(o.defname == "security" and o.arg.boolean.boolval for o in options)
     is_pinned = any(
         o.defname == "set" and o.arg.variable_set_stmt.name == "search_path" for o in options
@@ -249,22 +249,22 @@ def _security_definer(options: list[Any]) -> Iterator[Verdict]:
         )
 
 
-def _vacuum(node: Any, _context: Context) -> Iterator[Verdict]:
+def _vacuum(node: Any, _context: Context) -> Iterator[RuleMatch]:
     if any(option.def_elem.defname == "full" for option in node.options):
         yield "vacuum-full", "error", "rewrites the table under an exclusive lock"
 
 
-def _cluster(node: Any, context: Context) -> Iterator[Verdict]:
+def _cluster(node: Any, context: Context) -> Iterator[RuleMatch]:
     if not _is_new(node.relation, context):
         yield "cluster", "error", "rewrites the table under an exclusive lock"
 
 
-def _reindex(node: Any, _context: Context) -> Iterator[Verdict]:
+def _reindex(node: Any, _context: Context) -> Iterator[RuleMatch]:
     if not is_concurrent_reindex(node):
         yield "reindex", "warning", "blocks writes meanwhile: reindex … concurrently"
 
 
-def _refresh(node: Any, _context: Context) -> Iterator[Verdict]:
+def _refresh(node: Any, _context: Context) -> Iterator[RuleMatch]:
     if not node.concurrent:
         yield (
             "refresh-not-concurrent",
@@ -276,7 +276,7 @@ def _refresh(node: Any, _context: Context) -> Iterator[Verdict]:
         )
 
 
-def _alter_enum(node: Any, context: Context) -> Iterator[Verdict]:
+def _alter_enum(node: Any, context: Context) -> Iterator[RuleMatch]:
     if node.new_val and not node.old_val and not context.is_alone:
         yield (
             "enum-value-not-alone",
@@ -293,11 +293,11 @@ def _dotted(name: TableName) -> str:
     return ".".join(name)
 
 
-def _not_idempotent(words: str) -> Verdict:
+def _not_idempotent(words: str) -> RuleMatch:
     return "not-idempotent", "warning", f"may run twice, after a crash: add {words}"
 
 
-def _without_index(name: str) -> Verdict:
+def _without_index(name: str) -> RuleMatch:
     return (
         "constraint-without-index",
         "warning",

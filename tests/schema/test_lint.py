@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pgworker.schema import lint_rules
-from pgworker.schema.lint import Finding, Severity, lint
+from pgworker.schema.lint import Violation, Severity, lint
 from pgworker.schema.migrations import CanonicalSet, load_migration
 
 SAFE = "alter table public.old enable row level security; grant select on public.old to anon;"
 OLD = f"create table public.old (id int primary key, a int, b text); {SAFE}"
 
 
-def findings(*files: str) -> tuple[Finding, ...]:
+def violations(*files: str) -> tuple[Violation, ...]:
     migrations = tuple(
         load_migration(f"{number}_x.sql", text) for number, text in enumerate(files, start=1)
     )
@@ -23,7 +23,7 @@ def findings(*files: str) -> tuple[Finding, ...]:
 
 
 def rules(*files: str) -> list[str]:
-    return [finding.rule for finding in findings(*files)]
+    return [violation.rule for violation in violations(*files)]
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_a_table_of_the_same_file_is_empty_and_may_be_locked() -> None:
     )
 
 
-def test_a_finding_names_file_line_rule_and_table() -> None:
-    (finding,) = findings(OLD, "select 1;\n\n-- away with it\ndrop table old;")
+def test_a_violation_names_file_line_rule_and_table() -> None:
+    (violation,) = violations(OLD, "select 1;\n\n-- away with it\ndrop table old;")
 
-    assert (finding.file, finding.line, finding.rule) == ("2_x.sql", 4, "drop-table")
-    assert finding.severity is Severity.ERROR
-    assert "public.old" in finding.message
+    assert (violation.file, violation.line, violation.rule) == ("2_x.sql", 4, "drop-table")
+    assert violation.severity is Severity.ERROR
+    assert "public.old" in violation.message
 
 
 def test_a_public_table_needs_row_level_security_and_a_grant() -> None:
