@@ -1,4 +1,4 @@
-"""The hosts of a database URL: whichever of them takes writes just now is the one we talk to."""
+"""The hosts of a database URL: connects to the one that takes writes now."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
-# Of several hosts one that swallows packets mustn't keep us long from the next.
+# One of several hosts that drops our packets must not keep us long from the next.
 CONNECT_TIMEOUT_EACH = timedelta(seconds=3)
 READ_WRITE = "read-write"
 
 
 class NoHostTakesWrites(ConnectionError):
-    """None of the hosts would have us; the message says why, host by host."""
+    """No host accepts a connection that can write; the message says why, host by host."""
 
 
 class Hosts:
-    """The hosts of one URL. Begins with the one that answered last, ends with those that failed.
+    """The hosts of one URL, tried in the order in which they last worked.
 
-    With several hosts and no `target_session_attrs` in the URL it is read-write: a worker that
-    finds a standby first couldn't do anything there. asyncpg itself has one time-out for all
-    hosts, and gives up at the first that answers with an error.
+    With several hosts `target_session_attrs` is read-write unless the URL says otherwise, because
+    a worker can't do anything on a standby. We try the hosts ourselves: asyncpg has one time-out
+    for all of them, and gives up at the first that answers with an error.
 
     Attributes:
         current: `host:port` of the newest connection; None before the first.
     """
 
     def __init__(self, dsn: str) -> None:
-        """Take the URL apart; never raises for what a connect will refuse."""
+        """Split the URL; a mistake in it is raised by `connect`."""
         self.dsn = dsn
         self.current: str | None = None
-        self._order = each_host(dsn)
+        self._order = split_hosts(dsn)
         self._several = len(self._order) > 1
         self._options: dict[str, Any] = {}
-        if self._several and not _says_which(dsn):
+        if self._several and not _names_session_attrs(dsn):
             self._options["target_session_attrs"] = READ_WRITE
 
     async def connect(self, *, timeout: timedelta | None = None, **options: Any) -> OwnConnection:
-        """Connect to the first host that will have us.
+        """Connect to the first host that accepts us.
 
         Args:
             timeout: for each host; by default 10 s, or 3 s each when there are several.
             options: of `asyncpg.connect`.
 
         Raises:
-            NoHostTakesWrites: there are several hosts and none would have us, or the only one
-                isn't what `target_session_attrs` asks for.
+            NoHostTakesWrites: there are several hosts and none accepts us, or the only one isn't
+                what `target_session_attrs` asks for.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError: as
                 `asyncpg.connect`, when there is one host, or when all refuse our login alike.
         """
@@ -61,36 +61,40 @@ class Hosts:
         failures: list[tuple[str, Exception]] = []
         for dsn in tuple(self._order):
             try:
-                connection: OwnConnection = await asyncpg.connect(
-                    dsn,
-                    timeout=each.total_seconds(),
-                    **{**self._options, **options, "connection_class": OwnConnection},
-                )
+                return await self._connect_to(dsn, each, options)
             except DATABASE_ERRORS as error:
-                if not self._several and not _is_not_what_was_asked_for(error):
+                if not self._several and not _has_other_session_attrs(error):
                     raise
                 failures.append((dsn, error))
-                self._put_last(dsn)
-            except BaseException:
-                # Whoever waited for us has lost patience: let the next try begin elsewhere.
-                self._put_last(dsn)
-                raise
-            else:
-                self.current = _address(dsn)
-                return connection
         if all(_refuses_our_login(error) for _, error in failures):
             raise failures[0][1]
         raise NoHostTakesWrites(
             "no host takes writes: "
-            + "; ".join(f"{_address(dsn)} {_why(error, each)}" for dsn, error in failures)
+            + "; ".join(
+                f"{_format_address(dsn)} {_describe(error, each)}" for dsn, error in failures
+            )
         ) from failures[-1][1]
 
-    def _put_last(self, dsn: str) -> None:
-        self._order.remove(dsn)
-        self._order.append(dsn)
+    async def _connect_to(
+        self, dsn: str, timeout: timedelta, options: dict[str, Any]
+    ) -> OwnConnection:
+        try:
+            connection: OwnConnection = await asyncpg.connect(
+                dsn,
+                timeout=timeout.total_seconds(),
+                **{**self._options, **options, "connection_class": OwnConnection},
+            )
+        except BaseException:
+            # Also when the caller was cancelled, by a time-out of its own for example: its next
+            # try should begin with another host.
+            self._order.remove(dsn)
+            self._order.append(dsn)
+            raise
+        self.current = _format_address(dsn)
+        return connection
 
 
-def each_host(dsn: str) -> list[str]:
+def split_hosts(dsn: str) -> list[str]:
     """Return one URL for each host of the URL (libpq, chapter 32.1.1.3), in their order."""
     parts = urlsplit(dsn)
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
@@ -100,15 +104,19 @@ def each_host(dsn: str) -> list[str]:
         return [
             parts._replace(netloc=f"{userinfo}{at}{host}").geturl() for host in netloc.split(",")
         ]
+    return [dsn] if netloc else _split_host_options(dsn)
+
+
+def _split_host_options(dsn: str) -> list[str]:
+    """Split a URL that names its hosts behind the question mark: `?host=a,b&port=1,2`."""
+    parts = urlsplit(dsn)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     hosts = options.get("host", "").split(",")
-    if netloc or len(hosts) == 1:
-        return [dsn]
     ports = options.get("port", "").split(",")
     if len(ports) == 1:
         ports *= len(hosts)
-    if len(ports) != len(hosts):
-        return [dsn]  # the connect refuses it in words of its own
+    if len(hosts) == 1 or len(ports) != len(hosts):
+        return [dsn]  # when the numbers differ, asyncpg refuses it with a message of its own
     return [
         parts._replace(
             query=urlencode({**options, "host": host, "port": port or "5432"}, quote_via=quote)
@@ -117,12 +125,12 @@ def each_host(dsn: str) -> list[str]:
     ]
 
 
-def _says_which(dsn: str) -> bool:
+def _names_session_attrs(dsn: str) -> bool:
     options = dict(parse_qsl(urlsplit(dsn).query))
     return "target_session_attrs" in options or "PGTARGETSESSIONATTRS" in os.environ
 
 
-def _address(dsn: str) -> str:
+def _format_address(dsn: str) -> str:
     """Return host and port of a URL with one host."""
     parts = urlsplit(dsn)
     netloc = parts.netloc.rpartition("@")[2]
@@ -132,19 +140,19 @@ def _address(dsn: str) -> str:
     return ":".join(filter(None, (options.get("host", "the local socket"), options.get("port"))))
 
 
-def _is_not_what_was_asked_for(error: Exception) -> bool:
+def _has_other_session_attrs(error: Exception) -> bool:
     return isinstance(error, asyncpg.TargetServerAttributeNotMatched)
 
 
 def _refuses_our_login(error: Exception) -> bool:
-    """Tell a wrong user, password or database from what may pass."""
+    """Return whether user, password or database is wrong: waiting doesn't help."""
     return isinstance(error, asyncpg.PostgresError) and belongs_to(
         error.sqlstate, (*LOGIN_REFUSED, *NO_SUCH_DATABASE)
     )
 
 
-def _why(error: Exception, timeout: timedelta) -> str:
-    if _is_not_what_was_asked_for(error):
+def _describe(error: Exception, timeout: timedelta) -> str:
+    if _has_other_session_attrs(error):
         return "is in recovery or read-only"
     if isinstance(error, ConnectionRefusedError):
         return "refuses connections"

@@ -1,4 +1,4 @@
-"""One LISTEN connection of its own, which comes back by itself."""
+"""Wakes a process by LISTEN, on a connection of its own that is opened again when it is lost."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 CHANNEL = "pgworker"
-# New events, while somebody watches (sql/triggers/event_log_watched.sql).
+# New events, while a stream is watched (sql/triggers/event_log_watched.sql).
 EVENTS_CHANNEL = "pgworker_events"
 
-# A half-open socket stays silent for ever: only an answer proves that we would be woken.
+# A half-open socket stays silent for ever: only an answer proves that notifications arrive.
 PING_EVERY = timedelta(seconds=15)
 PING_TIMEOUT = timedelta(seconds=5)
 
@@ -43,18 +43,25 @@ LISTEN_QUERIES = load(ListenQueries, "queries/listen.sql")
 
 
 class Listening(Protocol):
-    """What wakes a process: `Listener`, or a stand-in for it."""
+    """What a worker needs of a listener: `Listener` in production, a stand-in in a test."""
 
     async def run(self) -> None:
-        """Listen until cancelled."""
+        """Call the worker's `wake` when there may be due jobs, until cancelled."""
         ...
 
 
 class Listener:
-    """Calls `wake` for notifications, and after each (re)connect, because some may be lost.
+    """Calls `wake` for each notification on a channel, as long as `run` runs.
 
-    Many notifications between two turns of the event loop are one wake-up for the caller, whose
-    `wake` sets an event. `wake` must not block.
+    It is also called after each connect, because notifications may have been missed before. It
+    runs in the event loop: it should only set an event, which also makes one wake-up of many
+    notifications that arrive together.
+
+    A connection that is lost, silent, or to a server that takes no writes any more is replaced,
+    with a growing wait between the tries (`db.reconnect`), for ever.
+
+    Attributes:
+        is_connected: whether notifications arrive now.
     """
 
     def __init__(
@@ -68,7 +75,17 @@ class Listener:
         ping_every: timedelta = PING_EVERY,
         ping_timeout: timedelta = PING_TIMEOUT,
     ) -> None:
-        """Take the URL of a direct connection; `outage` is told when it is lost and back."""
+        """Take the URL of a direct connection: a transaction pooler passes no notifications on.
+
+        Args:
+            dsn: of the database.
+            wake: called for each notification and after each connect.
+            channel: what to listen to.
+            application_name: as `pg_stat_activity` shows it.
+            outage: where a lost and a recovered connection are reported.
+            ping_every: between two notifications to ourselves.
+            ping_timeout: how long one of them may take to arrive.
+        """
         self._hosts = Hosts(dsn)
         self._channel = channel
         self._application_name = application_name
@@ -82,15 +99,15 @@ class Listener:
         self.is_connected = False
 
     async def run(self) -> None:
-        """Listen until cancelled."""
+        """Listen until cancelled; no error of the database ends it."""
         failures = 0
         while True:
             try:
                 await self._listen()
             except (*DATABASE_ERRORS, DatabaseUnreachable, BadConfiguration) as error:
-                # Bad credentials may be a password that is just being changed: go on trying.
+                # Refused credentials, too: the password may be being changed just now.
                 failures = 1 if self.is_connected else failures + 1
-                self._outage.failed("listen", _in_our_words(error))
+                self._outage.failed("listen", _as_ours(error))
             finally:
                 self.is_connected = False
             await asyncio.sleep(reconnect_delay(failures).total_seconds())
@@ -100,14 +117,15 @@ class Listener:
         try:
             self._lost.clear()
             connection.add_termination_listener(lambda _: self._lost.set())
-            # One's own channel, so that a ping wakes nobody else.
+            # A channel for each connection, so that a ping wakes no other worker.
             own = f"{self._channel}_ping_{connection.get_server_pid()}"
             async with _answer_within(self._ping_timeout):
                 await connection.add_listener(self._channel, self._on_notify)
                 await connection.add_listener(own, self._on_pong)
-                restarted = await self._is_another_run(connection)
-            # At once, or what the other parts suffer from would be over with each connect.
-            _refuse_if_it_takes_no_writes(connection)
+                restarted = await self._has_restarted(connection)
+            # Before `over`: with each connect the log would say that the outage is over, while the
+            # other parts still meet a server that takes no writes.
+            _refuse_read_only(connection)
             self.is_connected = True
             log.info(
                 "listen_connected",
@@ -118,23 +136,26 @@ class Listener:
             self._outage.over("listen")
             self._wake()
             while True:
-                await self._wait_or_lost(self._ping_every)
+                await self._wait_unless_lost(self._ping_every)
                 self._pong.clear()
                 async with _answer_within(self._ping_timeout):
                     await connection.execute(f"notify {own}")
                     await self._pong.wait()
-                _refuse_if_it_takes_no_writes(connection)
+                _refuse_read_only(connection)
         finally:
-            # A broken connection can't be closed politely; don't wait for it.
+            # At once: closing in good order would wait for a server that may be silent.
             connection.terminate()
 
-    async def _is_another_run(self, connection: asyncpg.Connection) -> bool:
-        """Tell a server that restarted, or another server, from one that cut us off."""
+    async def _has_restarted(self, connection: asyncpg.Connection) -> bool:
+        """Return whether it is another server than before, or the same one after a restart.
+
+        If not, only our connection was cut.
+        """
         before = self._server_started_at
         self._server_started_at = await connection.fetchval(LISTEN_QUERIES.server_started_at)
         return before is not None and before != self._server_started_at
 
-    async def _wait_or_lost(self, duration: timedelta) -> None:
+    async def _wait_unless_lost(self, duration: timedelta) -> None:
         try:
             async with asyncio.timeout(duration.total_seconds()):
                 await self._lost.wait()
@@ -151,11 +172,11 @@ class Listener:
         self._pong.set()
 
 
-def _refuse_if_it_takes_no_writes(connection: asyncpg.Connection) -> None:
-    """Leave a server that others have failed over from: nobody notifies us there any more.
+def _refuse_read_only(connection: asyncpg.Connection) -> None:
+    """Raise when the server takes no writes: after a fail-over no notification comes from it.
 
-    PostgreSQL 14 and later report both with the answer to a statement, so that no round trip is
-    needed; an older server or a pooler reports nothing.
+    PostgreSQL 14 and later report both settings with the answer to a statement, so that no round
+    trip is needed; an older server or a pooler reports nothing.
     """
     reported = connection.get_settings()
     for name in ("in_hot_standby", "default_transaction_read_only"):
@@ -163,7 +184,7 @@ def _refuse_if_it_takes_no_writes(connection: asyncpg.Connection) -> None:
             raise DatabaseUnreachable(f"the server takes no writes now ({name} is on)")
 
 
-def _in_our_words(error: Exception) -> PgworkerError:
+def _as_ours(error: Exception) -> PgworkerError:
     if isinstance(error, PgworkerError):
         return error
     return translate(error) or DatabaseUnreachable(str(error))

@@ -1,4 +1,4 @@
-"""Applies pgworker's own SQL, under an advisory lock, and tells what is applied.
+"""Applies pgworker's own SQL under an advisory lock, and compares what is applied.
 
 `sql/migrations/` holds numbered files, each applied once, in its own transaction.
 `sql/functions/`, `sql/triggers/` and `sql/views/` hold one object a file, written as
@@ -67,11 +67,11 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """What is applied, beside what this program brings.
+    """What is applied, compared with the files of this program.
 
     Attributes:
         pending: files that `migrate` would apply, in order.
-        newer: names that this program doesn't know: the database is ahead of it.
+        newer: migrations that this program doesn't know: a newer one has applied them.
         changed: numbered migrations whose text isn't the one that was applied.
     """
 
@@ -95,7 +95,7 @@ class SchemaState:
             )
 
     def refuse_if_not_appliable(self) -> None:
-        """Raise `SchemaMismatch` when the database is ahead, or its past was rewritten."""
+        """Raise `SchemaMismatch` when the database is newer, or an applied file was changed."""
         if self.newer:
             raise SchemaMismatch(
                 f"pgworker's schema is newer than this program (it has {self.newer[0]}): "
@@ -129,26 +129,19 @@ def own_files(directory: Path | None = None) -> tuple[SqlFile, ...]:
 
 
 def compare(files: tuple[SqlFile, ...], applied: tuple[Applied, ...]) -> SchemaState:
-    """Return what is to be done, from what is there and what is applied. Pure."""
-    by_name = {row.name: row for row in applied}
+    """Return what is to be done, from the files of this program and what is applied. Pure."""
+    checksums = {row.name: row.checksum for row in applied}
     known = {file.name for file in files}
+    differing = [file for file in files if checksums.get(file.name) != file.checksum]
     return SchemaState(
         applied=applied,
+        # A numbered migration is never applied a second time, an object whenever it has changed.
         pending=tuple(
-            file
-            for file in files
-            if file.name not in by_name
-            or (file.version is None and by_name[file.name].checksum != file.checksum)
+            file for file in differing if file.version is None or file.name not in checksums
         ),
-        # An object that is no longer ours may stay; a migration we don't know is the future.
+        # An object that this program dropped may stay; a migration that it doesn't know is newer.
         newer=tuple(row.name for row in applied if row.version and row.name not in known),
-        changed=tuple(
-            file.name
-            for file in files
-            if file.version is not None
-            and file.name in by_name
-            and by_name[file.name].checksum != file.checksum
-        ),
+        changed=tuple(file.name for file in differing if file.version and file.name in checksums),
     )
 
 
@@ -164,12 +157,12 @@ async def read_state(connection: Connection) -> SchemaState:
 async def migrate(connection: Connection) -> tuple[str, ...]:
     """Bring pgworker's schema up to date; return the names of the files applied.
 
-    Safe to repeat and to race: one at a time goes on, the others find nothing to do. Each
-    numbered migration is one transaction; so are all objects together.
+    Safe to repeat and to run twice at the same time: the second one waits, and finds nothing to do.
+    Each numbered migration is one transaction; so are all objects together.
 
     Raises:
         UnusableTable: an existing table can't be adopted; nothing was changed.
-        SchemaMismatch: the database is ahead of this program, or its past was rewritten.
+        SchemaMismatch: the database is newer than this program, or an applied file was changed.
     """
     done: list[str] = []
     with translated():
@@ -181,8 +174,8 @@ async def migrate(connection: Connection) -> tuple[str, ...]:
 async def _apply_next(connection: Connection) -> tuple[str, ...]:
     """Apply, in one transaction, the next migration, or all objects once there is none.
 
-    The lock belongs to the transaction, and what is left is read behind it: so nothing is asked
-    of the session, which a pooler in transaction mode wouldn't keep.
+    The lock belongs to the transaction, and the state is read again behind it. So nothing depends
+    on the session, which a pooler in transaction mode wouldn't keep.
     """
     async with connection.transaction():
         await connection.execute(MIGRATE_QUERIES.lock)
@@ -194,7 +187,7 @@ async def _apply_next(connection: Connection) -> tuple[str, ...]:
             files = state.pending[:1]
         else:
             files = state.pending
-            # Functions call each other: their order in the alphabet doesn't matter then.
+            # Functions call each other, and are created in the order of the alphabet.
             await connection.execute(MIGRATE_QUERIES.defer_function_checks)
         for file in files:
             await _apply(connection, file)

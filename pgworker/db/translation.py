@@ -1,4 +1,4 @@
-"""asyncpg's errors to ours: the only place that knows both."""
+"""Translates asyncpg's errors into ours: the only place that knows both."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pgworker.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Everything that asyncpg raises for what the other side did. InternalClientError is what it says
-# of a statement that meets a connection whose server has just said farewell.
+# Everything that asyncpg raises for what the server or the network did. InternalClientError is
+# raised for a statement on a connection that the server has just closed.
 DATABASE_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -42,7 +42,7 @@ _OURS: dict[str, type[PgworkerError]] = {
     sqlstate.IDEMPOTENCY_CONFLICT: IdempotencyConflict,
     sqlstate.UNUSABLE_TABLE: UnusableTable,
 }
-# The first that matches, once it is none of ours and no outage.
+# For an error that is none of ours and no outage: the first that matches.
 _OTHERS: tuple[tuple[sqlstate.Group, type[PgworkerError], str], ...] = (
     (sqlstate.SCHEMA_MISSING, SchemaMismatch, "{message}: run pgworker db migrate"),
     (
@@ -69,6 +69,10 @@ _OTHERS: tuple[tuple[sqlstate.Group, type[PgworkerError], str], ...] = (
 
 def translate(error: Exception) -> PgworkerError | None:
     """Return what an error of asyncpg means to us, or None when it means nothing special."""
+    if isinstance(error, asyncpg.DataError) and error.severity_en is None:
+        # Not the server's, which names a severity, but asyncpg's own: a value that we wanted to
+        # send doesn't fit its parameter. That is a bug.
+        return None
     if isinstance(error, asyncpg.PostgresError):
         return _translate_refusal(error.sqlstate or "", str(error).partition("\n")[0])
     if isinstance(error, TimeoutError):
@@ -77,7 +81,7 @@ def translate(error: Exception) -> PgworkerError | None:
         return None
     if isinstance(error, OSError):
         return DatabaseUnreachable(f"the database can't be reached: {error}")
-    # What asyncpg says here names no cause, and depends on who waits for what.
+    # asyncpg's message names no cause, and differs with what was waited for.
     return DatabaseUnreachable(f"{sqlstate.OUTAGES['08']}: {error}")
 
 
@@ -94,7 +98,7 @@ def _translate_refusal(code: str, message: str) -> PgworkerError:
 
 
 def ends_the_session(error: Exception) -> bool:
-    """Tell whether connections to that server are of no more use: gone, silent, or read-only."""
+    """Return whether connections to that server are useless now: gone, silent, or read-only."""
     if isinstance(error, asyncpg.PostgresError):
         return sqlstate.belongs_to(error.sqlstate, sqlstate.USELESS_CONNECTION)
     # asyncpg's ValueErrors are about what we wanted to send.
@@ -102,7 +106,7 @@ def ends_the_session(error: Exception) -> bool:
 
 
 def concerns_rows(error: PgworkerError) -> bool:
-    """Tell whether a statement over several jobs was refused because of one of its rows.
+    """Return whether a statement over several jobs was refused because of one of its rows.
 
     A trigger, check or lock of the platform may refuse any row with any SQLSTATE. The session goes
     on: FATAL and PANIC would end it. What the server says of the statement as such (a right that is
@@ -117,7 +121,7 @@ def concerns_rows(error: PgworkerError) -> bool:
 
 
 def is_lock_timeout(error: PgworkerError) -> bool:
-    """Tell whether a statement of ours gave up waiting for a lock that another session holds."""
+    """Return whether our statement gave up waiting for a lock that another session holds."""
     cause = error.__cause__
     return isinstance(cause, asyncpg.PostgresError) and sqlstate.belongs_to(
         cause.sqlstate, sqlstate.LOCK_NOT_AVAILABLE

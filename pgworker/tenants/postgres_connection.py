@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from pgworker.db.hosts import Hosts, NoHostTakesWrites, each_host
+from pgworker.db.hosts import Hosts, NoHostTakesWrites, split_hosts
 from pgworker.db.pool import close
 from pgworker.db.sqlstate import LOGIN_PASSING, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS
@@ -187,7 +187,7 @@ def _connection_refused(error: BaseException, dsn: str) -> JobError:
 
 
 def _host(dsn: str) -> str:
-    if len(each_host(dsn)) > 1:
+    if len(split_hosts(dsn)) > 1:
         return "the tenants' servers"
     try:
         parts = urlsplit(dsn)

@@ -94,7 +94,7 @@ async def test_a_url_that_cannot_be_read_is_bad_configuration(dsn: str) -> None:
         ("postgresql://me:hun@ter2/x@db/app", "the given address"),
     ],
 )
-def test_a_place_never_shows_a_password(dsn: str, shown: str) -> None:
+def test_a_described_dsn_never_shows_the_password(dsn: str, shown: str) -> None:
     assert describe_dsn(dsn) == shown
 
 
@@ -123,7 +123,7 @@ async def test_a_pool_opens_no_more_connections_than_it_may(empty_database: str)
 
 
 @pytest.mark.parametrize("what", [connected, open_pool])
-async def test_a_network_that_is_silent_at_the_end_is_no_error(
+async def test_a_network_that_is_silent_while_a_connection_is_closed_is_no_error(
     empty_database: str, monkeypatch: pytest.MonkeyPatch, what: Callable[[str], Any]
 ) -> None:
     monkeypatch.setattr(pool_module, "CLOSE_TIMEOUT", timedelta(milliseconds=50))
@@ -133,7 +133,7 @@ async def test_a_network_that_is_silent_at_the_end_is_no_error(
         what(through) as database,
     ):
         await database.fetchval("select 1")
-        # The server never hears of the farewell.
+        # The server never receives our goodbye (Terminate).
         proxy.freeze()
 
 
