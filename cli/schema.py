@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgworker.maintenance.fleet import ClientSync, canonical_set, schema_status, sync_each
-from pgworker.schema.lint import Violation, Severity, lint
+from pgworker.schema.lint import Severity, Violation, lint
 from pgworker.settings import load_settings
 
 from .console import (

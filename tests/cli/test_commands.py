@@ -212,7 +212,7 @@ def test_lint_fails_for_errors_and_needs_no_database(pgworker: Pgworker, tmp_pat
     (tmp_path / "20260101000000_open.sql").write_text("create table a (id int);\n")
     result = pgworker("schema", "lint", "--json", PGWORKER_MIGRATIONS_DIR=str(tmp_path))
     assert result.returncode == 1
-    rules = {finding["rule"] for finding in json.loads(result.stdout)}
+    rules = {violation["rule"] for violation in json.loads(result.stdout)}
     assert "no-row-level-security" in rules
     assert pgworker("schema", "lint").returncode == 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgworker.schema import lint_rules
-from pgworker.schema.lint import Violation, Severity, lint
+from pgworker.schema.lint import Severity, Violation, lint
 from pgworker.schema.migrations import CanonicalSet, load_migration
 
 SAFE = "alter table public.old enable row level security; grant select on public.old to anon;"
