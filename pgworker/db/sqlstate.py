@@ -67,6 +67,12 @@ PASSING: Final[Group] = (
     *SESSION_ENDED,
     *IO_ERROR,
 )
+# A check that only reads may work later. Its transaction is read-only: 25006 means that the check
+# itself writes, and 57014 that it met its time-out.
+CHECK_PASSING: Final[Group] = (
+    *(each for each in PASSING if each not in TAKES_NO_WRITES),
+    *QUERY_CANCELED,
+)
 # Logging in may work later.
 LOGIN_PASSING: Final[Group] = (
     *CONNECTION_LOST,

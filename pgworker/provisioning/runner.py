@@ -11,7 +11,6 @@ from pgworker.errors import (
     CredentialRefused,
     JobError,
     Permanent,
-    Transient,
 )
 from pgworker.models import Advance, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.provisioning.breakers import ADMITTED, Admission, Breakers
@@ -177,8 +176,7 @@ async def _run(phase: Phase, context: PhaseContext) -> Outcome:
     except BadConfiguration as error:
         raise Permanent(str(error)) from error
     except StatementError as error:
-        kind = Transient if error.is_passing else Permanent
-        raise kind(f"{phase.name}: {error.message} [{error.sqlstate}]") from error
+        raise error.to_job_error(phase.name) from error
 
 
 def _follow(workflow: Workflow, position: int, done: Done) -> Transition:

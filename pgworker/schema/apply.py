@@ -20,14 +20,13 @@ from pgworker.errors import (
     JobError,
     MigrationFailed,
     OutcomeUnknown,
-    Permanent,
     Transient,
 )
 from pgworker.schema import scripts
 from pgworker.schema.grammar import concurrent_index
 from pgworker.schema.migrations import AppliedMigration, plan
 from pgworker.schema.scripts import Place
-from pgworker.tenants.connection import StatementError
+from pgworker.tenants.connection import StatementError, as_job_errors
 from pgworker.tenants.steps import NoSteps, Step
 
 if TYPE_CHECKING:
@@ -57,14 +56,13 @@ async def read_history(connection: TenantConnection) -> tuple[AppliedMigration, 
     Raises:
         JobError: the history can't be read.
     """
-    try:
-        rows = await connection.fetch(scripts.READ_HISTORY)
-    except StatementError as error:
-        if belongs_to(error.sqlstate, (*UNDEFINED_SCHEMA, *UNDEFINED_TABLE)):
-            return ()  # nobody has applied a migration yet
-        raise _translated(error, "the migration history can't be read") from error
-    except OutcomeUnknown as error:
-        raise Transient(f"the migration history can't be read: {error}") from error
+    with as_job_errors("the migration history can't be read"):
+        try:
+            rows = await connection.fetch(scripts.READ_HISTORY)
+        except StatementError as error:
+            if belongs_to(error.sqlstate, (*UNDEFINED_SCHEMA, *UNDEFINED_TABLE)):
+                return ()  # no migration has been applied yet
+            raise
     return tuple(_applied_migration(row) for row in rows)
 
 
@@ -99,7 +97,8 @@ async def apply_migrations(
         await steps.confirm(Step.APPLY_MIGRATION, found)
     applied: list[str] = []
     if pending and not _is_complete_table(history):
-        await _run(connection, scripts.CREATE_HISTORY, "the migration history can't be created")
+        with as_job_errors("the migration history can't be created"):
+            await connection.execute(scripts.CREATE_HISTORY)
     while pending:
         migration = pending[0]
         is_ours = await _apply(connection, migration, steps, found=found)
@@ -135,10 +134,10 @@ async def _apply(
         if is_duplicate and await _is_recorded(connection, migration):
             return False
         if error.is_passing:
-            raise _translated(error, migration.file) from error
+            raise error.to_job_error(migration.file) from error
         place = await _find_place(connection, migration, error)
         raise MigrationFailed(
-            _one_line(error.message),
+            error.first_line,
             file=migration.file,
             statement=place.statement,
             line=place.line,
@@ -198,30 +197,6 @@ async def _find_place(
 
 async def _is_recorded(connection: TenantConnection, migration: Migration) -> bool:
     return any(row.version == migration.version for row in await read_history(connection))
-
-
-async def _run(connection: TenantConnection, script: str, problem: str) -> None:
-    try:
-        await connection.execute(script)
-    except StatementError as error:
-        raise _translated(error, problem) from error
-    except OutcomeUnknown as error:
-        raise Transient(f"{problem}: {error}") from error
-
-
-def _translated(error: StatementError, problem: str) -> JobError:
-    kind = Transient if error.is_passing else Permanent
-    return kind(f"{problem}: {_one_line(error.message)} [{error.sqlstate}]")
-
-
-def _one_line(message: str) -> str:
-    """Cut a server's message to one line without the statement.
-
-    Of a quote that was never closed the server echoes everything behind it.
-    """
-    if message.startswith("unterminated "):
-        message = message.partition(" at or near ")[0]
-    return message.partition("\n")[0]
 
 
 def _applied_migration(row: dict[str, Any]) -> AppliedMigration:

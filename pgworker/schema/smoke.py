@@ -6,13 +6,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.db.sqlstate import NOT_TRUE, QUERY_CANCELED, TAKES_NO_WRITES, belongs_to
-from pgworker.errors import JobError, OutcomeUnknown, SmokeCheckFailed, Transient
+from pgworker.db.sqlstate import CHECK_PASSING, NOT_TRUE
+from pgworker.errors import OutcomeUnknown, SmokeCheckFailed
 from pgworker.schema.scripts import fill, quote
 from pgworker.schema.splitter import split
-from pgworker.tenants.connection import StatementError
+from pgworker.tenants.connection import StatementError, as_job_errors
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pgworker.schema.migrations import CanonicalSet
@@ -70,12 +71,8 @@ async def run_smoke_assertions(connection: TenantConnection, directory: Path) ->
     """
     scripts = _read_scripts(directory)
     for file, script in scripts.items():
-        try:
+        with _as_check(f"smoke/{file}"):
             await connection.execute(script)
-        except StatementError as error:
-            raise _failure(f"smoke/{file}", error) from error
-        except OutcomeUnknown as error:
-            raise Transient(f"smoke/{file}: {error}") from error
     return tuple(scripts)
 
 
@@ -86,12 +83,8 @@ async def check_row_level_security(connection: TenantConnection) -> None:
         SmokeCheckFailed: names the tables that don't.
         Transient: the tenant was busy or couldn't be reached.
     """
-    try:
+    with _as_check("row level security"):
         rows = await connection.fetch(_QUERIES.tables_without_row_level_security)
-    except StatementError as error:
-        raise _failure("row level security", error) from error
-    except OutcomeUnknown as error:
-        raise Transient(f"row level security: {error}") from error
     if rows:
         names = ", ".join(f"public.{row['name']}" for row in rows)
         raise SmokeCheckFailed(
@@ -132,10 +125,5 @@ def _script(file: str, text: str) -> str:
     return f"{fill(_QUERIES.assert_rows, query=query, not_true=NOT_TRUE)}\n"
 
 
-def _failure(check: str, error: StatementError) -> JobError:
-    # Our own transaction is read-only: an assertion that writes never passes.
-    is_passing = error.is_passing and not belongs_to(error.sqlstate, TAKES_NO_WRITES)
-    if is_passing or belongs_to(error.sqlstate, QUERY_CANCELED):
-        return Transient(f"{check}: {error.message} [{error.sqlstate}]")
-    code = "" if error.sqlstate == NOT_TRUE else f" [{error.sqlstate}]"
-    return SmokeCheckFailed(f"{check}: {error.message}{code}")
+def _as_check(name: str) -> AbstractContextManager[None]:
+    return as_job_errors(name, passing=CHECK_PASSING, lasting=SmokeCheckFailed)

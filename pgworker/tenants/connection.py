@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pgworker.db.sqlstate import PASSING, belongs_to
+from pgworker.db.sqlstate import NOT_TRUE, PASSING, belongs_to
+from pgworker.errors import OutcomeUnknown, Permanent, Transient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgworker.db.sqlstate import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,51 @@ class StatementError(Exception):
     def is_passing(self) -> bool:
         """Whether the very same statement may work later."""
         return belongs_to(self.sqlstate, PASSING)
+
+    @property
+    def first_line(self) -> str:
+        """The message in one line, without the statement.
+
+        When a quote is never closed, the server repeats the whole text behind it.
+        """
+        message = self.message
+        if message.startswith("unterminated "):
+            message = message.partition(" at or near ")[0]
+        return message.partition("\n")[0]
+
+    def to_job_error(
+        self, what: str, *, passing: Group = PASSING, lasting: type[Permanent] = Permanent
+    ) -> Transient | Permanent:
+        """Return what the refusal means for a job.
+
+        Args:
+            what: was attempted; the message begins with it.
+            passing: SQLSTATEs after which the same statement may work later (`Transient`).
+            lasting: the class of the error after any other.
+        """
+        # A smoke assertion's own error says everything in its message.
+        code = "" if self.sqlstate in {None, NOT_TRUE} else f" [{self.sqlstate}]"
+        kind = Transient if belongs_to(self.sqlstate, passing) else lasting
+        return kind(f"{what}: {self.first_line}{code}")
+
+
+@contextmanager
+def as_job_errors(
+    what: str, *, passing: Group = PASSING, lasting: type[Permanent] = Permanent
+) -> Iterator[None]:
+    """Translate the errors of SQL that is safe to repeat, by `StatementError.to_job_error`.
+
+    Raises:
+        Transient: it may work later, or its answer was lost.
+        Permanent: of the class `lasting`.
+    """
+    try:
+        yield
+    except StatementError as error:
+        raise error.to_job_error(what, passing=passing, lasting=lasting) from error
+    except OutcomeUnknown as error:
+        # It is repeated anyway: whether it ran doesn't matter.
+        raise Transient(f"{what}: {error}") from error
 
 
 class TenantConnection(Protocol):

@@ -13,7 +13,7 @@ from pgworker.db.sqlstate import (
     INSUFFICIENT_PRIVILEGE,
     belongs_to,
 )
-from pgworker.errors import CredentialRefused, JobError, Permanent, Transient
+from pgworker.errors import CredentialRefused, JobError, Permanent
 from pgworker.providers.postgres.sessions import Sessions
 from pgworker.tenants.connection import StatementError
 
@@ -121,9 +121,7 @@ class PostgresServer:
                 "createdb and createrole)",
                 credential=self.credential,
             )
-        if belongs_to(error.sqlstate, DATABASE_COMMAND_PASSING):
-            return Transient(f"the tenants' server can't do it now: {error.message}")
-        return Permanent(f"the tenants' server refuses: {error.message} [{error.sqlstate}]")
+        return error.to_job_error("the tenants' server", passing=DATABASE_COMMAND_PASSING)
 
 
 def literal(name: str) -> str:

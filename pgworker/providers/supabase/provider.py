@@ -63,7 +63,7 @@ from pgworker.providers.supabase.states import (
     read_remote_tenant,
 )
 from pgworker.telemetry import get_logger
-from pgworker.tenants.connection import StatementError
+from pgworker.tenants.connection import as_job_errors
 from pgworker.tenants.postgres_connection import connect_postgres
 from pgworker.tenants.steps import Step
 
@@ -433,16 +433,10 @@ class SupabaseProvider:
             Transient: a service doesn't answer yet.
         """
         project = ProjectServices.of(self._url(ref), credentials.fields, self._client)
-        try:
+        what = "data api: the tables of schema public can't be listed"
+        with as_job_errors(what, lasting=SmokeCheckFailed):
             async with self.connect(ref, credentials) as connection:
                 tables = await connection.fetch(SUPABASE_QUERIES.readable_tables)
-        except StatementError as error:
-            raise SmokeCheckFailed(
-                f"data api: the tables of schema public can't be listed: {error} [{error.sqlstate}]"
-            ) from error
-        except OutcomeUnknown as error:
-            # It only read: nothing can have happened.
-            raise Transient(str(error)) from error
         await project.check(plan_reads(tables))
 
     async def set_password(self, ref: str, database_password: str) -> None:

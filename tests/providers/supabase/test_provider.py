@@ -707,6 +707,8 @@ async def test_a_pooler_that_doesnt_know_the_project_yet_is_waited_for(server_ds
 LAGS = Answer(404, {"code": "PGRST205", "message": "Could not find the table"})
 NO_GRANT = Answer(403, {"code": "42501", "message": "permission denied for table notes"})
 BAD_KEY = Answer(401, {"message": "Invalid API key"})
+FULL = Answer(400, {"message": "Failed to run sql query: ERROR:  53200: out of memory"})
+REFUSED = Answer(400, {"message": "Failed to run sql query: ERROR:  42501: permission denied"})
 
 
 @pytest.mark.parametrize(
@@ -719,6 +721,8 @@ BAD_KEY = Answer(401, {"message": "Invalid API key"})
         ("read_table", BAD_KEY, Transient, "may not know a new key yet"),
         ("auth_health", Answer(503), Transient, "auth"),
         ("run_query", Answer(544), Transient, "544"),
+        ("run_query", FULL, Transient, r"can't be listed: out of memory \[53200\]"),
+        ("run_query", REFUSED, SmokeCheckFailed, r"can't be listed: permission denied \[42501\]"),
     ],
 )
 async def test_a_service_that_answers_wrongly_is_named(
