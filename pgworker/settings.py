@@ -146,6 +146,7 @@ class Settings(BaseSettings):
     project_timeout: Seconds = Field(
         timedelta(seconds=1200), alias="PGWORKER_PROJECT_TIMEOUT_SECONDS"
     )
+    phase_timeout: Seconds = Field(timedelta(seconds=900), alias="PGWORKER_PHASE_TIMEOUT_SECONDS")
     create_lookup: Seconds = Field(timedelta(seconds=120), alias="PGWORKER_CREATE_LOOKUP_SECONDS")
     backoff: Seconds = Field(timedelta(seconds=2), alias="PGWORKER_BACKOFF_SECONDS")
     backoff_cap: Seconds = Field(timedelta(seconds=300), alias="PGWORKER_BACKOFF_CAP_SECONDS")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -168,11 +169,21 @@ async def _run(phase: Phase, context: PhaseContext) -> Outcome:
     """Run a phase; an error of ours that isn't a `JobError` is for a person to settle.
 
     Raises:
-        JobError: as the phase; `Permanent` for a missing key or setting, and for SQL that the
-            tenant's server refused, unless it may accept it later (`Transient`).
+        JobError: as the phase; `Transient` past its time limit; `Permanent` for a missing key or
+            setting, and for SQL that the tenant's server refused, unless it may accept it later
+            (`Transient`).
     """
+    limit = getattr(phase, "timeout", None) or context.settings.phase_timeout
     try:
-        return await phase.run(context)
+        async with asyncio.timeout(limit.total_seconds()) as deadline:
+            return await phase.run(context)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise Transient(
+            f"{phase.name} was cancelled after {limit.total_seconds():g} s "
+            "(PGWORKER_PHASE_TIMEOUT_SECONDS)"
+        ) from error
     except BadConfiguration as error:
         raise Permanent(str(error)) from error
     except StatementError as error:

@@ -70,6 +70,7 @@ class Daemon:
                 project_poll=settings.project_poll,
                 project_timeout=settings.project_timeout,
                 create_lookup=settings.create_lookup,
+                phase_timeout=settings.phase_timeout,
             ),
         )
         self._worker = Worker(

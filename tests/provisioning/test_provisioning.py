@@ -459,17 +459,42 @@ async def test_a_project_that_vanishes_is_never_replaced(supabase: Open) -> None
 
 
 async def test_a_project_that_is_stuck_is_given_up_after_the_time_limit(supabase: Open) -> None:
+    async with supabase(settings={"PGWORKER_PROJECT_TIMEOUT_SECONDS": 0.3}) as stack:
+        stack.faults.order(operation="create_project", fault=Becomes("COMING_UP"))
+        client_id = await stack.add()
+        await stack.run_until_empty()
+
+        error = await assert_failed(stack, client_id, "permanent", "is not up after 0 s")
+        assert "COMING_UP" in error
+        assert (await stack.fetch_job(client_id))["attempts"] == 1
+
+
+async def test_time_in_which_no_worker_looked_never_counts_against_the_provider(
+    supabase: Open,
+) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="create_project", fault=Becomes("COMING_UP"))
         client_id = await stack.add()
         async with stack.running():
-            await stack.log.wait_for("phase_snoozed", times=3, phase="await_project")
-            await stack.let_time_pass(seconds=1300)
-            await stack.log.wait_for("job_failed")
+            for times in range(1, 4):
+                await stack.log.wait_for("phase_snoozed", times=times, phase="await_project")
+                # As a pause, an open breaker, or no worker at all.
+                await stack.let_time_pass(seconds=3600)
+            await stack.log.wait_for("phase_snoozed", times=5, phase="await_project")
 
-        error = await assert_failed(stack, client_id, "permanent", "is not up after 13.. s")
-        assert "COMING_UP" in error
-        assert (await stack.fetch_job(client_id))["attempts"] == 1
+        job = await stack.fetch_job(client_id)
+        assert job["status"] in {"queued", "waiting"}
+
+
+async def test_a_look_that_finds_the_project_ready_is_never_ended_by_the_time_limit(
+    supabase: Open,
+) -> None:
+    settings = {"PGWORKER_PROJECT_TIMEOUT_SECONDS": 0.000001}
+    async with supabase(coming_up_seconds=0, settings=settings) as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
+
+        assert (await stack.fetch_job(client_id))["status"] == "succeeded"
 
 
 async def test_a_new_project_that_is_not_visible_yet_is_waited_for(supabase: Open) -> None:

@@ -291,3 +291,53 @@ def test_every_error_that_decides_on_a_job_is_public_and_in_the_docs() -> None:
 
     assert deciding <= set(workflow.__all__)
     assert {name for name in deciding if f"`{name}" not in text} == set()
+
+
+HANGING = """
+import asyncio
+from datetime import timedelta
+
+from pgworker.workflow import Done, Workflow
+
+
+class Hangs:
+    name = "create_project"
+    client_status = None
+    {timeout}
+    runs = 0
+
+    async def run(self, ctx):
+        Hangs.runs += 1
+        if Hangs.runs == 1:
+            await asyncio.Event().wait()
+        return Done()
+
+
+workflow = Workflow("provision", (Hangs(),))
+"""
+
+
+@pytest.mark.parametrize(("own", "setting"), [("timeout = timedelta(seconds=0.2)", 900), ("", 0.2)])
+async def test_a_phase_that_hangs_is_cancelled_and_tried_again(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, setting: float
+) -> None:
+    name = f"hanging_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(HANGING.format(timeout=own))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = {
+        "PGWORKER_WORKFLOW": f"{name}:workflow",
+        "PGWORKER_PHASE_TIMEOUT_SECONDS": setting,
+        "PGWORKER_BACKOFF_SECONDS": 0.01,
+    }
+    async with running_stack(database, monkeypatch, simulated=None, settings=settings) as stack:
+        client_id = await stack.add()
+        await stack.run_until_empty()
+
+        job = await stack.fetch_job(client_id)
+        assert job["status"] == "succeeded", job["last_error"]
+        (failed,) = stack.log.find("phase_failed")
+    assert failed["error_kind"] == "transient"
+    assert (
+        failed["error"]
+        == "create_project was cancelled after 0.2 s (PGWORKER_PHASE_TIMEOUT_SECONDS)"
+    )

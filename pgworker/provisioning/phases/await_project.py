@@ -14,6 +14,9 @@ from pgworker.tenants.connection import StatementError
 from pgworker.tenants.steps import Step
 
 CONFIRM_SOONER = 5
+# Of the time between two looks, as a multiple of PGWORKER_PROJECT_POLL_SECONDS: what may count
+# against the provider.
+LONGEST_GAP = 2
 
 # A ref that was just returned may not be visible everywhere yet.
 NOT_VISIBLE_YET = timedelta(minutes=2)
@@ -35,7 +38,6 @@ class AwaitProject:
         Raises:
             Permanent: it is gone, broken, or not up within the time limit.
         """
-        waited = ctx.job.in_phase
         seen = await ctx.provider.observe(ctx.ref)
         ctx.log.info("project_observed", state=str(seen.state), answer=seen.answer)
         if seen.state is TenantState.BROKEN:
@@ -44,17 +46,17 @@ class AwaitProject:
                 "look at the provider's dashboard, then retry"
             )
         if seen.state is TenantState.GONE:
-            if ctx.job.checkpoint.get("was_visible") or waited > NOT_VISIBLE_YET:
+            if ctx.job.checkpoint.get("was_visible") or ctx.job.in_phase > NOT_VISIBLE_YET:
                 raise Permanent(
                     f"project {ctx.ref} is gone ({seen.answer}); pgworker never replaces a "
                     "project that it recorded: find out who deleted it"
                 )
-            return _look_again(ctx, waited, seen.answer, looks=0, was_visible=False)
+            return _wait_for_project(ctx, seen.answer, was_visible=False)
         if seen.state is TenantState.COMING_UP:
-            return _look_again(ctx, waited, seen.answer, looks=0)
+            return _wait_for_project(ctx, seen.answer)
         looks = int(ctx.job.checkpoint.get("ready_checks", 0)) + 1
         if looks < ctx.provider.ready_checks:
-            return _look_again(ctx, waited, seen.answer, looks=looks)
+            return _look_again(ctx, seen.answer, looks=looks)
         intent = await ctx.ledger.find_intent(ctx.client.id)
         assert intent is not None, "create_project comes first"
         password = intent.password or await ctx.ledger.replace_password(ctx.job)
@@ -65,12 +67,12 @@ class AwaitProject:
             await self._take_over(ctx, password)
         except (Transient, OutcomeUnknown, StatementError) as error:
             # Healthy by its own word, but keys or pooler lag behind: a wait, not an attempt.
-            return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=looks)
+            return _wait_for_proof(ctx, f"{seen.answer}; {error}", looks=looks)
         except PasswordRefused as error:
             if tenant_has_it and not intent.password_was_set:
                 await self._set_password(ctx, password)
             # A pooler takes a new password with some delay, and bans who asks it too often.
-            return _look_again(ctx, waited, f"{seen.answer}; {error}", looks=0)
+            return _wait_for_proof(ctx, f"{seen.answer}; {error}", looks=0)
         return Done(checkpoint={"last_answer": seen.answer, "was_visible": True})
 
     async def _set_password(self, ctx: PhaseContext, password: str) -> None:
@@ -91,19 +93,60 @@ async def _log_in(ctx: PhaseContext, credentials: Credentials) -> None:
         await connection.execute("select 1 as answered")
 
 
-def _look_again(
-    ctx: PhaseContext, waited: timedelta, answer: str, *, looks: int, was_visible: bool = True
-) -> Snooze:
-    """Return the wait until the next look.
+def _wait_for_project(ctx: PhaseContext, answer: str, *, was_visible: bool = True) -> Snooze:
+    """Return the wait for a project that isn't up.
 
     Raises:
-        Permanent: the time limit is over.
+        Permanent: it has been seen coming up for as long as the time limit.
     """
-    if waited > ctx.settings.project_timeout:
+    seconds = _count(ctx, "coming_up_seconds")
+    if seconds > ctx.settings.project_timeout.total_seconds():
         raise Permanent(
-            f"project {ctx.ref} is not up after {waited.total_seconds():.0f} s ({answer}): look at "
-            "the provider's dashboard or ask its support, then retry"
+            f"project {ctx.ref} is not up after {seconds:.0f} s ({answer}): look at the provider's "
+            "dashboard or ask its support, then retry"
         )
+    return _look_again(ctx, answer, was_visible=was_visible, coming_up_seconds=seconds)
+
+
+def _wait_for_proof(ctx: PhaseContext, answer: str, *, looks: int) -> Snooze:
+    """Return the wait for a project that says that it is up, and can't be used yet.
+
+    Raises:
+        Permanent: that has been so for as long as the time limit.
+    """
+    seconds = _count(ctx, "unproven_seconds")
+    if seconds > ctx.settings.project_timeout.total_seconds():
+        raise Permanent(
+            f"project {ctx.ref} says that it is up, and can't be used after {seconds:.0f} s "
+            f"({answer}): look at the provider's dashboard or ask its support, then retry"
+        )
+    return _look_again(ctx, answer, looks=looks, unproven_seconds=seconds)
+
+
+def _count(ctx: PhaseContext, counter: str) -> float:
+    """Return the seconds of the time limit that are over, with those since the last look.
+
+    Time in which nobody looked isn't the provider's: a pause, an open breaker, a back-off of ours,
+    no worker. So a gap counts as the longest that we leave between two looks, and a busy queue.
+    """
+    checkpoint, now = ctx.job.checkpoint, ctx.job.in_phase.total_seconds()
+    last_look = float(checkpoint.get("looked_at_seconds", 0))
+    if last_look > now:
+        # A person has put the job back into the phase: it begins anew.
+        return 0
+    gap = min(now - last_look, LONGEST_GAP * ctx.settings.project_poll.total_seconds())
+    return float(checkpoint.get(counter, 0)) + gap
+
+
+def _look_again(
+    ctx: PhaseContext,
+    answer: str,
+    *,
+    looks: int = 0,
+    was_visible: bool = True,
+    **counted: float,
+) -> Snooze:
+    """Return the wait until the next look; no time limit ends a look that says ready."""
     # Jitter keeps a crowd that signed up together from asking together. One that looks ready
     # only has to look so once more: soon.
     delay = ctx.settings.project_poll * random.uniform(0.9, 1.1)  # noqa: S311
@@ -112,5 +155,11 @@ def _look_again(
     return Snooze(
         delay,
         reason=f"the project to come up ({answer})",
-        checkpoint={"last_answer": answer, "ready_checks": looks, "was_visible": was_visible},
+        checkpoint={
+            "last_answer": answer,
+            "ready_checks": looks,
+            "was_visible": was_visible,
+            "looked_at_seconds": round(ctx.job.in_phase.total_seconds(), 3),
+            **counted,
+        },
     )

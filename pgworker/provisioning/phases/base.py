@@ -29,6 +29,7 @@ class PhaseSettings:
         migrations_dir: the canonical migrations.
         project_poll: between two looks at a project that is coming up.
         project_timeout: after which a person must look.
+        phase_timeout: of one run of a phase that has no `timeout` of its own.
         create_lookup: how long an ambiguous create is looked for before another is allowed.
     """
 
@@ -36,6 +37,7 @@ class PhaseSettings:
     project_poll: timedelta = timedelta(seconds=5)
     project_timeout: timedelta = timedelta(seconds=1200)
     create_lookup: timedelta = timedelta(seconds=120)
+    phase_timeout: timedelta = timedelta(seconds=900)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,10 @@ class PhaseContext:
 class Phase(Protocol):
     """One step of a workflow, safe to repeat from any line (docs/phases.md).
 
-    A phase that may create what the provider bills also has `may_cost_money = True`: a person is
-    asked before it is retried. The attribute is optional, so it isn't part of the protocol.
+    Two more attributes are optional, so they aren't part of the protocol. `may_cost_money = True`:
+    the phase may create what the provider bills, and a person is asked before it is retried.
+    `timeout`, a `timedelta`, replaces PGWORKER_PHASE_TIMEOUT_SECONDS: past it a run is cancelled,
+    and counts as a failed attempt (kind `transient`).
     """
 
     @property
