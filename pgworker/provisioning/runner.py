@@ -12,6 +12,7 @@ from pgworker.errors import (
     CredentialRefused,
     JobError,
     Permanent,
+    Transient,
 )
 from pgworker.models import Advance, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.provisioning.breakers import ADMITTED, Admission, Breakers
