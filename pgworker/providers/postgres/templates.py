@@ -162,13 +162,13 @@ class Templates:
                     await admin.execute(QUERIES.use.format(name=literal(name)))
                 else:
                     await self._make(admin, recipe, name, draft)
-                    log.info("template_made", template=name, head=recipe.part.head)
+                    log.info("template_built", template=name, head=recipe.part.head)
                 await admin.fetch(QUERIES.unlock)
         except (JobError, StatementError) as error:
             if not isinstance(error, Transient | OutcomeUnknown):
                 # It would fail again; tenants do without, until the set or the server changes.
                 self._given_up.add(name)
-            log.warning("template_not_made", template=name, error=str(error))
+            log.warning("template_build_failed", template=name, error=str(error))
 
     async def _make(self, admin: TenantConnection, recipe: _Recipe, name: str, draft: str) -> None:
         """Make a draft, try it, and give it its name."""
@@ -276,7 +276,7 @@ async def take_over(inside: TenantConnection, name: str) -> None:
 
 def _tell_of_a_bug(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (bug := task.exception()) is not None:
-        log.error("template_task_broke", exc_info=bug)
+        log.error("template_build_crashed", exc_info=bug)
 
 
 def _recipe_of(canonical: CanonicalSet) -> _Recipe:

@@ -169,7 +169,7 @@ class SupabaseProvider:
             await self._read_organization()
         except (Permanent, QuotaExceeded) as error:
             # Whatever is wrong, the API knows whom it tells so.
-            log.debug("access_proven_by_another_error", error=str(error))
+            log.debug("credential_accepted_despite_error", error=str(error))
 
     async def diagnose(self) -> tuple[Diagnosis, ...]:
         """Read the organisation, which proves that token and slug are good."""
@@ -331,7 +331,7 @@ class SupabaseProvider:
     def _note(self, status: str) -> None:
         if status not in KNOWN_STATUSES | self._strange_statuses:
             self._strange_statuses.add(status)
-            log.warning("unheard_of_project_status_seen", status=status[:40])
+            log.warning("unknown_project_status_seen", status=status[:40])
 
     # -- credentials --------------------------------------------------------------------------
 
@@ -358,7 +358,7 @@ class SupabaseProvider:
         except Permanent as error:
             if self._settings.sql == "postgres":
                 raise
-            log.warning("dsn_left_out", project_ref=ref, error=str(error))
+            log.warning("dsn_skipped", project_ref=ref, error=str(error))
         return Credentials(fields)
 
     async def _keys(self, ref: str, steps: Steps) -> dict[str, str]:

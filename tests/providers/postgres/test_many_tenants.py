@@ -39,7 +39,7 @@ async def test_fifty_tenants_of_twenty_slots_fit_into_thirty_connections(
             names = [entry["event"] for entry in stack.log.entries]
             later = {
                 entry["job_id"]
-                for entry in stack.log.entries[names.index("template_made") :]
+                for entry in stack.log.entries[names.index("template_built") :]
                 if entry["event"] == "phase_started" and entry["phase"] == "create_project"
             }
             applied = {
