@@ -11,21 +11,25 @@ durations by that.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 from datetime import timedelta
 from time import monotonic, process_time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pgworker.db import hosts, listen, pool
-from pgworker.providers.postgres.provider import PostgresProvider
+from pgworker.providers import registry
+from pgworker.providers.postgres.provider import PostgresProvider, create_postgres_provider
 from pgworker.providers.supabase import endpoints, services
-from pgworker.providers.supabase import settings as supabase_settings
+from pgworker.providers.supabase.provider import SupabaseProvider
+from pgworker.providers.supabase.settings import read_supabase_settings
 from pgworker.provisioning import breakers, step_ledger
 from pgworker.provisioning.phases import await_project
 from pgworker.queue import policy
 from pgworker.tenants import postgres_connection
+
+if TYPE_CHECKING:
+    from pgworker.providers.base import ProviderContext
 
 # The environment variable that holds a worker's slowdown: a factor of all its durations.
 SLOWDOWN = "CHAOS_SLOWDOWN"
@@ -56,11 +60,11 @@ CONSTANTS: tuple[tuple[Any, str, float], ...] = (
     (pool, "STATEMENT_TIMEOUT", 5.0),
     (endpoints, "CONNECT_TIMEOUT", 1.0),
     (services, "ANSWER_TIMEOUT", 5.0),
-    (PostgresProvider, "create_timeout", 11.0),
 )
 LISTENER_DEFAULTS = {"ping_every": 2.5, "ping_timeout": 1.0}
 TENANT_DEFAULTS = {"timeout": 2.0, "command_timeout": 10.0}
 KEY_GRACE = 1.0
+POSTGRES_CREATE_TIMEOUT = 11.0
 # The 60 s that the API may take to answer a create become 10.
 ANSWER_TIMEOUT_SCALE = 1 / 6
 
@@ -97,10 +101,23 @@ def scale_durations(slowdown: float) -> None:
     _scale_defaults(listen.Listener.__init__, LISTENER_DEFAULTS, slowdown)
     _scale_defaults(postgres_connection.open_postgres, TENANT_DEFAULTS, slowdown)
     _scale_endpoints(ANSWER_TIMEOUT_SCALE * slowdown)
-    scaled = functools.partial(
-        supabase_settings.SupabaseSettings, key_grace=timedelta(seconds=KEY_GRACE * slowdown)
-    )
-    setattr(supabase_settings, "SupabaseSettings", scaled)  # noqa: B010
+    _scale_providers(slowdown)
+
+
+def _scale_providers(slowdown: float) -> None:
+    """Register factories that create the providers with shorter durations."""
+
+    def create_postgres(context: ProviderContext) -> PostgresProvider:
+        provider = create_postgres_provider(context)
+        provider.create_timeout = timedelta(seconds=POSTGRES_CREATE_TIMEOUT * slowdown)
+        return provider
+
+    def create_supabase(context: ProviderContext) -> SupabaseProvider:
+        settings = read_supabase_settings(context.settings)
+        scaled = replace(settings, key_grace=timedelta(seconds=KEY_GRACE * slowdown))
+        return SupabaseProvider(scaled, limits=context.limits)
+
+    registry.BUILT_IN.update(postgres=create_postgres, supabase=create_supabase)
 
 
 def _scale_endpoints(factor: float) -> None:
