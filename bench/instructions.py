@@ -26,7 +26,7 @@ from bench import limits
 from bench.ours import CLIENTS, ENQUEUE, FREE_CLIENTS
 from pgworker.db.embedded import embedded_server
 from pgworker.db.migrate import migrate
-from pgworker.db.postmaster import Cluster, binary
+from pgworker.db.postmaster import Cluster, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,11 +110,11 @@ def count(cluster: Cluster, statements: list[str]) -> int:
         subprocess.run(["cp", "--archive", cluster.path, copy], check=True)
         done = subprocess.run(
             [
-                *cluster.as_server_user(),
+                *cluster.find_user_switch(),
                 "valgrind",
                 "--tool=callgrind",
                 "--callgrind-out-file=/dev/null",
-                binary("postgres"),
+                find_program("postgres"),
                 "--single",
                 "-D",
                 copy,

@@ -6,7 +6,6 @@ The database is the one of DATABASE_URL, or an embedded one.
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from pydantic import SecretStr
 from pgworker.db.embedded import default_data_dir, embedded_server
 from pgworker.db.migrate import migrate, read_state
 from pgworker.db.pool import connected, open_pool
+from pgworker.db.private_file import create_private, data_dir_errors_translated
 from pgworker.providers.base import ProviderContext
 from pgworker.providers.registry import Providers, check_provider_setting
 from pgworker.providers.shared_rate_limits import SharedLimits
@@ -104,7 +104,7 @@ class Platform:
     def _encryption_keys(self) -> dict[str, bytes]:
         keys = self.settings.encryption_keys
         if not keys and self.data_dir is not None:
-            keys = (_own_key(self.data_dir / KEY_FILE),)
+            keys = (_find_or_make_key(self.data_dir),)
         return parse_encryption_keys(keys)
 
 
@@ -179,21 +179,17 @@ def _derive_session_key(key: bytes) -> bytes:
     return HKDFExpand(SHA256(), length=32, info=b"pgworker session cookie").derive(key)
 
 
-def _own_key(path: Path) -> SecretStr:
-    """Return the embedded default's own key, made at first use with mode 0600."""
-    if not path.exists():
-        # Written whole before it gets its name: whoever finds it finds all of it, and of two
-        # that make one the first wins.
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(generate_key("embedded") + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-    return SecretStr(path.read_text(encoding="ascii").strip())
+def _find_or_make_key(data_dir: Path) -> SecretStr:
+    """Return the embedded default's own key, made at first use.
+
+    Raises:
+        BadConfiguration: the key can't be written or read.
+    """
+    path = data_dir / KEY_FILE
+    with data_dir_errors_translated(data_dir):
+        if not path.exists():
+            create_private(path, generate_key("embedded"))
+        return SecretStr(path.read_text(encoding="ascii").strip())
 
 
 def generate_key(key_id: str) -> str:

@@ -18,7 +18,7 @@ from bench.daemons import daemons
 from bench.figures import median
 from bench.rounds import Subject, in_turns
 from bench.running import ROOT, RunFailed
-from pgworker.db.postmaster import binary
+from pgworker.db.postmaster import find_program
 
 if TYPE_CHECKING:
     from bench.running import Bench
@@ -135,7 +135,7 @@ async def _raw(server: BenchServer, database: str) -> float:
     began = time.perf_counter()
     await server.admin.execute(f"create database {database}")
     process = await asyncio.create_subprocess_exec(
-        binary("psql"),
+        find_program("psql"),
         *("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", server.dsn_of(database)),
         *(f"--file={file}" for file in files),
         env=os.environ | {"PGOPTIONS": "-c client_min_messages=warning"},

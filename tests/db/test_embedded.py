@@ -1,4 +1,4 @@
-"""The embedded server: who starts it, who stops it, and what a kill leaves behind."""
+"""The embedded server: the first process starts it, and the last one stops it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from pgworker.db.embedded import default_data_dir, embedded_server, embedded_server_blocking
-from pgworker.db.postmaster import Cluster, PidFile, binary, last_words, server_user
+from pgworker.db.embedded import default_data_dir, embedded_server
+from pgworker.db.postmaster import (
+    Cluster,
+    PidFile,
+    find_program,
+    find_reason,
+    find_server_user,
+)
 from pgworker.errors import BadConfiguration, DatabaseUnreachable
+from tests.support.server import embedded_server_blocking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +38,18 @@ FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
 
 # Uses the server until its standard input ends; says what it got.
 USER = """
+import asyncio
 import sys
 from pathlib import Path
-from pgworker.db.embedded import embedded_server_blocking
-settings = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
-with embedded_server_blocking(Path(sys.argv[1]), settings=settings) as server:
-    print("started" if server.started else "attached", server.dsn, flush=True)
-    sys.stdin.read()
+from pgworker.db.embedded import embedded_server
+
+async def use():
+    settings = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
+    async with embedded_server(Path(sys.argv[1]), settings=settings) as server:
+        print("started" if server.started else "attached", server.dsn, flush=True)
+        sys.stdin.read()
+
+asyncio.run(use())
 """
 
 
@@ -80,7 +92,7 @@ def user_of(data_dir: Path, *in_front: str) -> Iterator[User]:
 @contextmanager
 def process_of_the_server_user(cluster: Path) -> Iterator[subprocess.Popen[bytes]]:
     as_root = os.geteuid() == 0
-    uid, gid = server_user(cluster) if as_root else (None, None)
+    uid, gid = find_server_user(cluster) if as_root else (None, None)
     with subprocess.Popen(["sleep", "300"], user=uid, group=gid) as process:
         try:
             yield process
@@ -92,7 +104,7 @@ def process_of_the_server_user(cluster: Path) -> Iterator[subprocess.Popen[bytes
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "data"
     yield path
-    # A test that failed may leave a server behind: whoever comes last stops it.
+    # A test that failed may leave a server behind: the last process that uses it stops it.
     if (path / "postgres" / "postmaster.pid").exists():
         with suppress(DatabaseUnreachable, BadConfiguration), embedded_server_blocking(path):
             pass
@@ -110,10 +122,10 @@ async def ask(dsn: str, question: str) -> object:
         await connection.close()
 
 
-# -- coming and going -------------------------------------------------------------------------
+# -- attaching and detaching ------------------------------------------------------------------
 
 
-async def test_the_first_user_starts_it_the_second_attaches_and_the_last_one_out_stops_it(
+async def test_the_first_process_starts_it_the_second_attaches_and_the_last_one_stops_it(
     data_dir: Path,
 ) -> None:
     async with embedded_server(data_dir, settings=FAST) as first:
@@ -126,7 +138,7 @@ async def test_the_first_user_starts_it_the_second_attaches_and_the_last_one_out
     assert cluster_of(data_dir).running() is None
 
 
-async def test_the_server_outlives_the_user_who_started_it(data_dir: Path) -> None:
+async def test_the_server_outlives_the_process_that_started_it(data_dir: Path) -> None:
     with user_of(data_dir) as first:
         first.arrives()
         async with embedded_server(data_dir) as second:
@@ -136,7 +148,7 @@ async def test_the_server_outlives_the_user_who_started_it(data_dir: Path) -> No
     assert cluster_of(data_dir).running() is None
 
 
-async def test_a_user_killed_with_9_loses_nothing_and_the_next_one_attaches(
+async def test_a_process_killed_with_9_loses_nothing_and_the_next_one_attaches(
     data_dir: Path,
 ) -> None:
     with user_of(data_dir) as killed:
@@ -161,7 +173,7 @@ async def test_two_first_starts_at_once_make_one_cluster(data_dir: Path) -> None
     assert [path.name for path in data_dir.glob("postgres.new-*")] == []
 
 
-async def test_the_servers_session_is_not_the_one_of_the_user_who_started_it(
+async def test_the_servers_session_is_not_the_one_of_the_process_that_started_it(
     data_dir: Path,
 ) -> None:
     """Ctrl-C in the user's terminal reaches its session only."""
@@ -234,7 +246,7 @@ async def test_a_server_killed_with_9_recovers_what_was_committed(data_dir: Path
         assert await ask(server.dsn, "select answer from kept") == 42
 
 
-async def test_an_initdb_that_was_killed_half_way_is_begun_again(data_dir: Path) -> None:
+async def test_an_initdb_that_was_killed_half_way_is_repeated(data_dir: Path) -> None:
     half_made = data_dir / "postgres.new-abcd"
     half_made.mkdir(parents=True)
     (half_made / "PG_VERSION").write_text("18\n")
@@ -243,7 +255,7 @@ async def test_an_initdb_that_was_killed_half_way_is_begun_again(data_dir: Path)
     assert not half_made.exists()
 
 
-# -- who may in -------------------------------------------------------------------------------
+# -- access -----------------------------------------------------------------------------------
 
 
 async def test_a_wrong_password_is_refused(data_dir: Path) -> None:
@@ -258,7 +270,7 @@ async def test_a_wrong_password_is_refused(data_dir: Path) -> None:
         assert await ask(server.dsn, "show unix_socket_directories") == ""
 
 
-async def test_nobody_else_can_read_what_lies_in_the_data_directory(data_dir: Path) -> None:
+async def test_no_other_user_can_read_what_is_in_the_data_directory(data_dir: Path) -> None:
     async with embedded_server(data_dir, settings=FAST):
         open_to_others = [
             path
@@ -284,7 +296,7 @@ async def test_the_password_is_not_shown_with_the_server(data_dir: Path) -> None
         assert (data_dir / "postgres.password").read_text().strip() not in repr(server)
 
 
-async def test_it_is_durable_utf8_and_in_the_c_locale_unless_told_otherwise(
+async def test_it_is_durable_utf8_and_in_the_c_locale_by_default(
     data_dir: Path,
 ) -> None:
     async with embedded_server(data_dir) as server:
@@ -307,7 +319,7 @@ async def test_a_very_long_path_is_fine(tmp_path: Path) -> None:
         assert await ask(server.dsn, "select 1") == 1
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 async def test_root_can_use_the_server_of_a_plain_user_and_leaves_it_usable(
     tmp_path: Path,
 ) -> None:
@@ -315,7 +327,7 @@ async def test_root_can_use_the_server_of_a_plain_user_and_leaves_it_usable(
     data_dir = tmp_path / "theirs"
     data_dir.mkdir(mode=0o700)
     os.chown(data_dir, uid, uid)
-    # The checkout and pytest's directories may be closed to them; nothing else is lent to them.
+    # The checkout and pytest's directories may be closed to that user: it gets this right only.
     plain_user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     plain_user += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     plain_user += ["--securebits=+no_setuid_fixup"]
@@ -339,7 +351,7 @@ def test_the_server_of_root_works_from_a_folder_that_is_closed_to_its_user(
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    package = Path(binary("postgres")).parents[2]
+    package = Path(find_program("postgres")).parents[2]
     for part in (package, package.with_suffix(".libs")):  # links would be followed to an open place
         copytree(part, closed / part.name, ignore=ignore_patterns("include"))
     monkeypatch.setenv("PYTHONPATH", str(closed))
@@ -397,7 +409,7 @@ async def test_a_cluster_without_its_password_is_refused_and_kept(data_dir: Path
     assert cluster_of(data_dir).exists()
 
 
-async def test_a_start_that_fails_says_why_in_one_line(data_dir: Path) -> None:
+async def test_a_start_that_fails_gives_its_reason_in_one_line(data_dir: Path) -> None:
     broken = FAST | {"max_connections": "nonsense"}
     with pytest.raises(DatabaseUnreachable, match=r"max_connections.*postgres\.log") as caught:
         async with embedded_server(data_dir, settings=broken):
@@ -405,7 +417,7 @@ async def test_a_start_that_fails_says_why_in_one_line(data_dir: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-async def test_a_place_that_is_no_directory_is_refused_in_one_line(tmp_path: Path) -> None:
+async def test_a_path_that_is_no_directory_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadConfiguration, match="can't be used: Not a directory"):
         async with embedded_server(tmp_path / "file" / "data"):
@@ -451,12 +463,12 @@ def test_a_pid_file_is_read_at_any_stage_of_its_writing(text: str, read: PidFile
 
 
 @pytest.mark.parametrize(
-    ("output", "words"),
+    ("output", "reason"),
     [
-        ("", "it said nothing"),
+        ("", "no output"),
         ("setpriv: no way\n", "setpriv: no way"),
         ("x [1] LOG:  bind\nx [1] FATAL:  no sockets\nx [1] LOG:  shut down\n", "no sockets"),
     ],
 )
-def test_the_reason_of_a_failed_start_is_found_in_the_output(output: str, words: str) -> None:
-    assert last_words(output) == words
+def test_the_reason_of_a_failed_start_is_found_in_the_output(output: str, reason: str) -> None:
+    assert find_reason(output) == reason

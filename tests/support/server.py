@@ -18,11 +18,11 @@ import asyncpg
 import docker
 import pytest
 
-from pgworker.db.embedded import embedded_server_blocking
+from pgworker.db.embedded import EmbeddedServer, embedded_server
 from pgworker.errors import PgworkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 DSN_VARIABLE = "PGWORKER_TEST_DSN"
 IMAGE = os.environ.get("PGWORKER_TEST_IMAGE", "postgres:18-alpine")
@@ -135,6 +135,21 @@ async def drop_database(server: RunServer, name: str) -> None:
 def dsn_of(dsn: str, database: str) -> str:
     """Return the DSN of another database on the same server."""
     return urlsplit(dsn)._replace(path=f"/{database}").geturl()
+
+
+@contextmanager
+def embedded_server_blocking(
+    data_dir: Path, *, settings: Mapping[str, str] | None = None
+) -> Iterator[EmbeddedServer]:
+    """Do what `embedded_server` does, where no event loop runs."""
+    # With a factory the loop doesn't become the thread's current one, which pytest-asyncio sets.
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        server = embedded_server(data_dir, settings=settings)
+        opened = runner.run(server.__aenter__())
+        try:
+            yield opened
+        finally:
+            runner.run(server.__aexit__(None, None, None))
 
 
 @contextmanager
