@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pgworker.maintenance.fleet import ClientSync, canonical_set, schema_status, sync_each
+from pgworker.maintenance.fleet import ClientSync, schema_status, sync_each
+from pgworker.schema.directory import read_configured_set
 from pgworker.schema.lint import Severity, Violation, lint
 from pgworker.settings import load_settings
 
@@ -36,7 +37,7 @@ def lint_command(json: Json = False) -> None:
 
     The exit code is 1 when there is an error; warnings leave it at 0.
     """
-    canonical = canonical_set(load_settings().migrations_dir)
+    canonical = read_configured_set(load_settings().migrations_dir)
     violations = lint(canonical)
     if json:
         print_json(violations)
@@ -68,7 +69,7 @@ def status(json: Json = False) -> None:
 
     No tenant is contacted.
     """
-    canonical = canonical_set(load_settings().migrations_dir)
+    canonical = read_configured_set(load_settings().migrations_dir)
     rows = schema_status(use_platform(lambda platform: platform.status.list_clients()), canonical)
     if json:
         print_json(rows)
@@ -111,7 +112,7 @@ def sync(
     """
     if all_clients == (client is not None):
         raise usage_error("name a client, or give --all")
-    canonical = canonical_set(load_settings().migrations_dir)
+    canonical = read_configured_set(load_settings().migrations_dir)
     failed = use_platform(
         lambda platform: _sync(platform, client, canonical, include_all=include_all)
     )

@@ -20,10 +20,10 @@ from pgworker.db.embedded import embedded_server
 from pgworker.db.pool import connected
 from pgworker.db.queries import load
 from pgworker.errors import BadConfiguration, PgworkerError
-from pgworker.maintenance.fleet import canonical_set
 from pgworker.models import ClientStatus
 from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.runtime.daemon import Daemon
+from pgworker.schema.directory import read_configured_set
 from pgworker.telemetry import configure_logging
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ async def run_demo(
 
 def _refuse_without_migrations(directory: Path) -> None:
     try:
-        canonical_set(directory)
+        read_configured_set(directory)
     except BadConfiguration as error:
         raise BadConfiguration(
             f"{error} (the demo applies the example migrations of pgworker's repository: "

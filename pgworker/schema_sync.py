@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgworker.errors import BadConfiguration
 from pgworker.schema.apply import SyncReport, apply_migrations
-from pgworker.schema.migrations import load_migrations
+from pgworker.schema.directory import load_canonical_set
 from pgworker.tenants.postgres_connection import connect_postgres
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def apply_latest_schema(client_config: ClientConfig | Mapping[str, Any]) -
     if isinstance(config, Mapping):
         config = ClientConfig.of(config)
     # The files first: a bad set shouldn't cost a connection.
-    canonical = load_migrations(Path(config.migrations_dir))
+    canonical = await load_canonical_set(Path(config.migrations_dir))
     async with _connected(config) as connection:
         return await apply_migrations(connection, canonical, include_all=config.include_all)
 

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pgworker.errors import BadConfiguration, JobError, MigrationRefused, Permanent
+from pgworker.errors import JobError, Permanent
 from pgworker.providers.base import Credentials
 from pgworker.provisioning.ledger import Ledger
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.schema.apply import SyncReport, apply_migrations
-from pgworker.schema.migrations import load_migrations
 from pgworker.tenants.redaction import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
     from uuid import UUID
 
     from pgworker.context import Platform
@@ -66,21 +64,6 @@ class ClientSync:
     client_id: UUID
     report: SyncReport | None
     error: str | None = None
-
-
-def canonical_set(directory: Path) -> CanonicalSet:
-    """Read the canonical migrations.
-
-    Raises:
-        BadConfiguration: there is no such directory, or no migration in it.
-        MigrationRefused: a file can't be used as it is.
-    """
-    try:
-        return load_migrations(directory)
-    except MigrationRefused as error:
-        if directory.is_dir() and any(directory.glob("*.sql")):
-            raise
-        raise BadConfiguration(str(error)) from error
 
 
 def schema_status(

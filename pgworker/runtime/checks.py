@@ -23,7 +23,7 @@ from pgworker.errors import (
     MigrationRefused,
     PgworkerError,
 )
-from pgworker.maintenance.fleet import canonical_set
+from pgworker.schema.directory import read_configured_set
 from pgworker.schema.lint import Severity, lint
 from pgworker.status.durations import duration
 from pgworker.status.overdue import ADVICE, Overdue, find_overdue
@@ -93,7 +93,7 @@ def check_migrations(directory: Path) -> Check:
     """Check that the canonical migrations can be read, and that lint finds no error in them."""
     subject = "migrations"
     try:
-        canonical = canonical_set(directory)
+        canonical = read_configured_set(directory)
     except (BadConfiguration, MigrationRefused) as error:
         advice = "fix it: until then no client gets past schema_sync"
         return Check(subject, Verdict.FAIL, str(error), advice)

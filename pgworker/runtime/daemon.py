@@ -17,7 +17,7 @@ from pgworker.provisioning.runner import PhaseRunner
 from pgworker.provisioning.workflow import find_workflows
 from pgworker.queue.jobs import Jobs, Outstanding
 from pgworker.queue.worker import Worker, WorkerSettings
-from pgworker.schema.migrations import load_migrations
+from pgworker.schema.directory import load_canonical_set
 from pgworker.telemetry import get_logger
 from pgworker.version import __version__
 
@@ -142,7 +142,7 @@ class Daemon:
     async def _check_migrations(self) -> None:
         settings = self._platform.settings
         try:
-            await asyncio.to_thread(load_migrations, settings.migrations_dir)
+            await load_canonical_set(settings.migrations_dir)
         except MigrationRefused as error:
             is_trial = (
                 self._platform.data_dir is not None

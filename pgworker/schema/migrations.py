@@ -1,4 +1,4 @@
-"""The canonical migrations: read from their directory, compared with what a tenant has. Pure.
+"""The canonical migrations: parsed, and compared with what a tenant has. Pure.
 
 Layout and history are those of Supabase's CLI (2.x, mid-2026), so that `supabase db push` and
 pgworker agree about the same tenant.
@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from pgworker.schema.splitter import Piece
 
 _FILE_NAME = re.compile(r"([0-9]+)_(.*)\.sql", re.DOTALL)
-# The CLI leaves out an `init` that a release before this one dumped from the hosted database.
-_OLD_INIT = re.compile(r"([0-9]{14})_init\.sql")
-_OLD_INIT_BEFORE = "20211209000000"
 _NAMED_AT_MOST = 5
 
-# The set's assertions about a finished schema stand beside its migrations; see tenants/smoke.py.
+# The set's assertions about a finished schema stand beside its migrations; see smoke.py.
 SMOKE_DIRECTORY = "smoke"
 
 
@@ -99,25 +96,16 @@ def _recorded_statements(text: str) -> tuple[str, ...]:
     return tuple(piece.text for piece in split(text))
 
 
-# -- reading ----------------------------------------------------------------------------------
+# -- parsing ----------------------------------------------------------------------------------
 
 
-def load_migrations(directory: Path) -> CanonicalSet:
-    """Read the canonical migrations of a directory in the layout of Supabase's CLI.
-
-    Its direct children named `<digits>_<name>.sql` are migrations; everything else is left out,
-    with a notice.
-
-    Raises:
-        MigrationRefused: there is no migration, or one can't be used as it is; says what to do.
-    """
-    files, notices = _list_files(directory)
-    _refuse_clashing_versions(files)
-    return CanonicalSet(directory, tuple(_read(file) for file in files), tuple(notices))
+def is_migration_name(file: str) -> bool:
+    """Return whether a file of this name is a migration, as Supabase's CLI decides it."""
+    return _FILE_NAME.fullmatch(file) is not None
 
 
 @lru_cache(maxsize=4096)
-def load_migration(file: str, text: str) -> Migration:
+def parse_migration(file: str, text: str) -> Migration:
     """Make a migration of a file's name and content; remembers what it made of them before.
 
     Raises:
@@ -151,76 +139,6 @@ def load_migration(file: str, text: str) -> Migration:
         statements=tuple(Statement(sql=piece.text, line=piece.line) for piece in pieces),
         transactional=Kind.ALONE not in kinds,
     )
-
-
-def _list_files(directory: Path) -> tuple[list[Path], list[str]]:
-    if not directory.is_dir():
-        what = "is not a directory" if directory.exists() else "does not exist"
-        raise MigrationRefused(
-            f"migrations directory {directory} {what}: create it, or set PGWORKER_MIGRATIONS_DIR"
-        )
-    try:
-        entries = sorted(directory.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise MigrationRefused(
-            f"migrations directory {directory} can't be read: {error.strerror}"
-        ) from error
-    files: list[Path] = []
-    notices: list[str] = []
-    for entry in entries:
-        if entry.name == SMOKE_DIRECTORY:
-            continue  # assertions, not migrations
-        reason = _reason_to_skip(entry, is_first=not files)
-        if reason is None:
-            files.append(entry)
-        else:
-            notices.append(f"{entry.name} is left out: {reason}")
-    if not files:
-        raise MigrationRefused(
-            f"migrations directory {directory} has no migration: add a file named "
-            "<14 digits>_<name>.sql, for example 20260101000000_first.sql"
-        )
-    return files, notices
-
-
-def _reason_to_skip(entry: Path, *, is_first: bool) -> str | None:
-    if entry.is_dir():
-        return "it is a directory"
-    if _FILE_NAME.fullmatch(entry.name) is None:
-        return "its name isn't <digits>_<name>.sql"
-    old_init = _OLD_INIT.fullmatch(entry.name)
-    if is_first and old_init is not None and old_init[1] < _OLD_INIT_BEFORE:
-        return f"it is an init older than {_OLD_INIT_BEFORE}, which Supabase's CLI skips as well"
-    return None
-
-
-def _refuse_clashing_versions(files: Sequence[Path]) -> None:
-    seen: dict[str, str] = {}
-    for file in files:
-        version = file.name.partition("_")[0]
-        if version in seen:
-            raise MigrationRefused(
-                f"{seen[version]} and {file.name} have the same version: give one of them another"
-            )
-        # Versions are compared as text, as the CLI does: 9_x would come after 10_x.
-        if seen and len(version) != len(next(iter(seen))):
-            raise MigrationRefused(
-                f"{next(iter(seen.values()))} and {file.name} have versions of different lengths, "
-                "which sort wrongly: give all of them 14 digits"
-            )
-        seen[version] = file.name
-
-
-def _read(file: Path) -> Migration:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MigrationRefused(
-            f"{file.name} is not UTF-8 (byte {error.start + 1}): save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise MigrationRefused(f"{file.name} can't be read: {error.strerror}") from error
-    return load_migration(file.name, text)
 
 
 def _refuse_what_needs_psql(

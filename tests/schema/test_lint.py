@@ -9,7 +9,7 @@ import pytest
 
 from pgworker.schema import lint_rules
 from pgworker.schema.lint import Severity, Violation, lint
-from pgworker.schema.migrations import CanonicalSet, load_migration
+from pgworker.schema.migrations import CanonicalSet, parse_migration
 
 SAFE = "alter table public.old enable row level security; grant select on public.old to anon;"
 OLD = f"create table public.old (id int primary key, a int, b text); {SAFE}"
@@ -17,7 +17,7 @@ OLD = f"create table public.old (id int primary key, a int, b text); {SAFE}"
 
 def violations(*files: str) -> tuple[Violation, ...]:
     migrations = tuple(
-        load_migration(f"{number}_x.sql", text) for number, text in enumerate(files, start=1)
+        parse_migration(f"{number}_x.sql", text) for number, text in enumerate(files, start=1)
     )
     return lint(CanonicalSet(Path("migrations"), migrations))
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgworker.errors import MigrationRefused
+from pgworker.schema.directory import read_canonical_set
 from pgworker.schema.migrations import (
     AppliedMigration,
     CanonicalSet,
     history_is_complete,
-    load_migration,
-    load_migrations,
+    parse_migration,
     plan,
 )
 from pgworker.schema.splitter import normal_form, split, tokenize
@@ -151,7 +151,7 @@ def write(directory: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def test_a_directory_is_read_in_the_order_of_versions(tmp_path: Path) -> None:
-    canonical = load_migrations(
+    canonical = read_canonical_set(
         write(
             tmp_path,
             {"20260102000000_b.sql": "select 2;", "20260101000000_a_first.sql": "select 1;"},
@@ -171,7 +171,7 @@ def test_what_is_no_migration_is_left_out_with_a_notice(tmp_path: Path) -> None:
     (tmp_path / "3_folder.sql").mkdir()
     (tmp_path / "smoke").mkdir()
 
-    canonical = load_migrations(tmp_path)
+    canonical = read_canonical_set(tmp_path)
 
     assert [m.file for m in canonical.migrations] == ["1_a.sql"]
     assert [notice.split(" ")[0] for notice in canonical.notices] == [
@@ -185,7 +185,7 @@ def test_what_is_no_migration_is_left_out_with_a_notice(tmp_path: Path) -> None:
 def test_an_init_of_old_is_left_out_as_the_cli_does(tmp_path: Path) -> None:
     write(tmp_path, {"20211208000000_init.sql": "select 1", "20211210000000_init.sql": "select 2"})
 
-    canonical = load_migrations(tmp_path)
+    canonical = read_canonical_set(tmp_path)
 
     assert [m.file for m in canonical.migrations] == ["20211210000000_init.sql"]
     assert "20211208000000_init.sql" in canonical.notices[0]
@@ -193,17 +193,17 @@ def test_an_init_of_old_is_left_out_as_the_cli_does(tmp_path: Path) -> None:
 
 def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MigrationRefused, match="does not exist: create it, or set"):
-        load_migrations(tmp_path / "nowhere")
+        read_canonical_set(tmp_path / "nowhere")
 
 
 def test_a_file_instead_of_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MigrationRefused, match="is not a directory"):
-        load_migrations(write(tmp_path, {"1_a.sql": ""}) / "1_a.sql")
+        read_canonical_set(write(tmp_path, {"1_a.sql": ""}) / "1_a.sql")
 
 
 def test_a_directory_without_a_migration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MigrationRefused, match="has no migration: add a file named"):
-        load_migrations(write(tmp_path, {".gitkeep": ""}))
+        read_canonical_set(write(tmp_path, {".gitkeep": ""}))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_file_that_cannot_be_used_is_refused(
     tmp_path: Path, files: dict[str, str | bytes], message: str
 ) -> None:
     with pytest.raises(MigrationRefused, match=message) as caught:
-        load_migrations(write(tmp_path, files))
+        read_canonical_set(write(tmp_path, files))
 
     assert "\n" not in str(caught.value)
 
@@ -241,17 +241,17 @@ def test_a_broken_link_is_refused_rather_than_left_out(tmp_path: Path) -> None:
     (tmp_path / "1_a.sql").symlink_to(tmp_path / "nowhere")
 
     with pytest.raises(MigrationRefused, match=r"1_a\.sql can't be read"):
-        load_migrations(tmp_path)
+        read_canonical_set(tmp_path)
 
 
 def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
-    canonical = load_migrations(write(tmp_path, {"1_a.sql": b"\xef\xbb\xbfselect 1"}))
+    canonical = read_canonical_set(write(tmp_path, {"1_a.sql": b"\xef\xbb\xbfselect 1"}))
 
     assert canonical.migrations[0].text == "select 1"
 
 
 def test_a_newer_grammar_still_loads() -> None:
-    migration = load_migration("1_a.sql", "create sparkling table t (a int);\nselect 1;")
+    migration = parse_migration("1_a.sql", "create sparkling table t (a int);\nselect 1;")
 
     assert migration.transactional
     assert [statement.line for statement in migration.statements] == [1, 2]
@@ -281,7 +281,7 @@ def test_a_newer_grammar_still_loads() -> None:
     ],
 )
 def test_what_runs_outside_of_a_transaction_is_recognised(sql: str, transactional: bool) -> None:
-    assert load_migration("1_a.sql", sql).transactional is transactional
+    assert parse_migration("1_a.sql", sql).transactional is transactional
 
 
 # -- comparing --------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def canonical_of(tmp_path: Path, **files: str) -> CanonicalSet:
     return CanonicalSet(
         tmp_path,
         tuple(
-            load_migration(f"{name.removeprefix('v')}_x.sql", sql) for name, sql in files.items()
+            parse_migration(f"{name.removeprefix('v')}_x.sql", sql) for name, sql in files.items()
         ),
     )
 

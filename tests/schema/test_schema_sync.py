@@ -23,8 +23,9 @@ from pgworker.errors import (
     Transient,
 )
 from pgworker.schema.apply import SyncReport, apply_migrations, read_history
+from pgworker.schema.directory import read_canonical_set
 from pgworker.schema.lint import lint
-from pgworker.schema.migrations import Migration, history_is_complete, load_migrations
+from pgworker.schema.migrations import Migration, history_is_complete
 from pgworker.schema.smoke import (
     check_row_level_security,
     everything_holds,
@@ -97,7 +98,7 @@ def write(directory: Path, **files: str) -> Path:
 
 async def sync(connection: TenantConnection, directory: Path, **options: Any) -> SyncReport:
     async with asyncio.timeout(TIMEOUT):
-        return await apply_migrations(connection, load_migrations(directory), **options)
+        return await apply_migrations(connection, read_canonical_set(directory), **options)
 
 
 async def versions(connection: TenantConnection) -> list[str]:
@@ -587,7 +588,7 @@ async def test_the_example_in_the_docstring_runs(empty_database: str) -> None:
 
     report = await scope["example"]()
 
-    assert report.head == load_migrations(EXAMPLE).head
+    assert report.head == read_canonical_set(EXAMPLE).head
 
 
 @pytest.mark.parametrize(
@@ -625,7 +626,7 @@ async def test_the_example_set_applies_passes_its_assertions_and_is_clean(
     tenant: PostgresTenantConnection,
 ) -> None:
     await create_roles(tenant)
-    canonical = load_migrations(EXAMPLE)
+    canonical = read_canonical_set(EXAMPLE)
 
     await sync(tenant, EXAMPLE)
 
@@ -747,7 +748,7 @@ async def test_a_finished_schema_is_proved_with_one_call(
     await sync(tenant, EXAMPLE)
     calls = Calls(tenant)
 
-    assert await everything_holds(calls, load_migrations(EXAMPLE))
+    assert await everything_holds(calls, read_canonical_set(EXAMPLE))
 
     (script,) = calls.scripts
     assert script.count("begin read only") == 5
@@ -771,7 +772,7 @@ async def test_a_schema_of_which_something_does_not_hold_is_never_taken_for_fini
     await sync(tenant, EXAMPLE)
     await tenant.execute(damage)
 
-    assert not await everything_holds(tenant, load_migrations(EXAMPLE))
+    assert not await everything_holds(tenant, read_canonical_set(EXAMPLE))
 
     assert await tenant.fetch("select 1 as answered") == [{"answered": 1}]
 
@@ -782,7 +783,7 @@ async def test_what_can_not_be_asked_now_is_not_taken_for_true(empty_database: s
         async with connect_postgres(empty_database) as admin:
             await admin.execute(f"select pg_terminate_backend({row['pid']}, 10000)")
 
-        assert not await everything_holds(tenant, load_migrations(EXAMPLE))
+        assert not await everything_holds(tenant, read_canonical_set(EXAMPLE))
 
 
 @pytest.mark.parametrize(

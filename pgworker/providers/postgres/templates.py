@@ -22,7 +22,7 @@ from pgworker.providers.postgres.portable import created_extensions, portable_pa
 from pgworker.providers.postgres.scram import scram_verifier
 from pgworker.providers.postgres.server import PostgresServer, identifier, literal
 from pgworker.schema.apply import apply_migrations
-from pgworker.schema.directory import canonical_set
+from pgworker.schema.directory import load_canonical_set
 from pgworker.schema.migrations import CanonicalSet
 from pgworker.telemetry import get_logger
 from pgworker.tenants.connection import StatementError
@@ -132,7 +132,7 @@ class Templates:
     async def _read(self) -> _Recipe | None:
         """Return what to make; None when no file can be copied, or the set can't be read."""
         try:
-            canonical = await canonical_set(self._directory)
+            canonical = await load_canonical_set(self._directory)
         except MigrationRefused:
             return None  # schema_sync will say so
         if self._recipe is None or self._recipe.canonical != canonical:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pgworker.models import ClientPatch, ClientStatus, Done, Outcome
 from pgworker.provisioning.phases.base import PhaseContext
 from pgworker.schema.apply import apply_migrations
-from pgworker.schema.directory import canonical_set
+from pgworker.schema.directory import load_canonical_set
 from pgworker.schema.migrations import Migration
 from pgworker.tenants.at_once import at_once
 
@@ -24,7 +24,7 @@ class SchemaSync:
         """
         # Read again at each run: a mended file is picked up by a retry.
         canonical, credentials = await at_once(
-            canonical_set(ctx.settings.migrations_dir), ctx.credentials()
+            load_canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
 
         async def tell(migration: Migration) -> None:

@@ -6,7 +6,7 @@ from pgworker.errors import SmokeCheckFailed
 from pgworker.models import ClientStatus, Done, Outcome
 from pgworker.provisioning.phases.base import PhaseContext
 from pgworker.schema.apply import read_history
-from pgworker.schema.directory import canonical_set
+from pgworker.schema.directory import load_canonical_set
 from pgworker.schema.migrations import CanonicalSet, history_is_complete
 from pgworker.schema.smoke import (
     check_row_level_security,
@@ -30,7 +30,7 @@ class SmokeChecks:
             SmokeCheckFailed: names the check.
         """
         canonical, credentials = await at_once(
-            canonical_set(ctx.settings.migrations_dir), ctx.credentials()
+            load_canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
         async with ctx.connect(credentials) as connection:
             if not await everything_holds(connection, canonical):

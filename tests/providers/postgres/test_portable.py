@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pgworker.providers.postgres.portable import created_extensions, is_portable, portable_part
-from pgworker.schema.migrations import CanonicalSet, load_migration
+from pgworker.schema.migrations import CanonicalSet, parse_migration
 from tests.support.stack import CANONICAL
 
 
@@ -39,7 +39,7 @@ from tests.support.stack import CANONICAL
     ],
 )
 def test_what_only_shapes_the_schema_may_be_copied(sql: str) -> None:
-    assert is_portable(load_migration("1_a.sql", sql))
+    assert is_portable(parse_migration("1_a.sql", sql))
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_what_only_shapes_the_schema_may_be_copied(sql: str) -> None:
     ],
 )
 def test_what_may_differ_from_tenant_to_tenant_runs_in_each_of_them(sql: str) -> None:
-    assert not is_portable(load_migration("1_a.sql", sql))
+    assert not is_portable(parse_migration("1_a.sql", sql))
 
 
 def test_a_set_is_copied_up_to_the_first_file_that_must_run_in_the_tenant() -> None:
     texts = ["create table a (b int)", "create table c (d int)", "insert into a values (1)"]
     migrations = tuple(
-        load_migration(f"{number}_x.sql", text) for number, text in enumerate([*texts, texts[0]])
+        parse_migration(f"{number}_x.sql", text) for number, text in enumerate([*texts, texts[0]])
     )
 
     part = portable_part(CanonicalSet(Path(), migrations))
@@ -111,9 +111,9 @@ def test_a_set_is_copied_up_to_the_first_file_that_must_run_in_the_tenant() -> N
 
 
 def test_of_the_set_that_we_ship_all_but_the_seed_is_copied() -> None:
-    from pgworker.schema.migrations import load_migrations
+    from pgworker.schema.directory import read_canonical_set
 
-    canonical = load_migrations(CANONICAL)
+    canonical = read_canonical_set(CANONICAL)
 
     assert portable_part(canonical) == canonical.migrations[:-1]
     assert canonical.migrations[-1].name == "default_settings"
@@ -121,8 +121,8 @@ def test_of_the_set_that_we_ship_all_but_the_seed_is_copied() -> None:
 
 def test_the_extensions_of_a_set_are_known_by_name() -> None:
     migrations = (
-        load_migration("1_a.sql", 'create extension citext; create extension "uuid-ossp"'),
-        load_migration("2_b.sql", "create extension if not exists citext; create table t (a int)"),
+        parse_migration("1_a.sql", 'create extension citext; create extension "uuid-ossp"'),
+        parse_migration("2_b.sql", "create extension if not exists citext; create table t (a int)"),
     )
 
     assert created_extensions(migrations) == ("citext", "uuid-ossp")

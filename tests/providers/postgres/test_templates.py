@@ -22,7 +22,8 @@ from pgworker.providers.base import Credentials, Tenant, TenantRequest
 from pgworker.providers.postgres import sessions
 from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.schema.apply import SyncReport, apply_migrations, read_history
-from pgworker.schema.migrations import history_is_complete, load_migrations
+from pgworker.schema.directory import read_canonical_set
+from pgworker.schema.migrations import history_is_complete
 from pgworker.tenants import postgres_connection
 from tests.providers.postgres.tenants_server import PASSWORD, Admin, Server, as_tenant
 from tests.support.server import dsn_of
@@ -116,7 +117,7 @@ class Workshop:
         await self.provider.templates._settle()
 
     async def sync(self, tenant: Tenant) -> SyncReport:
-        canonical = load_migrations(self.folder)
+        canonical = read_canonical_set(self.folder)
         credentials = Credentials({"db_password": PASSWORD})
         async with self.provider.connect(tenant.ref, credentials) as connection:
             report = await apply_migrations(connection, canonical)
