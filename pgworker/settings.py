@@ -10,6 +10,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -51,6 +52,15 @@ def _postgres_url(value: object) -> object:
     if not re.match(r"^postgres(ql)?://", text):
         msg = "must be a URL like postgresql://user:password@host:5432/database"
         raise ValueError(msg)
+    try:
+        urlsplit(text)
+    except ValueError:
+        # Its own words may hold a part of the password.
+        msg = (
+            "is not a usable URL: brackets belong around an IPv6 address only "
+            "(in the password write %5B for [ and %5D for ])"
+        )
+        raise ValueError(msg) from None
     return value
 
 

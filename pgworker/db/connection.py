@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -13,15 +14,39 @@ from pgworker.db.encoding import WITHOUT_CONVERSION, holds, replace_unstorable
 if TYPE_CHECKING:
     import asyncio
 
-# A peer that is gone without a word (host lost, packets dropped) is noticed after about half a
-# minute, also by a connection that only waits for a long statement (tcp(7)).
-SOCKET_OPTIONS: Final = (
-    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),  # seconds
-    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),  # seconds
-    (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
-    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 30_000),  # milliseconds
-)
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """How a peer that is gone without a word is noticed (tcp(7)); None leaves it to the system.
+
+    By default after about half a minute, also by a connection that only waits for a long statement.
+
+    Attributes:
+        idle, interval: of the probes, in seconds.
+        count: of probes without an answer.
+        tcp_user_timeout: of data without an acknowledgement, in milliseconds.
+    """
+
+    keepalives: bool = True
+    idle: int | None = 15
+    interval: int | None = 5
+    count: int | None = 3
+    tcp_user_timeout: int | None = 30_000
+
+    def apply(self, connected: socket.socket) -> None:
+        """Set them; a socket of the local machine has none."""
+        if connected.family == socket.AF_UNIX:
+            return
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(self.keepalives))
+        for name, value in (
+            ("TCP_KEEPIDLE", self.idle),
+            ("TCP_KEEPINTVL", self.interval),
+            ("TCP_KEEPCNT", self.count),
+            ("TCP_USER_TIMEOUT", self.tcp_user_timeout),
+        ):
+            # Linux has all of them, other systems some.
+            if value is not None and hasattr(socket, name):
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg isn't typed
@@ -41,13 +66,12 @@ class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg isn't 
         super().__init__(protocol, transport, *others)
         self.opened_at = time.monotonic()
         self.encoding: str = getattr(protocol.get_settings(), "server_encoding", "UTF8")
-        opened: socket.socket | None = transport.get_extra_info("socket")
-        if opened is None or opened.family == socket.AF_UNIX:
-            return
-        for level, name, value in SOCKET_OPTIONS:
-            # Linux has all of them, other systems some.
-            if hasattr(socket, name):
-                opened.setsockopt(level, getattr(socket, name), value)
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+
+    def set_socket_options(self, options: SocketOptions) -> None:
+        """Say how a dead peer is noticed."""
+        if self._socket is not None:
+            options.apply(self._socket)
 
     def can_store(self, text: str) -> bool:
         """Tell whether the database has all characters of the text."""

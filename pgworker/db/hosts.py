@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -12,6 +13,7 @@ import asyncpg
 from pgworker.db.connection import OwnConnection
 from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS
+from pgworker.db.url import Wishes, take_wishes
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # One of several hosts that drops our packets must not keep us long from the next.
@@ -32,13 +34,23 @@ class Hosts:
 
     Attributes:
         current: `host:port` of the newest connection; None before the first.
+        wishes: what the parameters of the URL ask for.
     """
 
     def __init__(self, dsn: str) -> None:
         """Split the URL; a mistake in it is raised by `connect`."""
         self.dsn = dsn
         self.current: str | None = None
-        self._order = split_hosts(dsn)
+        self.wishes = Wishes()
+        self._mistake: ValueError | None = None
+        self._order = [dsn]
+        try:
+            usable, self.wishes = take_wishes(dsn)
+            self._order = split_hosts(usable)
+        except ValueError as error:
+            self._mistake = error
+        if self.wishes.in_any_order:
+            random.shuffle(self._order)
         self._several = len(self._order) > 1
         self._options: dict[str, Any] = {}
         if self._several and not _names_session_attrs(dsn):
@@ -48,16 +60,24 @@ class Hosts:
         """Connect to the first host that accepts us.
 
         Args:
-            timeout: for each host; by default 10 s, or 3 s each when there are several.
+            timeout: for each host; by default that of the URL, or 10 s, or 3 s each when there are
+                several.
             options: of `asyncpg.connect`.
 
         Raises:
             NoHostTakesWrites: there are several hosts and none accepts us, or the only one isn't
                 what `target_session_attrs` asks for.
+            UnusableParameter: the URL asks for something that can't be.
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError: as
                 `asyncpg.connect`, when there is one host, or when all refuse our login alike.
         """
-        each = timeout or (CONNECT_TIMEOUT_EACH if self._several else CONNECT_TIMEOUT)
+        if self._mistake is not None:
+            raise self._mistake
+        each = (
+            timeout
+            or self.wishes.connect_timeout
+            or (CONNECT_TIMEOUT_EACH if self._several else CONNECT_TIMEOUT)
+        )
         failures: list[tuple[str, Exception]] = []
         for dsn in tuple(self._order):
             try:
@@ -90,12 +110,17 @@ class Hosts:
             self._order.remove(dsn)
             self._order.append(dsn)
             raise
+        connection.set_socket_options(self.wishes.socket)
         self.current = _format_address(dsn)
         return connection
 
 
 def split_hosts(dsn: str) -> list[str]:
-    """Return one URL for each host of the URL (libpq, chapter 32.1.1.3), in their order."""
+    """Return one URL for each host of the URL (libpq, chapter 32.1.1.3), in their order.
+
+    Raises:
+        ValueError: it isn't a URL.
+    """
     parts = urlsplit(dsn)
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         return [dsn]  # what looks like a list of hosts may be a part of the password

@@ -19,6 +19,7 @@ from pgworker.db.encoding import replace_unstorable
 from pgworker.db.hosts import Hosts, NoHostTakesWrites
 from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, Group, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS, ends_the_session, translate, translated
+from pgworker.db.url import UnusableParameter
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
 
@@ -60,6 +61,8 @@ async def connect(
             server_settings={"application_name": application_name},
         )
         await set_codecs(connection)
+    except UnusableParameter as error:
+        raise BadConfiguration(f"DATABASE_URL: {error}") from None
     except ValueError:
         # Some of asyncpg's own errors are ValueErrors, and DATABASE_ERRORS as well: this first.
         raise _unusable_url() from None
@@ -198,6 +201,7 @@ async def open_pool(
     async with connected(hosts, application_name=application_name):
         pass
     settings = {"application_name": application_name}
+    through_pooler = through_pooler or hosts.wishes.is_pooled
     if not through_pooler:
         settings["idle_in_transaction_session_timeout"] = f"{timeout.total_seconds() * 1000:.0f}"
 
@@ -259,7 +263,10 @@ def _read_jsonb(text: str) -> Any:
 
 def describe_dsn(dsn: str) -> str:
     """Return host, port and database of a DSN, for messages; never the password."""
-    parts = urlsplit(dsn)
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return "the given address"
     host = parts.netloc.rpartition("@")[2]
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         # An unescaped `/`, `?` or `#` in the password ends what urlsplit takes for the login:

@@ -187,9 +187,9 @@ def _connection_refused(error: BaseException, dsn: str) -> JobError:
 
 
 def _host(dsn: str) -> str:
-    if len(split_hosts(dsn)) > 1:
-        return "the tenants' servers"
     try:
+        if len(split_hosts(dsn)) > 1:
+            return "the tenants' servers"
         parts = urlsplit(dsn)
         port = parts.port or 5432
     except ValueError:

@@ -29,6 +29,24 @@ def with_parts(dsn: str, **parts: str) -> str:
     return split._replace(netloc=host, path=parts.get("path", split.path)).geturl()
 
 
+# -- a URL that isn't one ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variable", ["DATABASE_URL", "PGWORKER_LISTEN_URL", "PGWORKER_TENANTS_URL"]
+)
+@pytest.mark.parametrize("command", [("db", "status"), ("run", "--drain"), ("clients", "list")])
+def test_a_bracket_in_a_url_is_one_line_without_the_password(
+    pgworker: Pgworker, database: str, variable: str, command: tuple[str, ...]
+) -> None:
+    url = "postgresql://me:hunter[2@localhost/app"
+    result = pgworker(*command, **{"DATABASE_URL": database, variable: url})
+    assert result.returncode == 78
+    line = the_only_line(result)
+    assert line.startswith(f"pgworker: {variable}: is not a usable URL")
+    assert "hunter" not in line
+
+
 # -- which client -----------------------------------------------------------------------------
 
 
