@@ -1,4 +1,8 @@
-"""`pgworker clients` and `pgworker why`."""
+"""`pgworker clients` and `pgworker why`.
+
+A client is named by its id or by its name; an unknown or ambiguous name is exit code 1, with the
+similar names or the ids to choose from.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Add, list and show clients.")
 
+# For `add --wait`: short enough to show each phase of a provider that takes a second for all.
 POLL_SECONDS = 0.25
 # A person reads no more rows than this, nor more events of one client; --json has all clients.
 SHOWN = 200
@@ -72,8 +77,10 @@ def add(
 ) -> None:
     """Add a client, queue its provisioning, and print its id.
 
-    With --wait the exit code is 1 unless the client becomes ready.
+    The id is all that stdout gets, so that a script can read it. With --wait each change of status
+    goes to stderr, and the exit code is 1 unless the client becomes ready.
     """
+    # PostgreSQL has no text with a null byte.
     if not name.strip() or "\0" in name:
         raise usage_error("the name is empty")
     asked = {"region": region, "plan": plan, "provider": provider}
@@ -82,6 +89,7 @@ def add(
     async def do(platform: Platform) -> ClientStatusRow | None:
         request = ClientRequest(name, additional_settings=wishes)
         created = await platform.commands.create_client(request)
+        # Before the wait, so that a script that is interrupted knows the client all the same.
         print(created.client_id, flush=True)
         return await _wait(platform, created.client_id) if wait else None
 
@@ -111,7 +119,11 @@ async def _wait(platform: Platform, client_id: UUID) -> ClientStatusRow:
 
 @app.command("list")
 def list_clients(json: Json = False) -> None:
-    """List clients, newest first."""
+    """List clients, newest first.
+
+    A terminal shows the newest 200, cut to its width; --json has all of them.
+    """
+    # One more than is shown tells whether there are more.
     rows = use_platform(
         lambda platform: platform.status.list_clients(limit=None if json else SHOWN + 1)
     )
@@ -129,6 +141,7 @@ def list_clients(json: Json = False) -> None:
     add_columns(table, *(["phase", "schema"] if wide else []), "age", right=("age",))
     table.add_column("error or wait")
     for row in rows[:SHOWN]:
+        # A ready client's last phase is not news.
         is_ready = row.status == ClientStatus.READY
         table.add_row(
             long_cell(row.client_name),
@@ -146,7 +159,10 @@ def list_clients(json: Json = False) -> None:
 
 @app.command()
 def show(client: ClientArgument, json: Json = False) -> None:
-    """Show everything about a client, with its history."""
+    """Show everything about a client.
+
+    That is its state, its project, the seconds in each phase, and the latest 50 events.
+    """
     found = use_platform(lambda platform: _explain(platform, client, HISTORY_SHOWN))
     if json:
         print_json(
@@ -169,7 +185,11 @@ def show(client: ClientArgument, json: Json = False) -> None:
 
 
 def why(client: ClientArgument, json: Json = False) -> None:
-    """Explain on one screen what a client is waiting for, and what to do."""
+    """Explain what a client is waiting for, and what to do.
+
+    It shows the state, the phase, the worker that holds the job, the next try, the provider's last
+    answer, the latest events, and the commands that help.
+    """
     found = use_platform(lambda platform: _explain(platform, client))
     if json:
         print_json(
@@ -193,6 +213,11 @@ def why(client: ClientArgument, json: Json = False) -> None:
 
 
 async def _explain(platform: Platform, client: str, events: int | None = None) -> Explanation:
+    """Gather what is known of the client; `events` None takes as many as fit one screen.
+
+    Raises:
+        UnknownClient: no client has that id or name, or several have the name.
+    """
     client_id = await platform.status.find_client(client)
     if events is None:
         return await explain(platform.status, client_id)
@@ -245,7 +270,7 @@ def _next_try(row: ClientStatusRow) -> str | None:
 
 
 def _error(row: ClientStatusRow) -> str | None:
-    """Return the newest error, with its kind; a ready client has got over it."""
+    """Return the newest error, with its kind; None for a ready client, whose errors are past."""
     if row.last_error is None or row.status == ClientStatus.READY:
         return None
     kind = f"{row.error_kind}: " if row.error_kind else ""
@@ -262,6 +287,7 @@ def _in_phase(found: Explanation) -> str | None:
 
 
 def _print_events(found: Explanation) -> None:
+    """Print the audit trail, oldest first: ages on a terminal, times of day elsewhere."""
     if not found.events:
         return
     console = stdout()
@@ -274,6 +300,7 @@ def _print_events(found: Explanation) -> None:
     for event in found.events:
         error = event.error
         at = f"{format_age(event.at)} ago" if console.is_terminal else event.at.isoformat()
+        # An event that ends a workflow leads to no further phase.
         table.add_row(
             cell(at),
             cell(event.event),

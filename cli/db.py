@@ -1,4 +1,7 @@
-"""`pgworker db`: pgworker's own schema in the platform's database."""
+"""`pgworker db`: pgworker's own schema in the platform's database.
+
+These commands work without that schema, which all others need.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ def migrate_command() -> None:
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Show whether pgworker's own schema is current; the exit code is 1 when it isn't."""
+    """Show whether pgworker's own schema is current.
+
+    The exit code is 1 when it isn't.
+    """
     state = _use_database(read_state)
     if json:
         print_json(
@@ -53,6 +59,7 @@ def status(json: Json = False) -> None:
 
 
 def _print_state(state: SchemaState) -> None:
+    """Print what differs: files that only the database has, changed files, files to be applied."""
     if state.is_current:
         print(f"current: {len(state.applied)} files applied")
         return

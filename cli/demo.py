@@ -1,4 +1,4 @@
-"""`pgworker demo`."""
+"""`pgworker demo`: its progress, its report, and what to try next."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+# The columns of the report.
 PHASES = tuple(phase.name for phase in PROVISION.phases)
 
 
@@ -39,7 +40,7 @@ def demo(
     ] = DemoProvider.POSTGRES,
     clients: Annotated[int, typer.Option(min=1, max=100, help="how many")] = 5,
 ) -> None:
-    """Provision a handful of clients on an embedded PostgreSQL, and show their progress.
+    """Provision a few clients on an embedded PostgreSQL.
 
     It uses a data directory of its own, and no network beyond this machine. The exit code is 1
     unless every client becomes ready.
@@ -50,6 +51,7 @@ def demo(
     remark(f"embedded PostgreSQL in {directory}, log in {directory / 'demo.log'}")
     print(f"insert into clients (name, auto_provision) values ('{names[0]}', true), …;")
     console = stdout()
+    # Redrawn on a terminal; elsewhere a line for each change.
     if console.is_terminal:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             report = run_async(
@@ -75,6 +77,7 @@ class _Lines:
         self._printed: dict[str, str | None] = {}
 
     def show(self, clients: Sequence[DemoClient]) -> None:
+        """Print the clients whose status has changed since the last call."""
         for client in clients:
             name, status = client.row.client_name, client.row.status
             if self._printed.get(name) != status:
@@ -83,7 +86,9 @@ class _Lines:
 
 
 def _progress(console: Console, clients: Sequence[DemoClient]) -> Table:
+    """Return the clients as a table, to be drawn over the last one."""
     table = new_table(console)
+    # As wide as the longest status and phase, so that the columns keep their places.
     table.add_column("client", no_wrap=True)
     table.add_column("status", no_wrap=True, min_width=19)
     table.add_column("phase", no_wrap=True, min_width=18)
@@ -99,6 +104,7 @@ def _progress(console: Console, clients: Sequence[DemoClient]) -> Table:
 
 
 def _print_report(console: Console, report: DemoReport, *, keeps_tenants: bool) -> None:
+    """Print a table of seconds by client and phase, the errors, and what to try next."""
     table = new_table(console)
     table.add_column("client", no_wrap=True)
     table.add_column("status", no_wrap=True)
@@ -133,6 +139,10 @@ def _seconds(value: float | None) -> str | None:
 
 
 def _print_next_steps(report: DemoReport, *, keeps_tenants: bool) -> None:
+    """Print commands that can be pasted into a shell as they are.
+
+    The simulator's tenants end with it, so that their secrets would open nothing.
+    """
     pgworker = find_own_command()
     name = shlex.quote(report.clients[0].row.client_name)
     print(

@@ -1,4 +1,4 @@
-"""`pgworker doctor`."""
+"""`pgworker doctor`: prints each check as it is done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def doctor(json: Json = False) -> None:
-    """Check every setting and dependency, and say what to do; the exit code is 1 if one fails."""
+    """Check every setting and dependency, and say what to do.
+
+    The exit code is 1 if a check fails; a warning leaves it at 0.
+    """
     try:
         settings = load_settings()
     except BadConfiguration as error:
@@ -52,6 +55,7 @@ async def _examine(settings: Settings, *, is_shown: bool) -> list[Check]:
 
 
 def _print_check(check: Check) -> None:
+    """Print verdict, subject and detail, and below them the advice; long texts wrap."""
     console = stdout()
     line = Table.grid(padding=(0, 2))
     line.add_column(width=4)

@@ -1,4 +1,8 @@
-"""`pgworker jobs`, `retry`, `cancel`, `pause` and `resume`."""
+"""`pgworker jobs`, `retry`, `cancel`, `pause` and `resume`.
+
+The commands that change something are safe to repeat: a second call finds nothing left to do and
+says so.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +69,11 @@ def list_jobs(
     watch: Annotated[bool, typer.Option("--watch", help="keep the list up to date")] = False,
     json: Json = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first.
+
+    Each comes with what it waits for, or what it failed with. --watch fills the terminal and is
+    refreshed every second, until Ctrl-C.
+    """
     if failed and status not in {None, JobStatus.FAILED}:
         raise usage_error("give either --failed or --status")
     if watch and json:
@@ -74,6 +82,7 @@ def list_jobs(
     if watch:
         _watch(wanted, client)
         return
+    # One more than is shown tells whether there are more.
     rows = use_platform(
         lambda platform: _jobs(platform, wanted, client, None if json else SHOWN + 1)
     )
@@ -92,12 +101,20 @@ def list_jobs(
 async def _jobs(
     platform: Platform, status: JobStatus | None, client: str | None, limit: int | None
 ) -> list[JobStatusRow]:
+    """Return rows of `job_status`, newest first; None filters nothing.
+
+    Raises:
+        UnknownClient: no client has that id or name, or several have the name.
+    """
     client_id = None if client is None else await platform.status.find_client(client)
     return await platform.status.list_jobs(status=status, client_id=client_id, limit=limit)
 
 
 def _watch(status: JobStatus | None, client: str | None) -> None:
-    """Show the list full screen and refresh it until Ctrl-C (exit code 130)."""
+    """Show the list full screen and refresh it until Ctrl-C (exit code 130).
+
+    One connection serves all refreshes. The terminal's former content comes back at the end.
+    """
     console = stdout()
     if not console.is_terminal:
         raise usage_error("--watch needs a terminal")
@@ -119,6 +136,7 @@ def _watch(status: JobStatus | None, client: str | None) -> None:
 
 
 def _table(console: Console, rows: list[JobStatusRow]) -> Table:
+    """Return the jobs as a table; a wider console gets more columns."""
     table = new_table(console)
     wide, very_wide = is_wide(console), is_very_wide(console)
     add_columns(table, "job", right=("job",))
@@ -142,6 +160,7 @@ def _table(console: Console, rows: list[JobStatusRow]) -> Table:
 
 
 def _last_column(row: JobStatusRow) -> str | None:
+    """Return the error of a failed job, or when a waiting job continues, and what it waits for."""
     if row.status == JobStatus.FAILED:
         return f"{row.error_kind}: {row.last_error}"
     if row.status == JobStatus.WAITING:
@@ -161,10 +180,11 @@ def retry(
         ErrorKind | None, typer.Option(help="with --failed: only errors of this kind")
     ] = None,
 ) -> None:
-    """Queue failed jobs again, at the phase that failed; a cancelled client starts again.
+    """Queue failed jobs again, at the phase that failed.
 
-    A client whose job hasn't failed is left alone and named; the exit code is 1 then. An unknown
-    client stops the command before it changes anything.
+    A project that exists is found, never created twice. A cancelled client starts again. A client
+    whose job hasn't failed is left alone and named; the exit code is 1 then. An unknown client
+    stops the command before it changes anything.
     """
     if failed == bool(clients):
         raise usage_error("name clients, or give --failed")
@@ -181,6 +201,7 @@ async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None)
         UnknownClient: one of the names; nothing was changed.
     """
     if clients:
+        # All names first: a mistyped one must not leave half of the clients retried.
         names = {await platform.status.find_client(each): each for each in clients}
     else:
         rows = await platform.status.list_failed_clients(kind)
@@ -198,7 +219,10 @@ async def _retry(platform: Platform, clients: list[str], kind: ErrorKind | None)
 
 
 def cancel(client: ClientArgument) -> None:
-    """Stop a client's unfinished or failed job. What exists at the provider stays there."""
+    """Stop a client's unfinished or failed job.
+
+    Whatever exists at the provider stays there. The exit code is 1 if there is no such job.
+    """
 
     async def do(platform: Platform) -> int:
         return await platform.commands.cancel(await platform.status.find_client(client))
@@ -210,13 +234,19 @@ def cancel(client: ClientArgument) -> None:
 
 
 def pause(scope: Scope = EVERYTHING) -> None:
-    """Stop starting phases, of one workflow or of all; running phases continue."""
+    """Stop starting phases; running phases continue.
+
+    The pause lasts until `pgworker resume`, also when workers restart.
+    """
     is_changed = use_platform(lambda platform: platform.commands.pause(scope))
     print(f"{scope}: paused" if is_changed else f"{scope}: already paused")
 
 
 def resume(scope: Scope = EVERYTHING) -> None:
-    """End a pause."""
+    """End a pause, and name those that remain.
+
+    Workflows may be paused one by one, and all together: a workflow runs once both are ended.
+    """
 
     async def do(platform: Platform) -> tuple[bool, list[PauseRow]]:
         is_changed = await platform.commands.resume(scope)

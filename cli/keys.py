@@ -34,6 +34,7 @@ def generate(
     if not NAME_PATTERN.fullmatch(key_id):
         raise usage_error("an id has 1 to 64 letters, digits and . _ -")
     print(generate_key(key_id))
+    # In a pipe, the key goes straight to where it is used.
     if sys.stdout.isatty():
         remark(
             "put it first in PGWORKER_ENCRYPTION_KEYS on every worker, and keep the old keys "
@@ -46,10 +47,10 @@ def token(
     name: Annotated[str, typer.Argument(help="its holder, as logs and the audit trail show it")],
     scope: Annotated[Scope, typer.Option(help="what it permits")] = Scope.READ,
 ) -> None:
-    """Print a new token for the HTTP API, and its entry for PGWORKER_API_TOKENS. Nothing is stored.
+    """Print a new token for the HTTP API. Nothing is stored.
 
-    The first line is the token, for its holder. The second line is for the setting, and contains
-    only the token's hash.
+    The first line is the token, for its holder. The second line is its entry for
+    PGWORKER_API_TOKENS, and contains only the token's hash.
     """
     if not NAME_PATTERN.fullmatch(name):
         raise usage_error("a name has 1 to 64 letters, digits and . _ -")
@@ -62,7 +63,10 @@ def token(
 
 @app.command()
 def rotate() -> None:
-    """Encrypt all secrets with the first key; afterwards the other keys can be removed."""
+    """Encrypt all secrets with the first key.
+
+    Afterwards the other keys can be removed from PGWORKER_ENCRYPTION_KEYS.
+    """
 
     async def do(platform: Platform) -> tuple[int, dict[str, int]]:
         tenant_secrets = platform.secrets()

@@ -1,4 +1,7 @@
-"""`pgworker reconcile`."""
+"""`pgworker reconcile`: shows the differences between providers and ledger, fixes and deletes.
+
+It asks before it deletes, and only for refs that were named: a tenant holds a customer's data.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def reconcile(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare the ledger with what the providers have, and report the differences.
+    """Compare providers and ledger, and report the differences.
 
     Without an option it changes nothing; it deletes only what --delete names. The exit code is 1
     when a difference remains, or when a provider could not be inspected.
@@ -72,12 +75,14 @@ def reconcile(
 
 
 async def _inspect(platform: Platform, provider: str | None, *, fix: bool) -> list[Finding]:
+    """Return the findings; with `fix` each one after its remedy was tried."""
     reconciler = Reconciler(platform)
     findings = await reconciler.inspect(provider)
     return [await reconciler.fix(each) if fix else each for each in findings]
 
 
 def _print(findings: Sequence[Finding]) -> None:
+    """Print what was fixed, then a table of what remains."""
     for finding in findings:
         if finding.outcome is not None:
             print(f"fixed: {plain(finding.message)}: {plain(finding.outcome)}")
@@ -90,6 +95,7 @@ def _print(findings: Sequence[Finding]) -> None:
 
 
 def _print_table(findings: Sequence[Finding]) -> None:
+    """Print the findings; messages and advice wrap and are never cut: they hold refs and SQL."""
     console = stdout()
     table = new_table(console)
     add_columns(table, "finding")
@@ -104,12 +110,15 @@ def _print_table(findings: Sequence[Finding]) -> None:
 
 
 def _delete(refs: list[str], provider: str | None, *, yes: bool, json: bool) -> None:
+    """Ask, then delete the named tenants; leave with 1 if one of them was not deleted."""
     if not yes:
         if not sys.stdin.isatty():
             raise usage_error("there is no terminal to ask on: give --yes")
+        # The question names refs only; the messages say what they are.
         for each in use_platform(lambda platform: _find_named(platform, refs, provider)):
             stderr().print(plain(each.message), markup=False, soft_wrap=True)
         typer.confirm(f"Delete for good, with all data: {', '.join(refs)}?", abort=True, err=True)
+    # Inspected once more: a job may have adopted one of them while the person thought.
     deleted, errors = use_platform(lambda platform: _delete_each(platform, refs, provider))
     if json:
         print_json(deleted)

@@ -42,7 +42,7 @@ def run(
         bool, typer.Option("--drain", help="exit once nothing is queued, running or waiting")
     ] = False,
 ) -> None:
-    """Run a worker: provision the clients that are queued, and those that will be.
+    """Run a worker, which provisions clients as they are queued.
 
     SIGTERM or Ctrl-C drains: running phases get 20 seconds, then their jobs are released. A second
     signal stops them at once. With --drain the exit code is 1 when a job has failed.

@@ -1,4 +1,8 @@
-"""`pgworker schema`: the canonical migrations, and which of them tenants have."""
+"""`pgworker schema`: the canonical migrations, and which of them tenants have.
+
+A directory without migrations is a bad setting (exit code 78), and a file that can't be used as it
+is fails the command (exit code 1), before any tenant is touched.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,10 @@ app = typer.Typer(no_args_is_help=True, help="The canonical schema of tenants.")
 
 @app.command("lint")
 def lint_command(json: Json = False) -> None:
-    """Check the canonical migrations for statements that harm tenants in use. Needs no database.
+    """Check the canonical migrations for harmful statements.
 
-    The exit code is 1 when there is an error; warnings leave it at 0.
+    These lose data, lock a tenant in use, or open it to others. Needs no database. The exit code is
+    1 when there is an error; warnings leave it at 0.
     """
     canonical = read_configured_set(load_settings().migrations_dir)
     violations = lint(canonical)
@@ -48,6 +53,7 @@ def lint_command(json: Json = False) -> None:
 
 
 def _print_violations(canonical: CanonicalSet, violations: tuple[Violation, ...]) -> None:
+    """Print the violations with file and line, as compilers do; notices and counts go to stderr."""
     console = stdout()
     for notice in canonical.notices:
         remark(notice)
@@ -65,9 +71,9 @@ def _print_violations(canonical: CanonicalSet, violations: tuple[Violation, ...]
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Compare the recorded schema version of each client with the canonical one.
+    """Compare the schema versions of clients with the canonical one.
 
-    No tenant is contacted.
+    These are the recorded versions: no tenant is contacted.
     """
     canonical = read_configured_set(load_settings().migrations_dir)
     rows = schema_status(use_platform(lambda platform: platform.status.list_clients()), canonical)
@@ -106,7 +112,7 @@ def sync(
         typer.Option("--include-all", help="also apply files older than the newest applied one"),
     ] = False,
 ) -> None:
-    """Apply the canonical migrations that a client's tenant lacks, or with --all every tenant.
+    """Apply the canonical migrations that tenants lack.
 
     A tenant that fails is named and doesn't stop the others; the exit code is 1 then.
     """
@@ -122,6 +128,7 @@ def sync(
 async def _sync(
     platform: Platform, client: str | None, canonical: CanonicalSet, *, include_all: bool
 ) -> int:
+    """Sync one client, or with None all that have a tenant; return how many failed."""
     status = platform.status
     if client is not None:
         names = {await status.find_client(client): client}
@@ -144,6 +151,7 @@ async def _sync(
 
 
 def _print_result(name: str, result: ClientSync) -> None:
+    """Print a line for one client; flushed, because the next one may take minutes."""
     if result.report is None:
         stderr().print(
             f"{plain(name)}: {plain(result.error)}", style="red", markup=False, soft_wrap=True

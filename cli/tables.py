@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 WIDE = 100
 VERY_WIDE = 160
 
+# By the values of statuses, verdicts and severities; others have the terminal's own colour.
 STYLES: Mapping[str, str] = {
     "ready": "green",
     "succeeded": "green",
@@ -44,7 +45,7 @@ STYLES: Mapping[str, str] = {
 
 
 def is_wide(console: Console) -> bool:
-    """Whether there is room for more than the essential columns."""
+    """Whether there is room for more than the essential columns. A file or a pipe is wide."""
     return console.width >= WIDE
 
 
@@ -58,6 +59,7 @@ def show_table(console: Console, table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
+    # Rich pads the last column, which `diff` and editors would show.
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -88,7 +90,7 @@ def add_columns(table: Table, *titles: str, right: tuple[str, ...] = ()) -> None
 def long_cell(value: object) -> Text:
     """Return a cell that is cut when the terminal is narrow.
 
-    Its column must not be `no_wrap`: Rich shrinks all other columns first.
+    Its column must not be `no_wrap`: Rich takes width from such columns last.
     """
     text = cell("" if value is None else value)
     text.no_wrap, text.overflow = True, "ellipsis"
@@ -99,6 +101,7 @@ def cell(value: object) -> Text:
     """Return a cell with the value's text; statuses and verdicts have colours, None is a dash."""
     if value is None:
         return Text("-", style="dim")
+    # As a `Text`, so that brackets in a name are not taken for Rich's markup.
     text = plain(value)
     return Text(text, style=STYLES.get(text, ""))
 
