@@ -123,7 +123,7 @@ def list_clients(json: Json = False) -> None:
 
     A terminal shows the newest 200, cut to its width; --json has all of them.
     """
-    # One more than is shown tells whether there are more.
+    # One more than is shown, to know whether there are more.
     rows = use_platform(
         lambda platform: platform.status.list_clients(limit=None if json else SHOWN + 1)
     )

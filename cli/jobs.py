@@ -82,7 +82,7 @@ def list_jobs(
     if watch:
         _watch(wanted, client)
         return
-    # One more than is shown tells whether there are more.
+    # One more than is shown, to know whether there are more.
     rows = use_platform(
         lambda platform: _jobs(platform, wanted, client, None if json else SHOWN + 1)
     )
