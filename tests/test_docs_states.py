@@ -65,6 +65,45 @@ async def claim_what_kills_workers(jobs: JobsInTest, job: Job) -> None:
     await claim_what_was_left_behind(jobs, job)
 
 
+async def make_due(jobs: JobsInTest, job: Job) -> None:
+    """Let it be claimed, by a claim that changes its client."""
+    await jobs.let_wait_end(job.id)
+    await jobs.let_lease_expire(job.id)
+    await jobs.pool.execute(
+        "update clients set provisioning_status = 'queued' where id = $1", job.client_id
+    )
+
+
+async def claim_beside_a_lock(jobs: JobsInTest, job: Job) -> None:
+    await make_due(jobs, job)
+    async with jobs.pool.acquire() as other, other.transaction():
+        await other.execute("select 1 from clients where id = $1 for update", job.client_id)
+        await jobs.claim()
+
+
+async def claim_with_a_client_that_refuses(jobs: JobsInTest, job: Job, sqlstate: str) -> None:
+    await make_due(jobs, job)
+    await jobs.pool.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin"
+        f" raise exception 'no' using errcode = '{sqlstate}'; end $$"
+    )
+    await jobs.pool.execute(
+        "create trigger refuse before update on clients for each row execute function refuse()"
+    )
+    try:
+        await jobs.claim()
+    finally:
+        await jobs.pool.execute("drop function refuse cascade")
+
+
+async def claim_with_a_client_that_is_read_only(jobs: JobsInTest, job: Job) -> None:
+    await claim_with_a_client_that_refuses(jobs, job, "P0001")
+
+
+async def claim_with_a_client_in_a_conflict(jobs: JobsInTest, job: Job) -> None:
+    await claim_with_a_client_that_refuses(jobs, job, "40001")
+
+
 async def fail_for_good(jobs: JobsInTest, job: Job) -> None:
     await jobs.fail(job, kind=ErrorKind.PERMANENT, retry=False)
 
@@ -90,6 +129,9 @@ CALLS: tuple[tuple[str, Callable[[JobsInTest, Job], Awaitable[object]]], ...] = 
     ("claim", claim_what_is_due),
     ("claim", claim_what_was_left_behind),
     ("claim", claim_what_kills_workers),
+    ("claim", claim_beside_a_lock),
+    ("claim", claim_with_a_client_that_is_read_only),
+    ("claim", claim_with_a_client_in_a_conflict),
     ("heartbeat", JobsInTest.heartbeat),
     ("advance", JobsInTest.advance),
     ("complete", JobsInTest.complete),

@@ -4,7 +4,7 @@
 --
 -- queues a failed, waiting or running job again, at its phase. A holder loses the fence: its
 -- token is no longer the current one. The functions of pgworker never match the condition,
--- because those that clear claimed_at change the status too.
+-- because those that clear claimed_at change the status or the token too.
 -- An after trigger, though it writes the row a second time: with any before trigger for each
 -- row, whatever its columns and its condition, PostgreSQL locks every row of every update first.
 create or replace function pgworker.job_reset()
@@ -18,6 +18,11 @@ begin
     -- Not among the trigger's conditions, which are parsed again for each statement that sets
     -- claimed_at: every claim, and every end of one.
     if old.status not in ('failed', 'running', 'waiting') then
+        return null;
+    end if;
+
+    -- put_aside clears the claim of a job that may be waiting already. People don't write tokens.
+    if new.claim_token <> old.claim_token then
         return null;
     end if;
 
