@@ -26,7 +26,7 @@ __all__ = [
     "router",
 ]
 
-# These need the extra `http`: whoever doesn't name them doesn't need it.
+# Imported only when named: they need the extra `http`.
 _OF_THE_API = frozenset({"Principal", "lifespan", "router"})
 
 

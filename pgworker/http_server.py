@@ -1,4 +1,4 @@
-"""A uvicorn that lives inside a program of ours: of the API, and of the simulator."""
+"""uvicorn inside a program that has its own event loop and signals: the worker, the simulator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HttpServer(uvicorn.Server):
-    """Leaves signals to the program around, tells when it accepts, and doesn't poll."""
+    """A server that leaves signals to its program, says when it accepts, and doesn't poll."""
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         """Take the application; `options` are those of `uvicorn.Config`."""
@@ -40,16 +40,16 @@ class HttpServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave SIGINT and SIGTERM to the program around."""
+        """Leave SIGINT and SIGTERM to the program."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, then set `accepting`."""
         await super().startup(sockets)
         self.accepting.set()
 
     async def main_loop(self) -> None:
-        """Wait until told to close; uvicorn's own loop looks every 0.1 s, which a test feels."""
+        """Wait until `closing` is set; uvicorn's own loop polls every 0.1 s, which slows tests."""
         await self.closing.wait()
 
     def abort_connection(self, scope: Scope) -> None:
