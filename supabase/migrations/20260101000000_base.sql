@@ -3,7 +3,7 @@
 -- authenticated and service_role. The policies know nothing of Supabase's schema `auth`; what a
 -- signed-in user may see and do is for your own migrations to say.
 
--- app_settings: one value for each key. `is_public` ones are shown before anybody has signed in.
+-- app_settings: one value for each key. `is_public` ones are shown before sign-in.
 create table public.app_settings (
     key text primary key,
     value jsonb not null,

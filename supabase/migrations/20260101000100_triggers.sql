@@ -1,4 +1,4 @@
--- touch_updated_at: nobody has to remember to set updated_at.
+-- touch_updated_at: sets updated_at, so that no program has to.
 create function public.touch_updated_at()
 returns trigger
 language plpgsql

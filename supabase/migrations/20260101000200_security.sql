@@ -16,7 +16,7 @@ for select
 to anon
 using (is_public);
 
--- authenticated: everybody of the tenant sees its settings and its members.
+-- authenticated: all users of the tenant see its settings and its members.
 grant select on public.app_settings, public.members to authenticated;
 
 create policy app_settings_read
