@@ -48,7 +48,7 @@ class ReconcileQueries(NamedTuple):
     end_delete: str
 
 
-QUERIES = load(ReconcileQueries, "queries/reconcile.sql")
+RECONCILE_QUERIES = load(ReconcileQueries, "queries/reconcile.sql")
 
 
 class Reconciler:
@@ -109,24 +109,24 @@ class Reconciler:
         ref = str(finding.ref)
         choose_deletable([finding], [ref])
         what = (finding.provider, ref, finding.name)
-        refusal = await self._value(QUERIES.begin_delete, *what)
+        refusal = await self._value(RECONCILE_QUERIES.begin_delete, *what)
         if refusal is not None:
             raise NotDeleted(f"{ref} was not deleted: {refusal}")
         try:
             await self._provider(finding.provider).delete(ref)
         except JobError as error:
             reason = scrub(str(error))
-            await self._value(QUERIES.end_delete, *what, reason)
+            await self._value(RECONCILE_QUERIES.end_delete, *what, reason)
             unclear = isinstance(error, OutcomeUnknown | Transient)
             maybe = "may not have been deleted" if unclear else "was not deleted"
             raise NotDeleted(f"{ref} {maybe}: {reason}") from error
-        await self._value(QUERIES.end_delete, *what, None)
+        await self._value(RECONCILE_QUERIES.end_delete, *what, None)
         return replace(finding, outcome="deleted")
 
     # -- reading ------------------------------------------------------------------------------
 
     async def _list_providers(self) -> list[str]:
-        rows = await self._platform.pool.fetch(QUERIES.providers_in_use)
+        rows = await self._platform.pool.fetch(RECONCILE_QUERIES.providers_in_use)
         return list(dict.fromkeys([self._platform.settings.provider, *(row[0] for row in rows)]))
 
     async def _list_tenants(self, name: str) -> tuple[RemoteTenant, ...]:
@@ -139,7 +139,7 @@ class Reconciler:
         return await provider.list_tenants()
 
     async def _list_owners(self) -> tuple[Owner, ...]:
-        rows = await self._platform.pool.fetch(QUERIES.owners)
+        rows = await self._platform.pool.fetch(RECONCILE_QUERIES.owners)
         return tuple(_owner_from_row(dict(row)) for row in rows)
 
     async def _complete_snapshot(
@@ -178,11 +178,11 @@ class Reconciler:
         """Return what was done; None when nothing was."""
         match finding.remedy:
             case Remedy.RETRY:
-                if await self._value(QUERIES.retry, finding.client_id, finding.ref):
+                if await self._value(RECONCILE_QUERIES.retry, finding.client_id, finding.ref):
                     return "its job is queued again; the next attempt adopts what exists"
             case Remedy.SETTLE:
                 after = self._visible_within(self._provider(finding.provider))
-                if await self._value(QUERIES.settle, finding.client_id, after):
+                if await self._value(RECONCILE_QUERIES.settle, finding.client_id, after):
                     return "the ledger now records that the create made nothing"
             case Remedy.SHOW:
                 assert finding.name is not None
@@ -190,7 +190,9 @@ class Reconciler:
                 if (
                     tenant is not None
                     and tenant.ref == finding.ref
-                    and await self._value(QUERIES.show, finding.client_id, tenant.ref, tenant.url)
+                    and await self._value(
+                        RECONCILE_QUERIES.show, finding.client_id, tenant.ref, tenant.url
+                    )
                 ):
                     return f"the client shows {tenant.ref} again"
         return None
