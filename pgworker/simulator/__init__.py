@@ -1,4 +1,4 @@
-"""A faithful stand-in for Supabase's Management API, with real databases and ordered faults."""
+"""Simulates Supabase's Management API, with real databases and faults that a test orders."""
 
 from pgworker.errors import PgworkerError
 

@@ -1,4 +1,4 @@
-"""The routes: from a request to bytes, past token, rate limit, scopes and faults."""
+"""The routes: token, rate limit, scopes and faults come first, then the operation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pgworker.simulator.world import Call, World
 Handler = Callable[[Call], Awaitable[Reply]]
 # All personal tokens of one user share their rate limits.
 USER = "simulated-user"
-NOBODY = "nobody"
+ANONYMOUS = "anonymous"
 REF = re.compile(r"^[a-z]{20}$")
 SLUG = re.compile(r"^[\w-]+$")
 
@@ -36,7 +36,7 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        scope: the OAuth scope that a token needs; None for the Data API, which has its own keys.
+        scope: the OAuth scope that a token needs; None for the Data API, which has keys of its own.
     """
 
     name: str
@@ -72,7 +72,7 @@ OPERATIONS: tuple[Operation, ...] = tuple(
         ),
         ("list_projects", "GET", "/v1/projects", "projects:read", management.list_projects),
         ("create_project", "POST", "/v1/projects", "projects:write", management.create_project),
-        # Ahead of {ref}, which would take its path.
+        # Before {ref}, which would match its path.
         (
             "available_regions",
             "GET",
@@ -184,23 +184,23 @@ class _Dropped(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         self._world.abort_connection(scope)
-        # The server must have noticed before we return without an answer, or it makes up a 500.
+        # The server must have noticed before we return without an answer; else it sends a 500.
         while (await receive())["type"] != "http.disconnect":
             pass
 
 
 def build_app(world: World) -> Starlette:
-    """Return the ASGI application over a world."""
+    """Return the ASGI application of this world."""
     world.faults.operations = frozenset(operation.name for operation in OPERATIONS)
     routes: list[BaseRoute] = [_route(world, operation) for operation in OPERATIONS]
     return Starlette(
-        routes=[*routes, *control.routes(world)],
-        exception_handlers={HTTPException: _no_such_route},
+        routes=[*routes, *control.build_routes(world)],
+        exception_handlers={HTTPException: _reject_unknown_route},
     )
 
 
-def as_response(reply: Reply) -> Response:
-    """Return the bytes of a reply."""
+def build_response(reply: Reply) -> Response:
+    """Return the reply as an HTTP response."""
     if reply.body is None:
         content, content_type = b"", None
     elif isinstance(reply.body, str):
@@ -227,7 +227,7 @@ def _route(world: World, operation: Operation) -> Route:
             headers={name.lower(): value for name, value in request.headers.items()},
             body=await request.body(),
         )
-        entry = _arrived(call, operation, request.url.path)
+        entry = _open_entry(call, operation, request.url.path)
         try:
             reply = await _answer(call, operation, entry)
         finally:
@@ -235,13 +235,13 @@ def _route(world: World, operation: Operation) -> Route:
         if reply is None:
             return _Dropped(world)
         entry.status = reply.status
-        return as_response(reply)
+        return build_response(reply)
 
     return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
 
 
-def _arrived(call: Call, operation: Operation, path: str) -> Entry:
-    return call.world.ledger.arrived(
+def _open_entry(call: Call, operation: Operation, path: str) -> Entry:
+    return call.world.ledger.open_entry(
         at=call.world.settings.clock(),
         operation=operation.name,
         method=operation.method,
@@ -255,18 +255,18 @@ def _arrived(call: Call, operation: Operation, path: str) -> Entry:
 async def _answer(call: Call, operation: Operation, entry: Entry) -> Reply | None:
     """Answer a request, or return None to drop its connection."""
     if operation.scope is None:
-        return await _past_the_faults(call, operation, entry)
-    token = _token(call)
-    user = NOBODY if token is None else USER
-    grant = call.world.limits.take((user, _limit_scope(call), operation.name))
+        return await _answer_with_faults(call, operation, entry)
+    token = _find_token(call)
+    user = ANONYMOUS if token is None else USER
+    grant = call.world.limits.take((user, _choose_limit_scope(call), operation.name))
     try:
         _admit(call, operation, token, grant)
-        reply = await _past_the_faults(call, operation, entry)
+        reply = await _answer_with_faults(call, operation, entry)
     except Refused as refused:
         reply = refused.reply
     if reply is None:
         return None
-    # What an ordered fault says of the limits goes first.
+    # Headers of an ordered fault take precedence.
     given = {name.lower() for name in reply.headers}
     for name, value in grant.headers.items():
         if name.lower() not in given:
@@ -274,22 +274,22 @@ async def _answer(call: Call, operation: Operation, entry: Entry) -> Reply | Non
     return reply
 
 
-async def _past_the_faults(call: Call, operation: Operation, entry: Entry) -> Reply | None:
-    order = call.world.faults.meeting(_subject(call, operation))
+async def _answer_with_faults(call: Call, operation: Operation, entry: Entry) -> Reply | None:
+    order = call.world.faults.match(_build_subject(call, operation))
 
-    async def carry_out() -> Reply:
-        reply = await _carry_out(call, operation, entry)
+    async def run_operation() -> Reply:
+        reply = await _run_operation(call, operation, entry)
         if order is not None and isinstance(order.fault, Becomes):
-            _let_become(call, entry, order.fault.status)
+            _change_status(call, entry, order.fault.status)
         return reply
 
     if order is None:
-        return await carry_out()
+        return await run_operation()
     entry.fault = order.fault.kind
-    return await play(order, carry_out)
+    return await play(order, run_operation)
 
 
-async def _carry_out(call: Call, operation: Operation, entry: Entry) -> Reply:
+async def _run_operation(call: Call, operation: Operation, entry: Entry) -> Reply:
     try:
         _check_path(call)
         reply = await operation.handler(call)
@@ -302,18 +302,18 @@ async def _carry_out(call: Call, operation: Operation, entry: Entry) -> Reply:
     return reply
 
 
-def _let_become(call: Call, entry: Entry, status: str) -> None:
+def _change_status(call: Call, entry: Entry, status: str) -> None:
     if entry.project is None or not entry.took_effect:
         return
     project = call.world.projects.get(entry.project)
     if entry.operation == "create_project":
-        project.ends_up_as(status)
+        project.replace_final_status(status)
     else:
-        project.becomes(status, at=call.world.settings.clock())
+        project.enter(status, at=call.world.settings.clock())
 
 
-def _token(call: Call) -> str | None:
-    """Return the token, if it is one of ours."""
+def _find_token(call: Call) -> str | None:
+    """Return the token of the request, if the simulator knows it."""
     scheme, _, given = call.headers.get("authorization", "").partition(" ")
     settings = call.world.settings
     for known in (settings.token, *settings.scoped_tokens):
@@ -340,27 +340,27 @@ def _check_path(call: Call) -> None:
         raise Refused(400, "slug: must be letters, digits, _ and -")
 
 
-def _limit_scope(call: Call) -> str:
-    """Return what a request counts against: its project, its organization, or only the user."""
+def _choose_limit_scope(call: Call) -> str:
+    """Return whose limit a request uses: a project's, an organization's, or only the user's."""
     named = call.path.get("ref") or call.path.get("slug")
-    return named or _field(call, "organization_slug")
+    return named or _read_field(call, "organization_slug")
 
 
-def _subject(call: Call, operation: Operation) -> Subject:
+def _build_subject(call: Call, operation: Operation) -> Subject:
     ref = call.path.get("ref")
     names = {project.ref: project.name for project in call.world.projects.all()}
-    asked_for = _field(call, "name") if operation.name == "create_project" else None
+    requested = _read_field(call, "name") if operation.name == "create_project" else None
     return Subject(
         operation=operation.name,
         project=ref,
-        project_name=names.get(ref, asked_for) if ref else asked_for,
+        project_name=names.get(ref, requested) if ref else requested,
         query=dict(call.query),
         body=call.body.decode(errors="replace"),
     )
 
 
-def _field(call: Call, name: str) -> str:
-    """Return a text at the top of the body; empty when the body isn't what it should be."""
+def _read_field(call: Call, name: str) -> str:
+    """Return a text at the top level of the body; empty when the body isn't a JSON object."""
     try:
         value: Any = json.loads(call.body)[name]
     except (ValueError, KeyError, TypeError):
@@ -368,6 +368,6 @@ def _field(call: Call, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-async def _no_such_route(request: Request, error: Exception) -> Response:
+async def _reject_unknown_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    return as_response(Reply(status, {"message": f"Cannot {request.method} {request.url.path}"}))
+    return build_response(Reply(status, {"message": f"Cannot {request.method} {request.url.path}"}))

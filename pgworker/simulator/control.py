@@ -1,6 +1,6 @@
-"""What a test in another process uses: faults to order, projects to plant, the ledger to read.
+"""Routes for a test in another process: order faults, plant projects, read the ledger.
 
-None of it is Supabase's. It asks for no token: the simulator listens on loopback only.
+They are no part of Supabase's API. They require no token: the simulator listens on loopback only.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ ORDER_REQUEST = TypeAdapter(OrderRequest)
 PLANT_REQUEST = TypeAdapter(PlantRequest)
 
 
-def routes(world: World) -> list[Route]:
+def build_routes(world: World) -> list[Route]:
     """Return the routes under `/__simulator__`."""
 
-    async def order(request: Request) -> Response:
+    async def order_fault(request: Request) -> Response:
         wanted = ORDER_REQUEST.validate_json(await request.body())
         try:
             ordered = world.faults.order(
@@ -72,7 +72,7 @@ def routes(world: World) -> list[Route]:
             return JSONResponse({"message": str(error)}, status_code=400)
         return JSONResponse(ordered.as_json(), status_code=201)
 
-    async def orders(request: Request) -> Response:  # noqa: ARG001
+    async def list_orders(request: Request) -> Response:  # noqa: ARG001
         return JSONResponse([ordered.as_json() for ordered in world.faults.orders()])
 
     async def release(request: Request) -> Response:
@@ -98,21 +98,21 @@ def routes(world: World) -> list[Route]:
         )
         return JSONResponse({"ref": project.ref, "name": project.name}, status_code=201)
 
-    async def ledger(request: Request) -> Response:  # noqa: ARG001
+    async def show_ledger(request: Request) -> Response:  # noqa: ARG001
         return JSONResponse(world.ledger.as_json())
 
     base = "/__simulator__"
     return [
-        Route(f"{base}/faults", _naming_mistakes(order), methods=["POST"]),
-        Route(f"{base}/faults", orders, methods=["GET"]),
+        Route(f"{base}/faults", _report_mistakes(order_fault), methods=["POST"]),
+        Route(f"{base}/faults", list_orders, methods=["GET"]),
         Route(f"{base}/faults", clear, methods=["DELETE"]),
         Route(f"{base}/faults/{{number:int}}", release, methods=["DELETE"]),
-        Route(f"{base}/projects", _naming_mistakes(plant), methods=["POST"]),
-        Route(f"{base}/ledger", ledger, methods=["GET"]),
+        Route(f"{base}/projects", _report_mistakes(plant), methods=["POST"]),
+        Route(f"{base}/ledger", show_ledger, methods=["GET"]),
     ]
 
 
-def _naming_mistakes(endpoint: Endpoint) -> Endpoint:
+def _report_mistakes(endpoint: Endpoint) -> Endpoint:
     async def checked(request: Request) -> Response:
         try:
             return await endpoint(request)

@@ -1,4 +1,4 @@
-"""Each project's Data API, as far as smoke checks use it: PostgREST reads and auth's health.
+"""Each project's Data API, as far as smoke checks use it: reads of PostgREST, health of auth.
 
 Answers follow PostgREST 13 and the gateway in front of it. Keys of the new kinds aren't JWTs and
 are refused as Bearer token.
@@ -25,7 +25,7 @@ READ_PARAMETERS = {"select", "limit", "offset"}
 
 
 class _GatewayRefused(Refused):
-    """Refused with more than a message."""
+    """A refusal with a body of its own."""
 
     def __init__(self, status: int, body: Any) -> None:
         super().__init__(status, "refused by the gateway")
@@ -33,9 +33,9 @@ class _GatewayRefused(Refused):
 
 
 async def read_root(call: Call) -> Reply:
-    """`GET /rest/v1/`: the OpenAPI description of what is exposed."""
-    project = _reachable(call, "rest")
-    _authenticated(call, project)
+    """`GET /rest/v1/`: the OpenAPI description of the exposed relations."""
+    project = _find_reachable_project(call, "rest")
+    _authenticate(call, project)
     async with call.world.databases.connect(project) as connection:
         names = [row["relname"] for row in await connection.fetch(QUERIES.exposed_relations)]
     description = {
@@ -48,13 +48,13 @@ async def read_root(call: Call) -> Reply:
 
 async def read_table(call: Call) -> Reply:
     """`GET /rest/v1/{table}`: rows, as the key's role sees them."""
-    project = _reachable(call, "rest")
-    key = _authenticated(call, project)
+    project = _find_reachable_project(call, "rest")
+    key = _authenticate(call, project)
     table = call.path["table"]
-    columns, limit, offset = _what_to_read(call)
+    columns, limit, offset = _read_parameters(call)
     async with call.world.databases.connect(project) as connection:
         if not await connection.fetchval(QUERIES.find_exposed_relation, table):
-            raise _postgrest(
+            raise _refuse_as_postgrest(
                 404, "PGRST205", f"Could not find the table 'public.{table}' in the schema cache"
             )
         sql = f"select {columns} from public.{_quoted(table)} limit {limit} offset {offset}"
@@ -63,23 +63,23 @@ async def read_table(call: Call) -> Reply:
                 await connection.execute(f"set local role {key.role}")
                 rows = await fetch_rows(connection, sql)
         except asyncpg.PostgresError as error:
-            raise _postgrest(
-                _status_of(error.sqlstate, key.role), error.sqlstate, error.args[0]
+            raise _refuse_as_postgrest(
+                _choose_status(error.sqlstate, key.role), error.sqlstate, error.args[0]
             ) from None
     return Reply(200, rows)
 
 
 async def auth_health(call: Call) -> Reply:
     """`GET /auth/v1/health`."""
-    project = _reachable(call, "auth")
-    _authenticated(call, project)
+    project = _find_reachable_project(call, "auth")
+    _authenticate(call, project)
     return Reply(200, GOTRUE)
 
 
-def _reachable(call: Call, service: str) -> Project:
-    """Return the project once its service answers; a project's host exists before that."""
+def _find_reachable_project(call: Call, service: str) -> Project:
+    """Return the project, whose service must answer; its host exists before that."""
     try:
-        project = call.project()
+        project = call.get_project()
     except Refused:
         raise _GatewayRefused(UNKNOWN_HOST, "error code: 1016") from None
     status = call.world.projects.status(project)
@@ -87,14 +87,14 @@ def _reachable(call: Call, service: str) -> Project:
         raise _GatewayRefused(PAUSED, {"message": "Project paused"})
     if call.world.projects.service_status(project, service) != "ACTIVE_HEALTHY":
         if service == "rest":
-            raise _postgrest(
+            raise _refuse_as_postgrest(
                 503, "PGRST002", "Could not query the database for the schema cache. Retrying."
             )
         raise _GatewayRefused(503, {"message": "name resolution failed"})
     return project
 
 
-def _authenticated(call: Call, project: Project) -> ApiKey:
+def _authenticate(call: Call, project: Project) -> ApiKey:
     """Return the key that the request carries."""
     given = call.headers.get("apikey") or dict(call.query).get("apikey")
     if not given:
@@ -105,7 +105,7 @@ def _authenticated(call: Call, project: Project) -> ApiKey:
                 "hint": "No `apikey` request header or url param was found.",
             },
         )
-    key = _key_of(project, given)
+    key = _find_key(project, given)
     if key is None:
         raise _GatewayRefused(
             401,
@@ -117,40 +117,42 @@ def _authenticated(call: Call, project: Project) -> ApiKey:
     scheme, _, bearer = call.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         return key
-    named = _key_of(project, bearer.strip())
+    named = _find_key(project, bearer.strip())
     if named is None or named.type != "legacy":
-        raise _postgrest(401, "PGRST301", "Expected 3 parts in JWT; got 1")
+        raise _refuse_as_postgrest(401, "PGRST301", "Expected 3 parts in JWT; got 1")
     return named
 
 
-def _key_of(project: Project, value: str) -> ApiKey | None:
+def _find_key(project: Project, value: str) -> ApiKey | None:
     return next((key for key in project.keys if key.value == value), None)
 
 
-def _what_to_read(call: Call) -> tuple[str, int, int]:
+def _read_parameters(call: Call) -> tuple[str, int, int]:
     parameters = {name: value for name, value in call.query if name != "apikey"}
     unknown = parameters.keys() - READ_PARAMETERS
     if unknown:
-        raise _postgrest(400, "PGRST100", f"this stand-in does not know {min(unknown)}")
+        raise _refuse_as_postgrest(400, "PGRST100", f"the simulator does not know {min(unknown)}")
     select = parameters.get("select", "*")
     columns = "*" if select == "*" else ", ".join(_quoted(name) for name in select.split(","))
     try:
         limit, offset = (int(parameters.get(n, d)) for n, d in (("limit", "1000"), ("offset", "0")))
     except ValueError:
-        raise _postgrest(400, "PGRST100", "limit and offset must be whole numbers") from None
+        raise _refuse_as_postgrest(
+            400, "PGRST100", "limit and offset must be whole numbers"
+        ) from None
     if limit < 0 or offset < 0:
-        raise _postgrest(416, "PGRST103", "Requested range not satisfiable")
+        raise _refuse_as_postgrest(416, "PGRST103", "Requested range not satisfiable")
     return columns, limit, offset
 
 
-def _status_of(sqlstate: str, role: str) -> int:
-    """Return what PostgREST answers for an error of the server."""
+def _choose_status(sqlstate: str, role: str) -> int:
+    """Return the status that PostgREST answers for an error of the server."""
     if sqlstate == INSUFFICIENT_PRIVILEGE:
         return 401 if role == "anon" else 403
     return 404 if sqlstate in {"42P01", "42883"} else 400
 
 
-def _postgrest(status: int, code: str, message: str) -> _GatewayRefused:
+def _refuse_as_postgrest(status: int, code: str, message: str) -> _GatewayRefused:
     return _GatewayRefused(
         status, {"code": code, "details": None, "hint": None, "message": message}
     )

@@ -1,4 +1,4 @@
-"""The real databases behind `database/query` and the Data API: one for each project."""
+"""The databases behind `database/query` and the Data API: a real one for each project."""
 
 from __future__ import annotations
 
@@ -16,91 +16,91 @@ from pgworker.errors import PgworkerError
 from pgworker.simulator.state import Project
 from pgworker.simulator.statements import QUERIES
 
-# Taken by one simulator at once: the server is shared with pgworker and its tests.
-MOST_CONNECTIONS = 16
+# Of one simulator at a time: it shares the server with pgworker and its tests.
+MAX_CONNECTIONS = 16
 
 # The API's numbers are JavaScript's: a larger bigint arrives as text.
-MOST_EXACT = 2**53 - 1
+MAX_EXACT_INTEGER = 2**53 - 1
 
 
 class SqlFailed(PgworkerError):
-    """The server refused a statement; the message is what the Management API shows of it.
+    """The server refused a statement; the message is the one that the Management API shows.
 
     Attributes:
         sqlstate: five characters.
-        primary: the server's message alone.
+        primary: the message of the server without position, detail and hint.
     """
 
     def __init__(self, error: asyncpg.PostgresError, sql: str, *, offset: int = 0) -> None:
-        super().__init__(formatted_error(error, sql, offset=offset))
+        super().__init__(format_error(error, sql, offset=offset))
         self.sqlstate = error.sqlstate
         self.primary = error.args[0]
 
 
 class StillRunning(PgworkerError):
-    """The time limit was reached; the statement goes on and may commit."""
+    """The time limit was reached; the statement continues and may commit."""
 
 
 def role_name(ref: str) -> str:
-    """Return the project's login role, which is also what its pooler calls the user."""
+    """Return the project's login role, which is its user name at the pooler as well."""
     return f"postgres.{ref}"
 
 
 def database_name(ref: str) -> str:
-    """Return the name that the project's database has on the real server."""
+    """Return the name of the project's database on the real server."""
     return f"simulator_{ref}"
 
 
 class Databases:
-    """Creates, opens and drops the projects' databases. A database is made when first used."""
+    """Creates, opens and drops the projects' databases. A database is created when first used."""
 
     def __init__(self, admin_dsn: str, *, query_seconds: float) -> None:
         self._admin_dsn = admin_dsn
         self._query_seconds = query_seconds
-        self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._made: dict[str, str] = {}
+        self._created: dict[str, str] = {}
         self._running: set[asyncio.Task[list[dict[str, Any]]]] = set()
         self._roles_lock = asyncio.Lock()
         self._has_roles = False
 
     async def ensure(self, project: Project) -> None:
-        """Create the project's role and database unless they are there. Safe to repeat."""
+        """Create the project's role and database unless they exist. Safe to repeat."""
         async with self._locks.setdefault(project.ref, asyncio.Lock()):
-            if project.ref in self._made:
+            if project.ref in self._created:
                 return
-            # One connection after the other: a caller that held a slot while it waits for a second
-            # one would, many at once, wait for ever.
+            # One connection after the other: callers that each held a slot while waiting for a
+            # second one would deadlock.
             async with self._admin() as admin:
                 await self._create_api_roles(admin)
                 await self._create(admin, project)
             async with self._admin(database_name(project.ref)) as inside:
-                await _furnish(inside, project)
-            self._made[project.ref] = project.database_password
+                await _prepare_schemas(inside, project)
+            self._created[project.ref] = project.database_password
 
     async def set_password(self, project: Project, password: str) -> None:
         """Change the project's password; logins with the old one are refused from then on."""
         await self.ensure(project)
         async with self._admin() as admin:
-            sql = await _quoted(admin, project.ref, password)
+            sql = await _quote_statements(admin, project.ref, password)
             await admin.execute(QUERIES.hash_passwords_quickly)
             await admin.execute(sql["alter_role"])
         project.database_password = password
-        self._made[project.ref] = password
+        self._created[project.ref] = password
 
     async def drop(self, ref: str) -> None:
         """Drop the project's database and role, with every connection to it."""
         async with self._locks.setdefault(ref, asyncio.Lock()):
-            if self._made.pop(ref, None) is None:
+            if self._created.pop(ref, None) is None:
                 return
             async with self._admin() as admin:
-                sql = await _quoted(admin, ref, "")
+                sql = await _quote_statements(admin, ref, "")
                 await admin.execute(sql["drop_database"])
                 await admin.execute(sql["drop_role"])
 
     async def aclose(self) -> None:
-        """Drop every database; statements that still run are ended with it."""
-        for ref in list(self._made):
+        """Drop every database, which ends the statements that still run in it."""
+        for ref in list(self._created):
             await self.drop(ref)
         await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -116,7 +116,7 @@ class Databases:
         """Run statements as the project's role and return the rows of the last one.
 
         Raises:
-            SqlFailed: the server refused one; as in one simple query, nothing of it stays.
+            SqlFailed: the server refused one; all of them are rolled back, as in one simple query.
             StillRunning: the time limit was reached.
         """
         await self.ensure(project)
@@ -153,7 +153,7 @@ class Databases:
         project: Project,
         query: str,
         parameters: list[Any],
-        read_only: bool,  # noqa: FBT001 (handed on by `run`, by keyword)
+        read_only: bool,  # noqa: FBT001 (passed on by `run`)
         bare_search_path: bool,  # noqa: FBT001
     ) -> list[dict[str, Any]]:
         async with self.connect(project) as connection:
@@ -175,11 +175,11 @@ class Databases:
             self._has_roles = True
 
     async def _create(self, admin: asyncpg.Connection, project: Project) -> None:
-        sql = await _quoted(admin, project.ref, project.database_password)
+        sql = await _quote_statements(admin, project.ref, project.database_password)
         await admin.execute(QUERIES.hash_passwords_quickly)
         await admin.execute(sql["create_role"])
         await admin.execute(sql["grant_roles"])
-        if not await admin.fetchval(QUERIES.may_do_everything):
+        if not await admin.fetchval(QUERIES.is_superuser):
             await admin.execute(sql["grant_owner"])
         await admin.execute(sql["create_database"])
         await admin.execute(sql["revoke_database"])
@@ -194,21 +194,23 @@ class Databases:
                 connection.terminate()
 
 
-async def _furnish(inside: asyncpg.Connection, project: Project) -> None:
+async def _prepare_schemas(inside: asyncpg.Connection, project: Project) -> None:
     await inside.execute(QUERIES.create_platform_schemas)
     grants = await inside.fetchval(QUERIES.own_platform_schemas, role_name(project.ref))
     await inside.execute(grants)
 
 
-async def _quoted(admin: asyncpg.Connection, ref: str, password: str) -> asyncpg.Record:
-    return await admin.fetchrow(QUERIES.quoted, role_name(ref), password, database_name(ref))
+async def _quote_statements(admin: asyncpg.Connection, ref: str, password: str) -> asyncpg.Record:
+    return await admin.fetchrow(
+        QUERIES.quote_statements, role_name(ref), password, database_name(ref)
+    )
 
 
 async def _run_script(connection: asyncpg.Connection, query: str) -> list[dict[str, Any]]:
-    """Run statements as one simple query would: together in a transaction unless they say so."""
+    """Run statements as one simple query does: in one transaction unless they say otherwise."""
     parts = split(query)
     if parts is None:
-        # Not SQL for our parser: the server's own words are wanted, or it is newer than the parser.
+        # Our parser refuses it: the server gives the real error, or is newer than the parser.
         try:
             await connection.execute(query)
         except asyncpg.PostgresError as error:
@@ -234,7 +236,7 @@ async def _run_script(connection: asyncpg.Connection, query: str) -> list[dict[s
 async def _run_with_parameters(
     connection: asyncpg.Connection, query: str, parameters: list[Any]
 ) -> list[dict[str, Any]]:
-    """Run one statement; its parameters travel as text, so that the server finds their types."""
+    """Run one statement; its parameters are sent as text, so that the server finds their types."""
     prefix = "prepare simulated as "
     parts = split(query) or [(0, query)]
     try:
@@ -243,7 +245,7 @@ async def _run_with_parameters(
                 "cannot insert multiple commands into a prepared statement"
             )
         await connection.execute(prefix + query)
-        texts = [_parameter_text(value) for value in parameters]
+        texts = [_format_parameter(value) for value in parameters]
         literals = await connection.fetchval(QUERIES.literals, texts)
         return await fetch_rows(connection, f"execute simulated({literals})")
     except asyncpg.PostgresError as error:
@@ -253,25 +255,25 @@ async def _run_with_parameters(
 def split(query: str) -> list[tuple[int, str]] | None:
     """Return the statements of a script and where each starts, or None when it doesn't parse."""
     try:
-        pieces = postgast.split(query)
+        statements = postgast.split(query)
     except postgast.PgQueryError:
         return None
     parts: list[tuple[int, str]] = []
     end = 0
-    for piece in pieces:
-        start = query.index(piece, end)
-        end = start + len(piece)
-        parts.append((start, piece))
+    for statement in statements:
+        start = query.index(statement, end)
+        end = start + len(statement)
+        parts.append((start, statement))
     return parts
 
 
-def formatted_error(error: asyncpg.PostgresError, sql: str, *, offset: int = 0) -> str:
-    """Return a server's error as psql prints it: the line it points at, detail, hint, context."""
+def format_error(error: asyncpg.PostgresError, sql: str, *, offset: int = 0) -> str:
+    """Return a server's error as psql prints it: with its line, detail, hint and context."""
     severity = getattr(error, "severity", None) or "ERROR"
     lines = [f"{severity}:  {error.sqlstate}: {error.args[0]}"]
     position = getattr(error, "position", None)
     if position is not None:
-        lines += _pointed_at(sql, int(position) + offset)
+        lines += _format_position(sql, int(position) + offset)
     for label, name in (("DETAIL", "detail"), ("HINT", "hint"), ("CONTEXT", "context")):
         text = getattr(error, name, None)
         if text:
@@ -279,7 +281,7 @@ def formatted_error(error: asyncpg.PostgresError, sql: str, *, offset: int = 0) 
     return "\n".join(lines)
 
 
-def _pointed_at(sql: str, position: int) -> Iterable[str]:
+def _format_position(sql: str, position: int) -> Iterable[str]:
     before = sql[: max(0, position - 1)]
     number = before.count("\n") + 1
     column = len(before) - (before.rfind("\n") + 1)
@@ -289,7 +291,7 @@ def _pointed_at(sql: str, position: int) -> Iterable[str]:
 
 
 async def fetch_rows(connection: asyncpg.Connection, sql: str) -> list[dict[str, Any]]:
-    """Run one statement and return its rows; what JSON has no word for is text."""
+    """Run one statement and return its rows; values without a JSON type become text."""
     statement = await connection.prepare(sql)
     documents = {
         attribute.name
@@ -298,30 +300,30 @@ async def fetch_rows(connection: asyncpg.Connection, sql: str) -> list[dict[str,
     }
     return [
         {
-            name: json.loads(value) if name in documents and value else _json_value(value)
+            name: json.loads(value) if name in documents and value else _convert_to_json(value)
             for name, value in record.items()
         }
         for record in await statement.fetch()
     ]
 
 
-def _json_value(value: Any) -> Any:
+def _convert_to_json(value: Any) -> Any:
     match value:
-        case int() if abs(value) > MOST_EXACT:
+        case int() if abs(value) > MAX_EXACT_INTEGER:
             return str(value)
         case None | bool() | int() | float() | str():
             return value
         case bytes():
             return "\\x" + value.hex()
         case list():
-            return [_json_value(item) for item in value]
+            return [_convert_to_json(item) for item in value]
         case datetime():
             return str(value).replace("+00:00", "+00")
         case _:
             return str(value)
 
 
-def _parameter_text(value: Any) -> str | None:
+def _format_parameter(value: Any) -> str | None:
     match value:
         case None:
             return None
@@ -330,15 +332,15 @@ def _parameter_text(value: Any) -> str | None:
         case bool():
             return "true" if value else "false"
         case list():
-            return "{" + ",".join(_array_item(item) for item in value) + "}"
+            return "{" + ",".join(_format_array_item(item) for item in value) + "}"
         case dict():
             return json.dumps(value)
         case _:
             return str(value)
 
 
-def _array_item(value: Any) -> str:
-    text = _parameter_text(value)
+def _format_array_item(value: Any) -> str:
+    text = _format_parameter(value)
     if text is None:
         return "NULL"
     return text if isinstance(value, list) else json.dumps(text, ensure_ascii=False)

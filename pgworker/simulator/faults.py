@@ -1,6 +1,6 @@
 """Faults that a test orders: what goes wrong, with which request, how often.
 
-A fault waits for its request; it isn't random, so that a test that fails fails again.
+A fault waits for its request. It isn't random, so that a failing test fails again.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, Literal
 
 from pgworker.simulator.replies import Reply
 
-# What the gateway in front of the API says when it has no better words.
+# What the gateway before the API answers for an error without a message.
 GATEWAY_ERROR = "error code: {status}"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer so, whatever the operation would have said.
+    """Answer this instead of the operation's own answer.
 
     Attributes:
-        body: JSON; a `str` is sent as it is (HTML, plain text). None is what the gateway says for
-            5xx, and a plain message otherwise.
-        after_effect: carry the operation out first: it has happened, and the caller isn't told.
+        body: JSON; a `str` is sent unchanged (HTML, plain text). None stands for the gateway's
+            answer for 5xx, and for a plain message otherwise.
+        after_effect: run the operation first: it has happened, but the answer doesn't say so.
     """
 
     status: int
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Wait before going on; None waits until the order is released.
+    """Delay the answer; None waits until the order is released.
 
     Attributes:
         after_effect: the operation happens before the wait instead of after it.
@@ -59,25 +59,25 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
-    """Carry the operation out and send half of its JSON."""
+    """Run the operation and send half of its JSON."""
 
     kind: Literal["truncated"] = "truncated"
 
 
 @dataclass(frozen=True, slots=True)
 class ExtraFields:
-    """Add a field that nobody has heard of to every object at the top of the answer."""
+    """Add an unknown field to every object at the top level of the answer."""
 
-    fields: Mapping[str, Any] = field(default_factory=lambda: {"x_unheard_of": {"nested": [1]}})
+    fields: Mapping[str, Any] = field(default_factory=lambda: {"x_unknown": {"nested": [1]}})
     kind: Literal["extra_fields"] = "extra_fields"
 
 
 @dataclass(frozen=True, slots=True)
 class Becomes:
-    """Let the project of the request end up in a status (with `create_project`: the new one).
+    """Change the status of the request's project; with `create_project`, of the new one.
 
-    The status may be any: `INIT_FAILED`, `COMING_UP` (stuck), `INACTIVE`, one that is unheard of,
-    or `VANISHED` (404 from then on).
+    Any status is possible: `INIT_FAILED`, `COMING_UP` (stuck), `INACTIVE`, an unknown one, or
+    `VANISHED` (404 from then on).
     """
 
     status: str
@@ -89,10 +89,10 @@ Fault = Answer | Hang | Drop | Truncated | ExtraFields | Becomes
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What an order can look at in a request.
+    """What an order can compare of a request.
 
     Attributes:
-        project: the ref in its path; for a create, the name asked for.
+        project: the ref in its path; for a create, the requested name.
         project_name: the name of that project.
         body: the text of the body.
     """
@@ -108,8 +108,8 @@ class Order:
     """One ordered fault.
 
     Attributes:
-        reached: set when the first request met the fault, for a test to await.
-        hits: how many did.
+        reached: set when the first request has met the fault.
+        hits: how many requests have met it.
     """
 
     def __init__(
@@ -143,25 +143,25 @@ class Order:
         self.abandoned = False
 
     def release(self) -> None:
-        """Let the requests that hang in it go on, and meet no more."""
+        """Resume the requests that wait, and let no more requests meet the fault."""
         self._released.set()
 
     def abandon(self) -> None:
-        """Let the requests that hang in it end without an effect: the simulator closes."""
+        """End the requests that wait without an effect, as the simulator closes."""
         self.abandoned = True
         self._released.set()
 
     async def wait(self, seconds: float | None) -> None:
-        """Wait until released, or for so long."""
+        """Wait until released, but at most so long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._released.wait()
         except TimeoutError:
             pass
 
-    def meets(self, subject: Subject, now: float) -> bool:
-        """Count the request, and tell whether the fault is for it."""
-        if self._is_over(now) or not self._concerns(subject):
+    def match(self, subject: Subject, now: float) -> bool:
+        """Count the request, and return whether it meets the fault."""
+        if self._is_over(now) or not self._applies_to(subject):
             return False
         self._seen += 1
         late_by = self._seen - self._nth
@@ -172,7 +172,7 @@ class Order:
         return True
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a test over HTTP needs to know of it."""
+        """Return it as a test over HTTP sees it."""
         return {
             "id": self.number,
             "operation": self.operation,
@@ -185,7 +185,7 @@ class Order:
         late = self._until is not None and now >= self._until
         return spent or late or self._released.is_set()
 
-    def _concerns(self, subject: Subject) -> bool:
+    def _applies_to(self, subject: Subject) -> bool:
         return (
             self.operation in ("*", subject.operation)
             and self._project in (None, subject.project, subject.project_name)
@@ -198,10 +198,10 @@ class Order:
 
 
 class Faults:
-    """The faults in order; the first that is meant for a request takes it.
+    """The ordered faults; a request meets the first one that matches it.
 
     Attributes:
-        operations: the names that an order may use; the application sets them.
+        operations: the valid names of operations; the application sets them.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -225,26 +225,26 @@ class Faults:
     ) -> Order:
         """Order a fault.
 
-        Only requests that got past the token, the rate limit and the token's scopes are counted.
+        Only requests with a valid token and scope that the rate limit allows are counted.
 
         Args:
             operation: name in `pgworker.simulator.app.OPERATIONS`, or `*` for any.
             fault: what goes wrong.
-            nth: the first request to meet it, of those it concerns, counted from now, from 1.
-            times: how many meet it; None is no end.
-            every: 3 is every third from `nth` on.
-            seconds: it ends after so long on the simulator's clock.
-            project: concerns this project only: its ref or name.
-            query: query parameters with shell patterns, such as `{"offset": "[1-9]*"}` for
-                every page but the first.
-            contains: a text in the body, such as part of a statement.
+            nth: the first request to meet it, of those that match, counted from now, from 1.
+            times: how many requests meet it; None: without end.
+            every: 3 stands for every third request from `nth` on.
+            seconds: how long it lasts on the simulator's clock.
+            project: only requests for this project, by ref or name.
+            query: only requests with these query parameters, as shell patterns:
+                `{"offset": "[1-9]*"}` stands for every page but the first.
+            contains: only requests with this text in the body, such as part of a statement.
 
         Raises:
             ValueError: there is no such operation.
         """
         if operation not in self.operations | {"*"}:
             known = ", ".join(sorted(self.operations))
-            raise ValueError(f"unknown operation {operation}; there are: {known}")
+            raise ValueError(f"unknown operation {operation}; known are: {known}")
         order = Order(
             next(self._numbers),
             fault,
@@ -261,13 +261,13 @@ class Faults:
         return order
 
     def orders(self) -> list[Order]:
-        """Return all orders, spent ones included."""
+        """Return all orders, also those that are over."""
         return list(self._orders)
 
-    def meeting(self, subject: Subject) -> Order | None:
+    def match(self, subject: Subject) -> Order | None:
         """Return the order that the request meets, if any."""
         now = self._clock()
-        return next((order for order in self._orders if order.meets(subject, now)), None)
+        return next((order for order in self._orders if order.match(subject, now)), None)
 
     def clear(self) -> None:
         """Release every order."""
@@ -275,39 +275,39 @@ class Faults:
             order.release()
 
     def abandon(self) -> None:
-        """End every order without an effect: the simulator closes."""
+        """End every order without an effect, as the simulator closes."""
         for order in self._orders:
             order.abandon()
 
 
-async def play(order: Order, carry_out: Callable[[], Awaitable[Reply]]) -> Reply | None:
+async def play(order: Order, run_operation: Callable[[], Awaitable[Reply]]) -> Reply | None:
     """Answer a request that met an order; None drops its connection.
 
-    `Becomes` needs the projects and is played by who carries the operation out.
+    `Becomes` needs the projects, so `run_operation` applies it.
     """
     match order.fault:
         case Answer() as answer:
             if answer.after_effect:
-                await carry_out()
+                await run_operation()
             return _as_reply(answer)
         case Drop(after_effect=after_effect):
             if after_effect:
-                await carry_out()
+                await run_operation()
             return None
         case Hang(seconds=seconds, after_effect=True):
-            reply = await carry_out()
+            reply = await run_operation()
             await order.wait(seconds)
             return reply
         case Hang(seconds=seconds):
             await order.wait(seconds)
-            return None if order.abandoned else await carry_out()
+            return None if order.abandoned else await run_operation()
         case Truncated():
-            return replace(await carry_out(), truncated=True)
+            return replace(await run_operation(), truncated=True)
         case ExtraFields(fields=fields):
-            reply = await carry_out()
+            reply = await run_operation()
             return replace(reply, body=_with_extra(reply.body, fields))
         case Becomes():
-            return await carry_out()
+            return await run_operation()
 
 
 def _as_reply(answer: Answer) -> Reply:

@@ -1,4 +1,4 @@
-"""API keys of a project: made, masked, looked up. No I/O.
+"""API keys of a project: how they are made and masked. No I/O.
 
 Shapes: Supabase Management API v1, `ApiKeyResponse`; which fields are null and which values come
 in clear without `reveal` is as the API's recorded answers show it.
@@ -38,7 +38,7 @@ class ApiKey:
     description: str | None = None
 
     def as_json(self, *, reveal: bool) -> dict[str, Any]:
-        """Return it as the API shows it; a secret is masked unless revealed."""
+        """Return the key as the API shows it; a secret is masked unless revealed."""
         if self.type == "legacy":
             return {"name": self.name, "api_key": self.value, "id": self.name, "type": "legacy"}
         secret = self.type == "secret"
@@ -58,7 +58,7 @@ class ApiKey:
         }
 
 
-def new_style_key(
+def make_key(
     random: Random,
     *,
     type: Literal["publishable", "secret"],  # noqa: A002 (the API's own word)
@@ -81,7 +81,7 @@ def new_style_key(
     )
 
 
-def legacy_key(*, role: str, ref: str, jwt_secret: str) -> ApiKey:
+def make_legacy_key(*, role: str, ref: str, jwt_secret: str) -> ApiKey:
     """Make a legacy key: a real HS256 JWT whose name and id are its role."""
     claims = {
         "iss": "supabase",
@@ -96,7 +96,7 @@ def legacy_key(*, role: str, ref: str, jwt_secret: str) -> ApiKey:
     return ApiKey(id=role, name=role, type="legacy", role=role, value=f"{signed}.{encoded}")
 
 
-def first_keys(
+def make_first_keys(
     random: Random,
     *,
     kinds: Literal["both", "new", "legacy"],
@@ -109,12 +109,12 @@ def first_keys(
     jwt_secret = "".join(random.choices(LETTERS, k=40))
     if kinds != "new":
         keys += [
-            legacy_key(role=role, ref=ref, jwt_secret=jwt_secret)
+            make_legacy_key(role=role, ref=ref, jwt_secret=jwt_secret)
             for role in ("anon", "service_role")
         ]
     if foreign_secret:
         keys.append(
-            new_style_key(
+            make_key(
                 random,
                 type="secret",
                 name="reporting",
@@ -124,12 +124,12 @@ def first_keys(
         )
     if kinds != "legacy":
         keys.append(
-            new_style_key(
+            make_key(
                 random, type="publishable", name="default", role="anon", inserted_at=inserted_at
             )
         )
         keys.append(
-            new_style_key(
+            make_key(
                 random, type="secret", name="default", role="service_role", inserted_at=inserted_at
             )
         )

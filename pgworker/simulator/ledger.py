@@ -1,4 +1,4 @@
-"""What the simulator was asked and what it answered: the witness of invariant checkers."""
+"""The requests and answers of a simulator, for tests and checkers of invariants."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Entry:
-    """One request. Bodies, headers and secrets are never in it.
+    """One request, without body, headers and secrets.
 
     Attributes:
         at: seconds of the simulator's clock when it arrived.
         project: the ref in its path, or of the project that it created.
-        status: what was answered; None while it is in hand or when the connection was dropped.
+        status: of the answer; None before it, and when the connection was dropped.
         fault: the kind of the ordered fault that it met.
-        took_effect: False when the operation wasn't carried out (refused, throttled, faulted).
+        took_effect: False when the operation didn't run (refused, throttled, fault).
     """
 
     number: int
@@ -48,12 +48,12 @@ class Created:
 
 @dataclass(slots=True)
 class Ledger:
-    """Every request since the simulator started, and every project they created."""
+    """Every request since the simulator started, and every project that one created."""
 
     entries: list[Entry] = field(default_factory=list)
     created: list[Created] = field(default_factory=list)
 
-    def arrived(
+    def open_entry(
         self,
         *,
         at: float,
@@ -63,7 +63,7 @@ class Ledger:
         query: list[tuple[str, str]],
         project: str | None,
     ) -> Entry:
-        """Open the entry of a request."""
+        """Add an entry for a request that has arrived."""
         entry = Entry(
             number=len(self.entries) + 1,
             at=at,
@@ -76,7 +76,7 @@ class Ledger:
         self.entries.append(entry)
         return entry
 
-    def of(self, operation: str, *, project: str | None = None) -> list[Entry]:
+    def find(self, operation: str, *, project: str | None = None) -> list[Entry]:
         """Return the requests for an operation, optionally for one project only."""
         return [
             entry
@@ -85,7 +85,7 @@ class Ledger:
         ]
 
     def record_created(self, project: Project, entry: Entry) -> None:
-        """Note a project that a request created."""
+        """Record a project that a request created."""
         self.created.append(
             Created(
                 ref=project.ref,

@@ -1,7 +1,7 @@
 """The operations of the Management API that pgworker uses, one function each.
 
-Contract: Supabase Management API v1, its published OpenAPI document; what the document is silent
-about (error bodies, answers of `database/query`) follows recorded answers of the API.
+Contract: Supabase Management API v1, its published OpenAPI document; what the document
+doesn't define (error bodies, answers of `database/query`) follows recorded answers of the API.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from pgworker.simulator.databases import SqlFailed, StillRunning, database_name, role_name
-from pgworker.simulator.keys import new_style_key
+from pgworker.simulator.keys import make_key
 from pgworker.simulator.replies import Refused, Reply
 from pgworker.simulator.shapes import (
     SMART_GROUP_REGION,
@@ -57,7 +57,7 @@ async def list_organizations(call: Call) -> Reply:
 
 async def get_organization(call: Call) -> Reply:
     """`GET /v1/organizations/{slug}`: the single form has no slug."""
-    organization = call.world.organization(call.path["slug"])
+    organization = call.world.get_organization(call.path["slug"])
     return Reply(
         200,
         {
@@ -71,9 +71,9 @@ async def get_organization(call: Call) -> Reply:
 
 
 async def list_organization_projects(call: Call) -> Reply:
-    """`GET /v1/organizations/{slug}/projects`: a page of the listing, as lagging as it is."""
-    organization = call.world.organization(call.path["slug"])
-    page = read(PageQuery, call.values())
+    """`GET /v1/organizations/{slug}/projects`: a page of the listing, which may lag."""
+    organization = call.world.get_organization(call.path["slug"])
+    page = read(PageQuery, call.get_parameters())
     statuses = set(filter(None, page.statuses.split(",")))
     attribute, reverse = SORTS[page.sort]
     found = sorted(
@@ -110,9 +110,9 @@ async def list_projects(call: Call) -> Reply:
 
 
 async def create_project(call: Call) -> Reply:
-    """`POST /v1/projects`: 201 with status UNKNOWN, whatever the project's status is by then."""
-    body = read(CreateProjectBody, call.json())
-    organization = call.world.organization(body.organization_slug)
+    """`POST /v1/projects`: 201 with the status UNKNOWN, as the API does."""
+    body = read(CreateProjectBody, call.parse_json())
+    organization = call.world.get_organization(body.organization_slug)
     project = call.world.projects.create(
         name=body.name,
         organization=organization.slug,
@@ -124,14 +124,14 @@ async def create_project(call: Call) -> Reply:
 
 async def get_project(call: Call) -> Reply:
     """`GET /v1/projects/{ref}`."""
-    project = call.project()
+    project = call.get_project()
     status = call.world.projects.status(project)
     return Reply(200, _as_project(project, status) | _database_block(call, project))
 
 
 async def delete_project(call: Call) -> Reply:
     """`DELETE /v1/projects/{ref}`: answers with the undocumented `slug`, as the API does."""
-    project = call.project()
+    project = call.get_project()
     call.world.projects.delete(project)
     await call.world.databases.drop(project.ref)
     return Reply(
@@ -147,27 +147,27 @@ async def delete_project(call: Call) -> Reply:
 
 async def pause_project(call: Call) -> Reply:
     """`POST /v1/projects/{ref}/pause`: an empty body; the project is INACTIVE later."""
-    call.world.projects.pause(call.project())
+    call.world.projects.pause(call.get_project())
     return Reply(200)
 
 
 async def restore_project(call: Call) -> Reply:
     """`POST /v1/projects/{ref}/restore`: an empty body; the project is up later."""
-    call.world.projects.restore(call.project())
+    call.world.projects.restore(call.get_project())
     return Reply(200)
 
 
 async def get_health(call: Call) -> Reply:
     """`GET /v1/projects/{ref}/health`."""
-    wanted = read(HealthQuery, call.values(repeated=("services",)))
-    project = call.project()
+    wanted = read(HealthQuery, call.get_parameters(repeated=("services",)))
+    project = call.get_project()
     return Reply(200, [_as_health(call, project, service) for service in wanted.services])
 
 
 async def available_regions(call: Call) -> Reply:
     """`GET /v1/projects/available-regions`."""
-    wanted = read(RegionsQuery, call.values())
-    call.world.organization(wanted.organization_slug)
+    wanted = read(RegionsQuery, call.get_parameters())
+    call.world.get_organization(wanted.organization_slug)
     groups = [
         {"name": code.capitalize(), "code": code, "type": "smartGroup"}
         for code in SMART_GROUP_REGION
@@ -190,18 +190,18 @@ async def available_regions(call: Call) -> Reply:
 
 async def list_api_keys(call: Call) -> Reply:
     """`GET /v1/projects/{ref}/api-keys`: secrets are masked unless `reveal=true`."""
-    reveal = read(RevealQuery, call.values()).reveal == "true"
+    reveal = read(RevealQuery, call.get_parameters()).reveal == "true"
     project = _project_with_keys(call)
     return Reply(200, [key.as_json(reveal=reveal) for key in project.keys])
 
 
 async def create_api_key(call: Call) -> Reply:
-    """`POST /v1/projects/{ref}/api-keys`: every call makes one more key."""
-    reveal = read(RevealQuery, call.values()).reveal == "true"
-    body = read(CreateApiKeyBody, call.json())
+    """`POST /v1/projects/{ref}/api-keys`: every call creates one more key."""
+    reveal = read(RevealQuery, call.get_parameters()).reveal == "true"
+    body = read(CreateApiKeyBody, call.parse_json())
     project = _project_with_keys(call)
     template = body.secret_jwt_template or {"role": "service_role"}
-    key = new_style_key(
+    key = make_key(
         call.world.projects.random,
         type=body.type,
         name=body.name,
@@ -215,7 +215,7 @@ async def create_api_key(call: Call) -> Reply:
 
 async def get_legacy_api_keys(call: Call) -> Reply:
     """`GET /v1/projects/{ref}/api-keys/legacy`."""
-    project = call.project()
+    project = call.get_project()
     return Reply(200, {"enabled": any(key.type == "legacy" for key in project.keys)})
 
 
@@ -224,21 +224,21 @@ async def get_legacy_api_keys(call: Call) -> Reply:
 
 async def run_query(call: Call) -> Reply:
     """`POST /v1/projects/{ref}/database/query`: 201 with the rows of the last statement."""
-    body = read(RunQueryBody, call.json())
+    body = read(RunQueryBody, call.parse_json())
     return await _query(call, body, read_only=body.read_only, bare_search_path=False)
 
 
 async def run_read_only_query(call: Call) -> Reply:
     """`POST /v1/projects/{ref}/database/query/read-only`: names must be schema-qualified."""
     return await _query(
-        call, read(RunQueryBody, call.json()), read_only=True, bare_search_path=True
+        call, read(RunQueryBody, call.parse_json()), read_only=True, bare_search_path=True
     )
 
 
 async def update_password(call: Call) -> Reply:
     """`PATCH /v1/projects/{ref}/database/password`: safe to repeat with the same value."""
-    body = read(UpdatePasswordBody, call.json())
-    project = call.project()
+    body = read(UpdatePasswordBody, call.parse_json())
+    project = call.get_project()
     call.world.projects.require_up(project)
     await call.world.databases.set_password(project, body.password)
     return Reply(200, {"message": "Successfully updated password"})
@@ -250,7 +250,7 @@ async def get_pooler(call: Call) -> Reply:
     As recorded, it names the transaction port; session mode is on another port of the same host
     (`Simulator.pooler_port`, or the real server's own).
     """
-    project = call.project()
+    project = call.get_project()
     call.world.projects.require_up(project)
     await call.world.databases.ensure(project)
     host, _ = call.world.pooler_address
@@ -279,17 +279,17 @@ async def get_pooler(call: Call) -> Reply:
 
 async def partners_only(call: Call) -> Reply:
     """Every method of `/v1/projects/{ref}/database/migrations`."""
-    call.project()
+    call.get_project()
     return Reply(403, {"message": PARTNERS_ONLY})
 
 
-# -- within -----------------------------------------------------------------------------------
+# -- helpers ----------------------------------------------------------------------------------
 
 
 async def _query(
     call: Call, body: RunQueryBody, *, read_only: bool, bare_search_path: bool
 ) -> Reply:
-    project = call.project()
+    project = call.get_project()
     call.world.projects.require_up(project)
     try:
         rows = await call.world.databases.run(
@@ -307,7 +307,7 @@ async def _query(
 
 
 def _project_with_keys(call: Call) -> Project:
-    project = call.project()
+    project = call.get_project()
     lag_seconds = call.world.settings.keys_lag_seconds
     call.world.projects.require_up(project, lag_seconds=lag_seconds)
     return project

@@ -1,7 +1,7 @@
-"""The session pooler: lets tenants into their databases, once it knows them.
+"""The session pooler: connects tenants to their databases, once it knows them.
 
-It speaks as much of PostgreSQL's protocol (3.0) as it needs to read who is calling, then hands the
-bytes through, so that the real server checks the password. It has no TLS and says so.
+It reads the startup packet of PostgreSQL's protocol (3.0), chooses the database by the user in it,
+and then forwards bytes, so that the real server checks the password. It declines TLS.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 PROTOCOL_3 = 0x00030000
 SSL_REQUEST = 80877103
 GSSENC_REQUEST = 80877104
-LONGEST_STARTUP_BYTES = 10_000
+MAX_STARTUP_BYTES = 10_000
 CHUNK_BYTES = 65_536
 
-# From the project's ref to the name of its database, or None for a tenant it doesn't know.
-Admit = Callable[[str], Awaitable[str | None]]
+# Returns the name of a project's database by its ref, or None for an unknown tenant.
+FindDatabase = Callable[[str], Awaitable[str | None]]
 
 
 class Pooler:
     """One listening socket in front of the real server."""
 
-    def __init__(self, server_dsn: str, admit: Admit) -> None:
-        self._address = server_address(server_dsn)
-        self._admit = admit
+    def __init__(self, server_dsn: str, find_database: FindDatabase) -> None:
+        self._address = parse_address(server_dsn)
+        self._find_database = find_database
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
 
@@ -46,11 +46,11 @@ class Pooler:
         await asyncio.gather(*self._sessions, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        session = asyncio.create_task(self._session(reader, writer), name="pooler-session")
+        session = asyncio.create_task(self._handle(reader, writer), name="pooler-session")
         self._sessions.add(session)
         session.add_done_callback(self._sessions.discard)
 
-    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self._serve(reader, writer)
@@ -58,13 +58,13 @@ class Pooler:
             writer.transport.abort() if writer.is_closing() else writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        parameters = await _startup(reader, writer)
+        parameters = await _read_startup(reader, writer)
         if parameters is None:
             return
         _, _, ref = parameters.get("user", "").partition(".")
-        database = await self._admit(ref)
+        database = await self._find_database(ref)
         if database is None:
-            writer.write(fatal("XX000", "Tenant or user not found"))
+            writer.write(build_fatal("XX000", "Tenant or user not found"))
             await writer.drain()
             return
         # Supavisor calls every tenant's database `postgres`; the real server has many.
@@ -72,10 +72,10 @@ class Pooler:
             parameters["database"] = database
         server_reader, server_writer = await self._connect()
         try:
-            server_writer.write(startup_message(parameters))
-            async with asyncio.TaskGroup() as ways:
-                ways.create_task(_copy(reader, server_writer), name="pooler-up")
-                ways.create_task(_copy(server_reader, writer), name="pooler-down")
+            server_writer.write(build_startup(parameters))
+            async with asyncio.TaskGroup() as directions:
+                directions.create_task(_copy(reader, server_writer), name="pooler-up")
+                directions.create_task(_copy(server_reader, writer), name="pooler-down")
         finally:
             server_writer.close()
 
@@ -86,7 +86,7 @@ class Pooler:
         return await asyncio.open_connection(host, port)
 
 
-def server_address(dsn: str) -> tuple[str, int]:
+def parse_address(dsn: str) -> tuple[str, int]:
     """Return host (or directory of the socket) and port of a PostgreSQL URL."""
     url = urlsplit(dsn)
     options = parse_qs(url.query)
@@ -95,26 +95,26 @@ def server_address(dsn: str) -> tuple[str, int]:
     return unquote(host), port
 
 
-def startup_message(parameters: dict[str, str]) -> bytes:
+def build_startup(parameters: dict[str, str]) -> bytes:
     """Return a startup packet of protocol 3.0."""
     body = b"".join(part.encode() + b"\0" for pair in parameters.items() for part in pair)
     return struct.pack("!ii", len(body) + 9, PROTOCOL_3) + body + b"\0"
 
 
-def fatal(sqlstate: str, message: str) -> bytes:
+def build_fatal(sqlstate: str, message: str) -> bytes:
     """Return an ErrorResponse that ends the session."""
     fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message}
     body = b"".join(f"{code}{text}".encode() + b"\0" for code, text in fields.items()) + b"\0"
     return b"E" + struct.pack("!i", len(body) + 4) + body
 
 
-async def _startup(
+async def _read_startup(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> dict[str, str] | None:
-    """Return what the client says of itself, or None when it isn't a startup packet."""
+    """Return the parameters of the startup packet, or None when it isn't one."""
     while True:
         length, code = struct.unpack("!ii", await reader.readexactly(8))
-        if not 8 <= length <= LONGEST_STARTUP_BYTES:
+        if not 8 <= length <= MAX_STARTUP_BYTES:
             return None
         body = await reader.readexactly(length - 8)
         if code in (SSL_REQUEST, GSSENC_REQUEST):

@@ -1,4 +1,4 @@
-"""What an operation answers, before it becomes bytes."""
+"""The answer of an operation, before it is an HTTP response."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Reply:
     """An answer.
 
     Attributes:
-        body: JSON when it isn't a `str`; a `str` is sent as it is; None is an empty body.
-        truncated: send the first half of the body only, with a length that fits it.
+        body: JSON, or a `str` that is sent unchanged; None is an empty body.
+        truncated: send only the first half of the body, with the length of that half.
     """
 
     status: int
@@ -28,7 +28,7 @@ class Refused(PgworkerError):
     """The operation refuses the request; nothing happened.
 
     Attributes:
-        reply: what is answered.
+        reply: the answer.
     """
 
     def __init__(self, status: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs a simulator in this process, over real HTTP on a loopback port of its own."""
+"""Runs a simulator in this process, over real HTTP on a loopback port."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Simulator:
 
     @property
     def ledger(self) -> Ledger:
-        """What was asked and answered, and every project ever created."""
+        """The requests and answers so far, and every project that was created."""
         return self._world.ledger
 
     @property
     def projects(self) -> Projects:
-        """The projects, to look at, to plant, to let become something."""
+        """The projects: to read, to plant, and to change."""
         return self._world.projects
 
     @property
     def faults(self) -> Faults:
-        """The faults, to order and to release."""
+        """The faults: to order and to release."""
         return self._world.faults
 
 
@@ -64,21 +64,21 @@ async def running_simulator(
 
     Args:
         settings: how it behaves.
-        middleware: wraps the application, the first one outermost; sees ordered faults, too.
+        middleware: wraps the application, the first one outermost; sees ordered faults as well.
 
     Raises:
         OSError: the port is taken.
         asyncpg.PostgresError, OSError: the server behind it refuses (when first used).
     """
-    world = World.of(settings)
+    world = World.create(settings)
 
-    async def admit(ref: str) -> str | None:
-        if not world.projects.pooler_knows(ref):
+    async def find_database(ref: str) -> str | None:
+        if not world.projects.is_known_to_pooler(ref):
             return None
         await world.databases.ensure(world.projects.get(ref))
         return database_name(ref)
 
-    pooler = Pooler(settings.admin_dsn, admit)
+    pooler = Pooler(settings.admin_dsn, find_database)
     app: ASGIApp = build_app(world)
     for wrap in reversed(middleware):
         app = wrap(app)

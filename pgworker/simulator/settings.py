@@ -1,4 +1,4 @@
-"""How a simulator behaves: plain values, handed to `running_simulator`."""
+"""The settings of a simulator: plain values for `running_simulator`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ class Organization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
-    """Everything that can be chosen about a simulator; durations in seconds, all may be 0.
+    """The settings of a simulator; durations are in seconds and may be 0.
 
     Attributes:
         admin_dsn: the server behind `database/query`; its role creates databases and roles.
-        token: the personal access token that may do everything.
-        scoped_tokens: further tokens of the same user, each with the OAuth scopes it has
+        token: the personal access token, which has every scope.
+        scoped_tokens: further tokens of the same user with their OAuth scopes
             (`projects:read`, ...); everything else answers 403.
         organizations: the first one is `Simulator.organization`.
         coming_up_seconds: from the create until the project is ACTIVE_HEALTHY.
-        services_lag_seconds: from then until all of its services are.
-        listing_lag_seconds: listings show the past by so much, after create and after delete.
+        services_lag_seconds: from then until all of its services are healthy.
+        listing_lag_seconds: how old the state in listings is, after create and after delete.
         keys_lag_seconds: from ACTIVE_HEALTHY until the keys endpoint answers.
         pooler_lag_seconds: from ACTIVE_HEALTHY until the pooler knows the tenant.
         transition_seconds: how long pausing, restoring and deleting take.
-        query_seconds: the time limit of `database/query`; then 544, while the statement goes on.
+        query_seconds: the time limit of `database/query`, which then answers 544 while the
+            statement continues.
         duplicate_names: whether a second project of one name is refused with 400.
         key_kinds: which API keys a new project has.
-        foreign_secret_key: a further secret key, listed first, that isn't service_role.
+        foreign_secret_key: whether a secret key of another role is listed first.
         rate_limit: requests in each window, per user, scope and endpoint.
-        max_projects: live projects in an organization; one more is refused.
+        max_projects: the limit of live projects in an organization.
         quota_status: the status of that refusal.
-        seed: makes refs and keys repeatable; None is random.
-        host: where it listens; loopback only, it has no TLS.
-        port: 0 takes a free one.
-        clock: monotonic seconds; a test hands in its own to let time pass without waiting.
+        seed: of refs and keys; None is random.
+        host: to listen on; only loopback, as it has no TLS.
+        port: to listen on; 0 is any free one.
+        clock: monotonic seconds; a test can pass its own to let time pass without waiting.
     """
 
     admin_dsn: str = field(repr=False)

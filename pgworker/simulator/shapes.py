@@ -89,7 +89,7 @@ class SmartGroup(_Lenient):
 
 
 class CreateProjectBody(_Strict):
-    """`V1CreateProjectBody`, with the rules that only the documentation tells."""
+    """`V1CreateProjectBody`, with the rules that only the documentation has."""
 
     db_pass: str = Field(min_length=4)
     name: str = Field(min_length=1, max_length=256)
@@ -120,8 +120,8 @@ class CreateProjectBody(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _knows_no_null(cls, body: Any) -> Any:
-        # No field of the document is nullable: absent and null are two things.
+    def _has_no_null(cls, body: Any) -> Any:
+        # No field of the document is nullable: null is not the same as absent.
         if isinstance(body, dict):
             for name, value in body.items():
                 if value is None:
@@ -136,7 +136,7 @@ class CreateProjectBody(_Strict):
 
     @property
     def chosen_region(self) -> Region:
-        """Return the region asked for; what none at all yields is this stand-in's choice."""
+        """Return the requested region; without one the simulator chooses."""
         match self.region_selection:
             case SpecificRegion(code=code):
                 return code
@@ -208,7 +208,7 @@ class RegionsQuery(BaseModel):
 
 
 def read(shape: type[Shape], value: Any) -> Shape:
-    """Return the value in its shape.
+    """Return the value as an object of this shape.
 
     Raises:
         Refused: 400, naming the fields that are wrong and never their values.

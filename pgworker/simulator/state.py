@@ -1,7 +1,7 @@
-"""Projects: their state machine and their listing. No I/O; time is the clock it is given.
+"""Projects: their state machine and their listing. No I/O; the clock is passed in.
 
-What a project goes through is a timeline, written when something is asked of it and read at any
-moment. A listing that lags is then nothing but a look at an earlier moment.
+The statuses of a project are a timeline, which requests write and which can be read at any moment.
+A listing that lags reads the timelines at an earlier moment.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from random import Random
 
-from pgworker.simulator.keys import ApiKey, first_keys
+from pgworker.simulator.keys import ApiKey, make_first_keys
 from pgworker.simulator.replies import Refused
 from pgworker.simulator.settings import SimulatorSettings
 
-# Not a status of the API: from then on the project answers 404.
+# Not a status of the API: the project answers 404 from then on.
 VANISHED = "VANISHED"
 
 
 class Status(StrEnum):
-    """The statuses that the simulator's own state machine uses; a fault may order any other."""
+    """The statuses of the simulator's state machine; a fault may order any other."""
 
     UNKNOWN = "UNKNOWN"
     COMING_UP = "COMING_UP"
@@ -38,7 +38,7 @@ class Project:
     """One project.
 
     Attributes:
-        number: the integer id that only deleting shows.
+        number: the integer id that only the answer to a delete contains.
         appeared_at: seconds of the clock.
         timeline: (from when, status), in order of time.
     """
@@ -56,7 +56,7 @@ class Project:
     is_branch: bool = False
 
     def status_at(self, moment: float) -> str:
-        """Return its status at a moment; `VANISHED` before it was created or once it is gone."""
+        """Return its status at a moment; `VANISHED` before its creation and after its deletion."""
         status = VANISHED
         for since, entered in self.timeline:
             if since <= moment:
@@ -64,19 +64,19 @@ class Project:
         return status
 
     def healthy_for(self, moment: float) -> float | None:
-        """Return for how many seconds it has been ACTIVE_HEALTHY, or None when it isn't."""
+        """Return how many seconds it has been ACTIVE_HEALTHY, or None when it isn't."""
         if self.status_at(moment) != Status.ACTIVE_HEALTHY:
             return None
         entered = max(since for since, _ in self.timeline if since <= moment)
         return moment - entered
 
-    def becomes(self, status: str, *, at: float) -> None:
-        """Enter a status at that moment and stay; what was to come later is forgotten."""
+    def enter(self, status: str, *, at: float) -> None:
+        """Enter a status at that moment, for good: later entries of the timeline are removed."""
         self.timeline = [stage for stage in self.timeline if stage[0] < at]
         self.timeline.append((at, status))
 
-    def ends_up_as(self, status: str) -> None:
-        """Let what it is coming up to be that status instead."""
+    def replace_final_status(self, status: str) -> None:
+        """Replace the last status of the timeline."""
         since, _ = self.timeline[-1]
         self.timeline[-1] = (since, status)
 
@@ -87,7 +87,7 @@ class Projects:
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
         self._clock: Callable[[], float] = settings.clock
-        self._random = Random(settings.seed)  # noqa: S311 (names and keys of a stand-in)
+        self._random = Random(settings.seed)  # noqa: S311 (names and keys of a simulator)
         self._projects: dict[str, Project] = {}
 
     def __len__(self) -> int:
@@ -99,11 +99,11 @@ class Projects:
         return self._random
 
     def all(self) -> list[Project]:
-        """Return every project there ever was, in order of creation."""
+        """Return every project that was ever added, in order of creation."""
         return list(self._projects.values())
 
-    def named(self, name: str) -> list[Project]:
-        """Return the projects of exactly that name that aren't gone."""
+    def find_by_name(self, name: str) -> list[Project]:
+        """Return the existing projects of exactly this name."""
         now = self._clock()
         return [
             project
@@ -115,7 +115,7 @@ class Projects:
         """Return the project.
 
         Raises:
-            Refused: 404, there is none or it is gone.
+            Refused: 404, it doesn't exist or has been deleted.
         """
         project = self._projects.get(ref)
         if project is None or project.status_at(self._clock()) == VANISHED:
@@ -126,18 +126,18 @@ class Projects:
         """Return its status now."""
         return project.status_at(self._clock())
 
-    # -- what requests do -------------------------------------------------------------------
+    # -- changes ---------------------------------------------------------------------------
 
     def create(
         self, *, name: str, organization: str, region: str, database_password: str
     ) -> Project:
-        """Create a project that starts to come up.
+        """Create a project, which then comes up.
 
         Raises:
-            Refused: 400 for a name that is taken, the quota's status for one too many.
+            Refused: 400 for a name in use, the quota's status above the quota.
         """
         if self._settings.duplicate_names == "refused" and any(
-            project.organization == organization for project in self.named(name)
+            project.organization == organization for project in self.find_by_name(name)
         ):
             raise Refused(400, f"Project with name {name} already exists in your organization")
         self._check_quota(organization)
@@ -160,9 +160,9 @@ class Projects:
         status: str = Status.ACTIVE_HEALTHY,
         is_branch: bool = False,
         region: str = "us-east-1",
-        database_password: str = "planted-without-a-request",  # noqa: S107 (of a stand-in)
+        database_password: str = "planted-without-a-request",  # noqa: S107 (of a simulator)
     ) -> Project:
-        """Add a project that has always been there: look-alikes, branches, somebody else's."""
+        """Add a project that has always existed: a look-alike, a branch, another user's."""
         return self._add(
             name=name,
             organization=organization or self._settings.organizations[0].slug,
@@ -201,7 +201,7 @@ class Projects:
             raise Refused(400, "Project not ready for deletion.")
         self._pass_through(project, Status.GOING_DOWN, VANISHED)
 
-    # -- what requests see ------------------------------------------------------------------
+    # -- reads ------------------------------------------------------------------------------
 
     def listed(self, organization: str | None = None) -> list[tuple[Project, str]]:
         """Return projects with their status, as of `listing_lag_seconds` ago."""
@@ -214,7 +214,7 @@ class Projects:
         ]
 
     def service_status(self, project: Project, service: str) -> str:
-        """Return a service's health; services lag behind their project, and the pooler its own."""
+        """Return a service's health; services lag behind their project, the pooler even more."""
         now = self._clock()
         healthy_for = project.healthy_for(now)
         if healthy_for is None:
@@ -235,15 +235,15 @@ class Projects:
         if healthy_for is None or healthy_for < lag_seconds:
             raise Refused(400, "Project is not ready yet, try again later.")
 
-    def pooler_knows(self, ref: str) -> bool:
-        """Tell whether the pooler would let this tenant in by now."""
+    def is_known_to_pooler(self, ref: str) -> bool:
+        """Return whether the pooler knows this tenant by now."""
         project = self._projects.get(ref)
         if project is None:
             return False
         healthy_for = project.healthy_for(self._clock())
         return healthy_for is not None and healthy_for >= self._settings.pooler_lag_seconds
 
-    # -- within -----------------------------------------------------------------------------
+    # -- helpers ----------------------------------------------------------------------------
 
     def _add(
         self,
@@ -267,7 +267,7 @@ class Projects:
             inserted_at=inserted_at,
             appeared_at=appeared_at,
             timeline=timeline,
-            keys=first_keys(
+            keys=make_first_keys(
                 self._random,
                 kinds=self._settings.key_kinds,
                 ref=ref,
@@ -302,7 +302,7 @@ class Projects:
         if now != status:
             raise Refused(400, f"Cannot {action} a project in status {now}.")
 
-    def _pass_through(self, project: Project, passing: str, finally_: str) -> None:
+    def _pass_through(self, project: Project, passing: str, final: str) -> None:
         now = self._clock()
-        project.becomes(passing, at=now)
-        project.timeline.append((now + self._settings.transition_seconds, finally_))
+        project.enter(passing, at=now)
+        project.timeline.append((now + self._settings.transition_seconds, final))

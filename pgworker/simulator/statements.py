@@ -13,8 +13,8 @@ class SimulatorQueries(NamedTuple):
     lock_api_roles: str
     create_api_roles: str
     hash_passwords_quickly: str
-    may_do_everything: str
-    quoted: str
+    is_superuser: str
+    quote_statements: str
     create_platform_schemas: str
     own_platform_schemas: str
     literals: str

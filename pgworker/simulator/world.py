@@ -1,4 +1,4 @@
-"""Everything that one simulator holds, and a request as its operations see it."""
+"""The state of a simulator, and a request as its operations see it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pgworker.simulator.state import Project, Projects
 
 @dataclass(slots=True)
 class World:
-    """The state behind the routes.
+    """The state that the routes share.
 
     Attributes:
         abort_connection: resets the connection of an ASGI scope; the server sets it.
@@ -35,8 +35,8 @@ class World:
     pooler_address: tuple[str, int] = ("127.0.0.1", 0)
 
     @classmethod
-    def of(cls, settings: SimulatorSettings) -> World:
-        """Build an empty world."""
+    def create(cls, settings: SimulatorSettings) -> World:
+        """Create a world without projects."""
         return cls(
             settings=settings,
             projects=Projects(settings),
@@ -45,7 +45,7 @@ class World:
             limits=RateLimits(settings.rate_limit, settings.rate_window_seconds, settings.clock),
         )
 
-    def organization(self, slug: str) -> Organization:
+    def get_organization(self, slug: str) -> Organization:
         """Return the organization.
 
         Raises:
@@ -73,7 +73,7 @@ class Call:
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
 
-    def json(self) -> Any:
+    def parse_json(self) -> Any:
         """Return the body.
 
         Raises:
@@ -87,14 +87,14 @@ class Call:
         except ValueError:
             raise Refused(400, "Body is not valid JSON") from None
 
-    def values(self, *, repeated: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Return the query parameters; those that may be repeated as lists."""
+    def get_parameters(self, *, repeated: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the query parameters; those that may be repeated are lists."""
         single: dict[str, Any] = dict(self.query)
         for name in repeated:
             single[name] = [value for key, value in self.query if key == name]
         return single
 
-    def project(self) -> Project:
+    def get_project(self) -> Project:
         """Return the project in the path.
 
         Raises:

@@ -1,5 +1,5 @@
 -- name: lock_api_roles
--- Roles belong to the whole server: two simulators on one must not both create them.
+-- Roles belong to the whole server: two simulators must not create them at the same time.
 select pg_advisory_xact_lock(hashtext('pgworker.simulator.roles'));
 
 -- name: create_api_roles
@@ -30,13 +30,13 @@ select set_config(name, '1', false)
 from pg_catalog.pg_settings
 where name = 'scram_iterations';
 
--- name: may_do_everything
+-- name: is_superuser
 select rolsuper
 from pg_catalog.pg_roles
 where rolname = current_user;
 
--- name: quoted
--- The statements that make and drop a project's role and database, with their names and the
+-- name: quote_statements
+-- The statements that create and drop a project's role and database, with their names and the
 -- password quoted: $1 is the role, $2 its password, $3 the database.
 select
     format('create role %1$I login nosuperuser password %2$L', $1::text, $2::text) as create_role,

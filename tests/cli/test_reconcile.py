@@ -194,7 +194,7 @@ async def test_a_listing_that_fails_on_its_second_page_is_reported_and_no_projec
     setup: Setup, ready: str
 ) -> None:
     (project,) = setup.simulator.projects.all()
-    project.becomes("VANISHED", at=0)
+    project.enter("VANISHED", at=0)
     for number in range(120):
         setup.simulator.projects.plant(f"customer {number}")
     setup.simulator.faults.order(

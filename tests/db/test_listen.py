@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from pgworker.db.listen import CHANNEL, Listener
-from pgworker.simulator.pooler import fatal
+from pgworker.simulator.pooler import build_fatal
 from tests.support.polling import wait_for_log
 from tests.support.tcp_proxy import running_proxy_to
 from tests.support.workers import NEVER, within
@@ -100,7 +100,8 @@ async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_
         (link,) = proxy.links
         # Its FATAL arrives, and the end of the connection is late.
         proxy.freeze()
-        link.client.write(fatal("57P01", "terminating connection due to administrator command"))
+        words = "terminating connection due to administrator command"
+        link.client.write(build_fatal("57P01", words))
         with capture_logs() as logs:
             await wait_for_log(logs, "database_unreachable")
         proxy.forward()

@@ -118,7 +118,7 @@ async def test_an_orphan_on_the_last_page_is_found_and_projects_with_similar_nam
         assert finding.created_at is not None
         assert finding.remedy is None
         assert "another pgworker" in finding.advice
-        pages = {dict(entry.query).get("offset") for entry in stack.ledger.of(LISTING)}
+        pages = {dict(entry.query).get("offset") for entry in stack.ledger.find(LISTING)}
         assert pages >= {"0", "100"}
 
 
@@ -128,7 +128,7 @@ async def test_a_listing_that_fails_on_its_second_page_says_nothing_of_any_proje
     async with supabase() as stack:
         await a_ready_client(stack)
         (project,) = stack.simulator.projects.all()
-        project.becomes("VANISHED", at=0)
+        project.enter("VANISHED", at=0)
         for number in range(120):
             stack.simulator.projects.plant(f"customer {number}")
         stack.simulator.projects.plant(f"pgworker-{uuid4()}")
@@ -156,8 +156,8 @@ async def test_one_invalid_ref_hides_no_other_finding(supabase: Open) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         orphan = stack.simulator.projects.plant(f"pgworker-{uuid4()}")
-        (project,) = stack.simulator.projects.named(f"pgworker-{client_id}")
-        project.becomes("VANISHED", at=0)
+        (project,) = stack.simulator.projects.find_by_name(f"pgworker-{client_id}")
+        project.enter("VANISHED", at=0)
         await stack.platform.pool.execute("update clients set project_ref = 'my own'")
         await stack.platform.pool.execute("update pgworker.intents set ref = null")
 
@@ -345,7 +345,7 @@ async def test_a_deleted_project_is_gone(supabase: Open, status: str) -> None:
     async with supabase() as stack:
         client_id = await a_ready_client(stack)
         (project,) = stack.simulator.projects.all()
-        project.becomes(status, at=0)
+        project.enter(status, at=0)
 
         (finding,) = await inspect(stack)
 
@@ -363,7 +363,7 @@ async def test_a_second_project_of_a_clients_name_is_a_duplicate(supabase: Open)
         await Reconciler(stack.platform).delete(finding)
 
         assert await inspect(stack) == []
-        (left,) = stack.simulator.projects.named(f"pgworker-{client_id}")
+        (left,) = stack.simulator.projects.find_by_name(f"pgworker-{client_id}")
         assert left.ref == (await stack.fetch_client(client_id))["project_ref"]
 
 
@@ -397,7 +397,7 @@ async def test_an_abandoned_project_is_deleted_when_it_is_named_and_the_audit_tr
         deleted = await Reconciler(stack.platform).delete(finding)
 
         assert deleted.outcome == "deleted"
-        assert stack.simulator.projects.named(f"pgworker-{client_id}") == []
+        assert stack.simulator.projects.find_by_name(f"pgworker-{client_id}") == []
         trail = await events(stack, "tenant_deletion_began", "tenant_deleted")
         assert [event["event"] for event in trail] == ["tenant_deletion_began", "tenant_deleted"]
         for event in trail:
@@ -419,9 +419,9 @@ async def test_a_project_that_a_client_owns_by_now_is_not_deleted(supabase: Open
         with pytest.raises(NotDeleted, match=f"the tenant of client {client_id}"):
             await reconciler.delete(finding)
 
-        assert stack.ledger.of("delete_project") == []
+        assert stack.ledger.find("delete_project") == []
         assert await events(stack, "tenant_deletion_began") == []
-        assert len(stack.simulator.projects.named(f"pgworker-{client_id}")) == 1
+        assert len(stack.simulator.projects.find_by_name(f"pgworker-{client_id}")) == 1
 
 
 async def test_a_deletion_that_the_provider_did_not_confirm_is_reported_as_uncertain(

@@ -68,7 +68,7 @@ async def test_clients_become_ready_each_with_exactly_one_project(supabase: Open
             assert client["provisioning_error"] is None
             assert client["provisioning_completed_at"] >= client["provisioning_started_at"]
             assert client["schema_version"] == HEAD
-            (project,) = stack.simulator.projects.named(f"pgworker-{client_id}")
+            (project,) = stack.simulator.projects.find_by_name(f"pgworker-{client_id}")
             assert client["project_ref"] == project.ref
             assert client["project_url"].endswith(project.ref)
             job = await stack.fetch_job(client_id)
@@ -169,7 +169,7 @@ async def test_a_wish_that_cannot_be_met_fails_before_anything_is_created(
         await stack.run_until_empty()
 
         await assert_failed(stack, client_id, "permanent", message)
-        assert stack.ledger.of("create_project") == []
+        assert stack.ledger.find("create_project") == []
 
 
 @pytest.mark.parametrize("kinds", ["both", "new", "legacy"])
@@ -200,7 +200,7 @@ async def test_sql_goes_through_the_pooler_when_chosen(supabase: Open) -> None:
         await stack.run_until_empty()
 
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
-        assert stack.ledger.of("run_query") == []
+        assert stack.ledger.find("run_query") == []
 
 
 # -- a create without an answer ---------------------------------------------------------------
@@ -226,7 +226,7 @@ async def test_a_project_whose_create_was_not_answered_is_adopted(
 
         client = await stack.fetch_client(client_id)
         assert client["provisioning_status"] == "ready"
-        assert stack.count_creates() == len(stack.ledger.of("create_project")) == 1
+        assert stack.count_creates() == len(stack.ledger.find("create_project")) == 1
         assert client["project_ref"] == stack.ledger.created[0].ref
         assert client["additional_settings"]["provisioning"]["organization"]
 
@@ -241,7 +241,7 @@ async def test_a_listing_that_lags_does_not_lead_to_a_second_project(supabase: O
         await stack.run_until_empty()
 
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
-        assert len(stack.ledger.of("create_project")) == 1
+        assert len(stack.ledger.find("create_project")) == 1
 
 
 async def test_a_create_that_truly_did_not_happen_is_sent_again_after_the_window(
@@ -254,7 +254,7 @@ async def test_a_create_that_truly_did_not_happen_is_sent_again_after_the_window
         await stack.run_until_empty()
 
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
-        assert len(stack.ledger.of("create_project")) == 2
+        assert len(stack.ledger.find("create_project")) == 2
         # What the window counts from: the first request may have been long on its way.
         apart = await stack.platform.pool.fetchval(
             "select max(intended_at) - min(intended_at) from pgworker.steps"
@@ -274,7 +274,7 @@ async def test_after_three_creates_without_an_answer_a_person_must_look_and_may_
         await stack.run_until_empty()
 
         await assert_failed(stack, client_id, "permanent", "3 creates of .* none shows up")
-        assert len(stack.ledger.of("create_project")) == 3
+        assert len(stack.ledger.find("create_project")) == 3
 
         order.release()
         await stack.retry(client_id)
@@ -293,7 +293,7 @@ async def test_two_projects_of_the_name_are_for_a_person_and_both_are_named(
 
         error = await assert_failed(stack, client_id, "permanent", "2 projects are called")
         assert all(ref in error for ref in refs)
-        assert stack.ledger.of("create_project") == []
+        assert stack.ledger.find("create_project") == []
 
 
 # -- a project that was there already ---------------------------------------------------------
@@ -340,7 +340,7 @@ async def test_a_project_that_no_create_of_ours_made_is_adopted_and_given_our_pa
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
         assert stack.count_creates() == 0
         assert await steps_of(stack, client_id) == [("set_password", "done")]
-        assert len(stack.ledger.of("update_password")) == 1
+        assert len(stack.ledger.find("update_password")) == 1
         await assert_stored_dsn_logs_in(stack, client_id)
 
 
@@ -385,7 +385,7 @@ async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
             await working
 
         await assert_ready_with_a_new_password(stack, client_id, failures=failures)
-        assert len(stack.ledger.of("update_password")) == failures + 1
+        assert len(stack.ledger.find("update_password")) == failures + 1
 
 
 async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_stays_as_it_is(
@@ -399,8 +399,8 @@ async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_sta
 
         error = await assert_failed(stack, client_id, "permanent", "belongs to somebody else")
         assert project.ref in error
-        assert stack.ledger.of("create_project") == []
-        assert stack.ledger.of("update_password") == []
+        assert stack.ledger.find("create_project") == []
+        assert stack.ledger.find("update_password") == []
 
 
 async def test_every_step_outside_is_recorded_as_done(supabase: Open) -> None:

@@ -71,7 +71,7 @@ async def test_answers_in_every_state_of_a_project_agree_with_the_document(
         organization = sim.simulator.organization
         for state in STATES:
             ref = await sim.create(f"in-{state}")
-            sim.simulator.projects.get(ref).ends_up_as(state)
+            sim.simulator.projects.get(ref).replace_final_status(state)
             await use_every_operation(sim.client, organization, ref)
 
     assert contract_checker.requests == []

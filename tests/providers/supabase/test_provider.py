@@ -515,7 +515,7 @@ async def test_a_project_goes_from_nothing_to_a_checked_backend_and_away(
         await provider.delete(tenant.ref)
         await provider.delete(tenant.ref)
         assert (await provider.observe(tenant.ref)).state is TenantState.GONE
-        assert len(stage.simulator.ledger.of("create_project")) == 1
+        assert len(stage.simulator.ledger.find("create_project")) == 1
 
 
 async def test_a_project_is_ready_only_once_its_services_are(server_dsn: str) -> None:
@@ -560,7 +560,8 @@ async def test_a_create_with_an_unclear_end_is_found_again_and_was_sent_once(
         found = await provider.find(NAME)
 
         assert found is not None
-        assert [project.ref for project in stage.simulator.projects.named(NAME)] == [found.ref]
+        made = stage.simulator.projects.find_by_name(NAME)
+        assert [project.ref for project in made] == [found.ref]
         assert PASSWORD not in str(unclear.value)
 
 
@@ -602,7 +603,7 @@ async def test_either_kind_of_keys_is_enough(server_dsn: str, kinds: str) -> Non
         assert credentials.fields.keys() - {"dsn", "db_password"} == (
             names if kinds == "new" else legacy
         )
-        assert not stage.simulator.ledger.of("create_api_key")
+        assert not stage.simulator.ledger.find("create_api_key")
 
 
 async def test_a_create_that_would_leave_too_late_does_not_leave(server_dsn: str) -> None:
@@ -611,10 +612,10 @@ async def test_a_create_that_would_leave_too_late_does_not_leave(server_dsn: str
         provider = stage.provider()
         with pytest.raises(LeaseLost):
             await provider.create(replace(REQUEST, must_leave_before=time.monotonic() - 0.001))
-        assert stage.simulator.ledger.of("create_project") == []
+        assert stage.simulator.ledger.find("create_project") == []
 
         await provider.create(replace(REQUEST, must_leave_before=time.monotonic() + 30))
-        assert len(stage.simulator.ledger.of("create_project")) == 1
+        assert len(stage.simulator.ledger.find("create_project")) == 1
 
 
 async def test_missing_keys_are_created_once_and_only_after_a_while(server_dsn: str) -> None:
@@ -624,7 +625,7 @@ async def test_missing_keys_are_created_once_and_only_after_a_while(server_dsn: 
         stage.simulator.projects.get(tenant.ref).keys.clear()
         with pytest.raises(Transient, match="publishable"):
             await provider.credentials(tenant.ref, PASSWORD, NoSteps())
-        assert not stage.simulator.ledger.of("create_api_key")
+        assert not stage.simulator.ledger.find("create_api_key")
 
         stage.clock.now += 31
         # The answer to the first create is lost: a look by name keeps it from being made twice.
