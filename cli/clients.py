@@ -13,11 +13,10 @@ from uuid import UUID
 
 import typer
 
-from pgworker.models import LIVE_STATUSES, ClientStatus
+from pgworker.models import FINAL_STATUSES, LIVE_STATUSES, ClientStatus
 from pgworker.status.commands import ClientRequest
-from pgworker.status.durations import duration, relative
+from pgworker.status.durations import format_duration, format_relative
 from pgworker.status.explain import Explanation, explain
-from pgworker.status.progress import FINAL
 
 from .console import (
     EX_FAILED,
@@ -105,7 +104,7 @@ async def _wait(platform: Platform, client_id: UUID) -> ClientStatusRow:
     printed = None
     while True:
         row = await platform.status.get_client_status(client_id)
-        is_final = row.status in FINAL
+        is_final = row.status in FINAL_STATUSES
         line = str(row.status)
         if row.blocked_because and not is_final:
             line += f" ({row.blocked_because})"
@@ -252,9 +251,10 @@ def _state(found: Explanation) -> list[tuple[str, object]]:
 
 
 def _as_json(row: ClientStatusRow) -> dict[str, object]:
-    """Return the keys that `--json` promises; the code of what blocks it isn't one of them."""
+    """Return the keys that `--json` promises: what the row has for our own use isn't among them."""
     keys: dict[str, object] = row._asdict()
-    del keys["blocked_code"]
+    for name in ("blocked_code", "may_cost_money"):
+        del keys[name]
     return keys
 
 
@@ -266,7 +266,7 @@ def _added(at: datetime | None) -> str | None:
 def _next_try(row: ClientStatusRow) -> str | None:
     """Return when a wait ends; None for a job that is due, which waits for something else."""
     at = row.next_try_at
-    return None if at is None or at <= datetime.now(UTC) else relative(at)
+    return None if at is None or at <= datetime.now(UTC) else format_relative(at)
 
 
 def _error(row: ClientStatusRow) -> str | None:
@@ -283,7 +283,7 @@ def _in_phase(found: Explanation) -> str | None:
     if row.job_status not in LIVE_STATUSES:
         return None
     seconds = found.phases.get(row.phase or "")
-    return None if seconds is None else duration(seconds)
+    return None if seconds is None else format_duration(seconds)
 
 
 def _print_events(found: Explanation) -> None:

@@ -18,7 +18,7 @@ from pgworker.db.pool import STATEMENT_TIMEOUT
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.settings import load_settings
 from pgworker.status.commands import EVERYTHING
-from pgworker.status.durations import relative
+from pgworker.status.durations import format_relative
 
 from .console import (
     EX_FAILED,
@@ -165,7 +165,7 @@ def _last_column(row: JobStatusRow) -> str | None:
         return f"{row.error_kind}: {row.last_error}"
     if row.status == JobStatus.WAITING:
         reason = row.waiting_for or row.last_error or "its time"
-        return f"{relative(row.next_try_at)}: {reason}"
+        return f"{format_relative(row.next_try_at)}: {reason}"
     return None
 
 

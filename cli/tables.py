@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pgworker.status.durations import duration
+from pgworker.status.durations import format_duration
 
 from .console import plain, stdout
 
@@ -108,7 +108,7 @@ def cell(value: object) -> Text:
 
 def format_age(since: datetime | None) -> str:
     """Return how long ago that was."""
-    return duration(None if since is None else datetime.now(UTC) - since)
+    return format_duration(None if since is None else datetime.now(UTC) - since)
 
 
 def format_phase(row: ClientStatusRow | JobStatusRow) -> str | None:

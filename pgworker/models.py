@@ -41,6 +41,18 @@ class ClientStatus(StrEnum):
     DEPROVISIONED = "deprovisioned"
 
 
+# A client stays in these until a person asks for something.
+FINAL_STATUSES = frozenset(
+    {
+        ClientStatus.NOT_PROVISIONED,
+        ClientStatus.READY,
+        ClientStatus.FAILED,
+        ClientStatus.CANCELLED,
+        ClientStatus.DEPROVISIONED,
+    }
+)
+
+
 class ErrorKind(StrEnum):
     """What happens to the job after the error; nothing else decides it (docs/operations.md)."""
 

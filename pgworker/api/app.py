@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, FastAPI
 
 from pgworker.api import console
 from pgworker.api.auth import identify, remember
-from pgworker.api.problems import ProblemRoute, answers, handle_errors
+from pgworker.api.problems import ProblemRoute, document_problems, handle_errors
 from pgworker.api.routes import admin, clients, metrics, probes
 from pgworker.api.service import Service
 from pgworker.context import open_platform
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from pgworker.settings import Settings
-    from pgworker.status.events import Watching
+    from pgworker.status.events import EventFeed
 
 
 def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True) -> APIRouter:
     """Return pgworker's routes, for `app.include_router`. They need `lifespan`.
 
     Args:
-        access: a FastAPI dependency that returns a `Principal`, or refuses (HTTPException);
-            instead of the tokens of `PGWORKER_API_TOKENS`. The routes ask its scope.
+        access: a FastAPI dependency that returns a `Principal`, or raises an `HTTPException`;
+            instead of the tokens of `PGWORKER_API_TOKENS`. Each route checks the scope.
         probes_too: with `/healthz`, `/readyz` and `/metrics`, which an application may have itself.
     """
     routes = APIRouter(route_class=ProblemRoute)
     guarded = [Depends(remember(access or identify))]
-    refusals = answers(401, 403, 500, 503)
+    refusals = document_problems(401, 403, 500, 503)
     if probes_too:
         routes.include_router(probes.router)
         routes.include_router(metrics.router, dependencies=guarded, responses=refusals)
@@ -57,11 +57,11 @@ def lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Any]]:
     """Return a lifespan that runs the worker while the application runs.
 
-    The application starts once the worker has, and leaves once its running phases have ended or
-    had their 20 seconds, as `pgworker run` does.
+    The application starts after the worker. It ends when the running phases have ended, or after
+    20 seconds, as `pgworker run` does.
 
     Args:
-        inner: the application's own lifespan: begins when the worker runs, ends before it does.
+        inner: the application's own lifespan; it begins after the worker, and ends before it.
         settings: instead of those of the environment.
         migrate: bring pgworker's schema up to date first.
 
@@ -76,9 +76,9 @@ def lifespan(
             daemon = Daemon(platform)
             service = Service.from_platform(platform, daemon)
             app.state.pgworker = service
-            async with _working(service, daemon):
+            async with _running(service, daemon):
                 own = nullcontext() if inner is None else inner(app)
-                with _streams_end_on_signals(service.watching):
+                with _close_streams_on_signals(service.feed):
                     async with own as state:
                         yield state
 
@@ -86,64 +86,67 @@ def lifespan(
 
 
 @asynccontextmanager
-async def _working(service: Service, daemon: Daemon) -> AsyncIterator[None]:
+async def _running(service: Service, daemon: Daemon) -> AsyncIterator[None]:
     """Run the worker and the streams while the block runs."""
     try:
         async with asyncio.TaskGroup() as tasks:
             working = tasks.create_task(daemon.run(), name="pgworker")
-            watching = tasks.create_task(service.watching.run(), name="watching")
+            feeding = tasks.create_task(service.feed.run(), name="event feed")
             await daemon.started.wait()
             try:
                 yield
             finally:
-                service.watching.close()
+                service.feed.close()
                 daemon.drain()
+                # Not awaited directly: its error belongs to the group, which raises it below.
                 await asyncio.wait({working})
-                watching.cancel()
+                feeding.cancel()
     except ExceptionGroup as group:
         if len(group.exceptions) == 1:
-            # The application's own error, or ours: whoever reads the traceback wants that one.
+            # A single error, of the application or ours, is clearer without the group around it.
             raise group.exceptions[0] from None
         raise
 
 
 @contextmanager
-def _streams_end_on_signals(watching: Watching) -> Iterator[None]:
-    """End the streams when the server is told to leave, before it waits for them.
+def _close_streams_on_signals(feed: EventFeed) -> Iterator[None]:
+    """Close the streams when the server gets a signal to stop.
 
-    A server ends its lifespan only after its last request, and a stream is a request that never
-    ends by itself: without this they would wait for each other.
+    A server waits for its last request before it ends the lifespan, and a stream is a request that
+    never ends by itself: without this they would wait for each other. Uvicorn has no hook that is
+    called before, so the signal's handler is wrapped.
     """
     if threading.current_thread() is not threading.main_thread():
+        # Python sets handlers in the main thread only; a server in another has none.
         yield
         return
     loop = asyncio.get_running_loop()
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
 
-    def end(number: int, frame: Any) -> None:
-        loop.call_soon_threadsafe(watching.close)
+    def close_streams(number: int, frame: Any) -> None:
+        loop.call_soon_threadsafe(feed.close)
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
 
-    # What the system does by itself stays as it is.
-    changed = [each for each, handler in before.items() if callable(handler)]
-    for each in changed:
-        signal.signal(each, end)
+    # The system's default (SIG_DFL, SIG_IGN) isn't callable, and stays as it is.
+    wrapped = [each for each, handler in before.items() if callable(handler)]
+    for each in wrapped:
+        signal.signal(each, close_streams)
     try:
         yield
     finally:
-        for each in changed:
+        for each in wrapped:
             signal.signal(each, before[each])
 
 
 def create_app(service: Service) -> FastAPI:
-    """Return an application that is nothing but pgworker's routes, over an open platform."""
+    """Return an application with pgworker's routes only, over an open platform."""
     app = FastAPI(
         title="pgworker",
         version=__version__,
         summary="Tenant provisioning: insert a client, get a working backend.",
-        # Their pages load scripts from elsewhere.
+        # FastAPI's pages for them load scripts from another server.
         docs_url=None,
         redoc_url=None,
     )

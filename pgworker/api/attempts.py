@@ -1,4 +1,9 @@
-"""Limits how often an address may try to sign in. Forgets: its memory is bounded."""
+"""Limits how often an address may try to sign in.
+
+A moving window by hand, because it needs a bound that `limits` doesn't have: an attacker with a
+network of addresses must not fill our memory, so the address that tried the longest ago is
+forgotten when there are too many.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ ADDRESSES = 10_000
 
 
 class SignInAttempts:
-    """Counts attempts per address: ten in five minutes."""
+    """Counts attempts by address: ten in five minutes, unless told otherwise."""
 
     def __init__(
         self,
@@ -35,38 +40,41 @@ class SignInAttempts:
         self._window = window.total_seconds()
         self._addresses = addresses
         self._clock = clock
-        # The one that tried the longest ago comes first, and is forgotten first.
-        self._made: OrderedDict[str, deque[float]] = OrderedDict()
+        # Ordered by the last attempt, oldest first: that one is forgotten first.
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def take(self, address: str) -> None:
+    def count(self, address: str) -> None:
         """Count an attempt from an address.
 
         Raises:
             Refused: 429, with the time to wait.
         """
-        now = self._clock()
-        made = self._made.setdefault(_network(address), deque(maxlen=self._attempts))
-        self._made.move_to_end(_network(address))
-        if len(self._made) > self._addresses:
-            self._made.popitem(last=False)
-        while made and made[0] <= now - self._window:
-            made.popleft()
-        if len(made) >= self._attempts:
-            wait = math.ceil(made[0] + self._window - now)
+        now, network = self._clock(), _get_network(address)
+        times = self._times.setdefault(network, deque(maxlen=self._attempts))
+        self._times.move_to_end(network)
+        if len(self._times) > self._addresses:
+            self._times.popitem(last=False)
+        while times and times[0] <= now - self._window:
+            times.popleft()
+        if len(times) >= self._attempts:
+            wait = math.ceil(times[0] + self._window - now)
             raise Refused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"too many attempts to sign in from here: wait {wait} s",
                 headers={"Retry-After": str(wait)},
             )
-        made.append(now)
+        times.append(now)
 
-    def forget(self, address: str) -> None:
-        """Begin anew for an address: who got in isn't guessing."""
-        self._made.pop(_network(address), None)
+    def reset(self, address: str) -> None:
+        """Forget the attempts of an address from which a person has signed in."""
+        self._times.pop(_get_network(address), None)
 
 
-def _network(address: str) -> str:
-    """Return what stands for one person: an IPv4 address, or the /64 of an IPv6 one."""
+def _get_network(address: str) -> str:
+    """Return what stands for one person: an IPv4 address, or the /64 of an IPv6 one.
+
+    A provider gives a customer at least a /64 (RFC 6177), in which every address is theirs.
+    """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

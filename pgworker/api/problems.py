@@ -1,7 +1,7 @@
-"""Every error as RFC 9457 `application/problem+json`, with a sentence for the person who reads it.
+"""Errors as RFC 9457 `application/problem+json`, with a sentence for the person who reads them.
 
-The routes carry this with them (`ProblemRoute`), because an application that includes them keeps
-its own exception handlers.
+It is part of the routes (`ProblemRoute`) instead of an exception handler, because an application
+that includes them keeps its own handlers.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 PROBLEM_JSON = "application/problem+json"
 SIGN_IN_PATH = "/admin/provisioning/sign-in"
-# What a platform's trouble means to whoever asks. Everything else that is raised on purpose is 500.
-_STATUS_OF: dict[type[PgworkerError], HTTPStatus] = {
+# The status code of each error that is raised on purpose; of all others it is 500.
+_STATUS_CODES: dict[type[PgworkerError], HTTPStatus] = {
     BadCursor: HTTPStatus.UNPROCESSABLE_ENTITY,
     IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotRetryable: HTTPStatus.CONFLICT,
@@ -56,8 +56,9 @@ _STATUS_OF: dict[type[PgworkerError], HTTPStatus] = {
 }
 RETRY_AFTER_SECONDS = 5
 MAX_BODY_BYTES = 64 * 1024
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-# A page of the console sets a policy of its own; nothing else is a page.
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+# For answers that aren't pages: a browser that shows one must not run anything in it. The pages of
+# the console set headers of their own (`rendering.HEADERS`).
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -100,7 +101,7 @@ class Problem(BaseModel):
 
 
 class Refused(HTTPException):
-    """A request that we answer with a problem."""
+    """A request that is answered with a problem of this status code."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Refused(HTTPException):
 
 
 class NotSignedIn(Refused):
-    """Nobody has said who asks: 401, or the sign-in page for a browser."""
+    """The caller is unknown: 401, or the sign-in page for a browser."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(
@@ -123,8 +124,8 @@ class NotSignedIn(Refused):
         )
 
 
-def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of the problems that a route may answer with."""
+def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI description of the problems that a route may answer with."""
     return {
         status: {
             "model": Problem,
@@ -135,49 +136,50 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem(
+def make_problem(
     status: int,
     detail: str,
     *,
     errors: list[Mistake] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return the answer that tells of an error."""
+    """Return a problem as a response."""
     body = Problem(
         title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors
     ).model_dump(exclude_none=True)
-    return secured(JSONResponse(body, status, headers=headers, media_type=PROBLEM_JSON))
+    return secure(JSONResponse(body, status, headers=headers, media_type=PROBLEM_JSON))
 
 
 class ProblemRoute(APIRoute):
-    """A route that answers every error with a problem, whatever application it is part of."""
+    """A route that answers every error with a problem, in whatever application it is included."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the route's handler."""
         handle = super().get_route_handler()
 
-        async def answered(request: Request) -> Response:
+        async def handle_or_refuse(request: Request) -> Response:
             try:
-                return secured(await handle(_limited(request)))
+                return secure(await handle(_limit_body(request)))
             except (HTTPException, RequestValidationError, PgworkerError) as error:
-                return as_response(request, error)
+                return make_problem_from_error(request, error)
 
-        return answered
+        return handle_or_refuse
 
 
-def _limited(request: Request) -> Request:
-    """Return the request with an end to what its body may be.
+def _limit_body(request: Request) -> Request:
+    """Return the request with a limit to its body.
 
-    Not by FastAPI's `max_body_size`: its refusal is a text of Starlette's.
+    Not FastAPI's `max_body_size`, which answers with a text of Starlette's instead of a problem.
     """
     too_large = Refused(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {MAX_BODY_BYTES} bytes"
     )
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) > MAX_BODY_BYTES:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
         raise too_large
     received = 0
 
+    # A chunked body announces no length: it is counted as it comes.
     async def receive() -> Message:
         nonlocal received
         message = await request.receive()
@@ -189,83 +191,88 @@ def _limited(request: Request) -> Request:
     return Request(request.scope, receive)
 
 
-def secured(response: Response) -> Response:
-    """Add what keeps browsers from harm, where the response says nothing of it itself."""
+def secure(response: Response) -> Response:
+    """Add the security headers that the response doesn't set itself."""
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     return response
 
 
-def as_response(request: Request, error: Exception) -> Response:
-    """Return the problem that an error is."""
+def make_problem_from_error(request: Request, error: Exception) -> Response:
+    """Return an error as a response: a problem, or for a browser the way to the sign-in page."""
     match error:
         case NotSignedIn() if wants_html(request) and request.method == "GET":
             return RedirectResponse(SIGN_IN_PATH, HTTPStatus.SEE_OTHER)
         case Refused():
-            return problem(
+            return make_problem(
                 error.status_code, error.detail, errors=error.errors, headers=error.headers
             )
         case HTTPException():
-            return problem(error.status_code, _sentence(error), headers=error.headers)
+            detail = _DETAILS.get(error.status_code, error.detail)
+            return make_problem(error.status_code, detail, headers=error.headers)
         case RequestValidationError():
-            mistakes = [
-                Mistake(where=".".join(str(part) for part in each["loc"]), what=str(each["msg"]))
-                for each in error.errors()
-            ]
-            detail = "; ".join(f"{each.where}: {each.what}" for each in mistakes)
-            return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=mistakes)
+            return _make_problem_from_mistakes(error)
         case PgworkerError():
-            status = next(
-                (status for kind, status in _STATUS_OF.items() if isinstance(error, kind)),
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("request_failed", path=request.url.path, error=str(error))
-            headers = (
-                {"Retry-After": str(RETRY_AFTER_SECONDS)}
-                if status is HTTPStatus.SERVICE_UNAVAILABLE
-                else None
-            )
-            return problem(status, str(error), headers=headers)
-        case _:
-            # What is wrong is in the log; whoever asked isn't told of our inside.
-            return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something broke; the log tells what")
+            return _make_problem_from_ours(request, error)
+    # A bug. The log has the traceback; the caller learns nothing about our inside.
+    return make_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something broke; the log tells what")
 
 
-def _sentence(error: HTTPException) -> str:
-    match error.status_code:
-        case HTTPStatus.NOT_FOUND:
-            return "there is nothing at this address"
-        case HTTPStatus.METHOD_NOT_ALLOWED:
-            return "this address does not take that method; the header Allow names those it takes"
-        case _:
-            return error.detail
+# Starlette's own are single words, such as `Not Found`.
+_DETAILS: dict[int, str] = {
+    HTTPStatus.NOT_FOUND: "there is nothing at this address",
+    HTTPStatus.METHOD_NOT_ALLOWED: (
+        "this address does not take that method; the header Allow names those it takes"
+    ),
+}
+
+
+def _make_problem_from_mistakes(error: RequestValidationError) -> Response:
+    mistakes = [
+        Mistake(where=".".join(str(part) for part in each["loc"]), what=str(each["msg"]))
+        for each in error.errors()
+    ]
+    detail = "; ".join(f"{each.where}: {each.what}" for each in mistakes)
+    return make_problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=mistakes)
+
+
+def _make_problem_from_ours(request: Request, error: PgworkerError) -> Response:
+    status = next(
+        (code for kind, code in _STATUS_CODES.items() if isinstance(error, kind)),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request_failed", path=request.url.path, error=str(error))
+    headers = None
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return make_problem(status, str(error), headers=headers)
 
 
 def wants_html(request: Request) -> bool:
-    """Return whether a browser asks for a page; what says nothing gets JSON."""
+    """Return whether a browser asks for a page; a request without `Accept` gets JSON."""
     return "text/html" in request.headers.get("accept", "")
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Answer with a problem, too, where no route of ours was reached."""
+    """Answer with a problem as well where no route of ours was reached."""
     app.add_exception_handler(HTTPException, _handle)
     app.add_exception_handler(RequestValidationError, _handle)
     app.add_exception_handler(Exception, _handle)
 
 
 async def _handle(request: Request, error: Exception) -> Response:
-    response = as_response(request, error)
+    response = make_problem_from_error(request, error)
     if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        response.headers["Allow"] = ", ".join(_methods_of(request))
+        response.headers["Allow"] = ", ".join(_list_methods(request))
     return response
 
 
-def _methods_of(request: Request) -> list[str]:
-    """Return the methods that an address takes; Starlette names those of its first route only."""
+def _list_methods(request: Request) -> list[str]:
+    """Return the methods of an address; Starlette's `Allow` has those of its first route only."""
     return [
         method
-        for method in METHODS
+        for method in _METHODS
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL
             for route in request.app.routes

@@ -52,26 +52,26 @@ async def serving(platform: Platform, daemon: Daemon | None) -> AsyncIterator[st
             f"PGWORKER_HTTP: {settings.http} can't be listened on: {error.strerror or error}"
         ) from error
     with listener:
-        url = _url(listener)
+        url = _get_url(listener)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]), name="http")
-            watching = tasks.create_task(service.watching.run(), name="watching")
+            feeding = tasks.create_task(service.feed.run(), name="event feed")
             await server.accepting.wait()
             log.info(
-                "http_listening",
+                "http_started",
                 url=url,
                 access="tokens" if settings.api_tokens else "this machine only, without a token",
             )
             try:
                 yield url
             finally:
-                # First the streams: the server waits for its requests to end.
-                service.watching.close()
+                # The streams first: the server waits until its requests have ended.
+                service.feed.close()
                 server.closing.set()
-                watching.cancel()
+                feeding.cancel()
 
 
-def _url(listener: socket.socket) -> str:
+def _get_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if listener.family is socket.AF_INET6 else host
     return f"http://{shown}:{port}"

@@ -12,9 +12,9 @@ from pgworker.api.attempts import SignInAttempts
 from pgworker.api.sessions import Sessions
 from pgworker.db.listen import EVENTS_CHANNEL, Listener
 from pgworker.runtime.readiness import Readiness
-from pgworker.status.events import Watching
+from pgworker.status.events import EventFeed
 from pgworker.status.pages import Pages
-from pgworker.status.progress import Progresses
+from pgworker.status.progress import ProgressReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +43,8 @@ class Service:
     commands: Commands
     status: StatusReader
     pages: Pages
-    progresses: Progresses
-    watching: Watching
+    progress: ProgressReader
+    feed: EventFeed
     readiness: Readiness
 
     @classmethod
@@ -63,8 +63,8 @@ class Service:
             commands=platform.commands,
             status=platform.status,
             pages=Pages(platform.pool),
-            progresses=Progresses(platform.pool),
-            watching=Watching(platform.pool, _make_listener(platform.listen_dsn)),
+            progress=ProgressReader(platform.pool),
+            feed=EventFeed(platform.pool, _make_listener(platform.listen_dsn)),
             readiness=Readiness(platform, daemon),
         )
 

@@ -1,4 +1,8 @@
-"""What goes in and out, as pydantic models: the names are those of the tables and views."""
+"""Requests and responses as pydantic models; their names are those of the tables and views.
+
+Responses are made from the rows of `pgworker.status.rows`. They are written out once more here,
+because what goes out is a promise: a column that is added to a view isn't published by itself.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 200
 LONGEST_SETTINGS = 16 * 1024
-# They turn the rest of a line around: one name could pose as another.
+# They change the direction of the rest of a line: one name could look like another.
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def _printable(text: str) -> str:
-    """Refuse what no name holds: control characters, lone surrogates, changes of direction."""
+    """Refuse control characters, lone surrogates and changes of direction."""
     for letter in text:
         if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} or letter in _BIDI_CONTROLS:
             msg = f"must not hold the character U+{ord(letter):04X}"
@@ -53,21 +57,21 @@ Word = Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,64}$")]
 Settings = Annotated[
     dict[str, Any],
     AfterValidator(_storable),
-    Field(description="`region`, `plan` and `provider` are wishes; every other key is yours"),
+    Field(description="`region`, `plan` and `provider` are requests; every other key is yours"),
 ]
 
 
 class FromRow(BaseModel):
-    """A row of `pgworker.status.rows` as it goes out: the fields of a shape are columns of its row.
+    """A response that is made from a row with the same field names.
 
-    A test compares them, because pydantic looks for them only when a request comes.
+    A test compares the names, because pydantic looks for them only when a request comes.
     """
 
     model_config = ConfigDict(from_attributes=True)
 
 
-class ClientOrder(BaseModel):
-    """A client that shall be."""
+class NewClient(BaseModel):
+    """A client to create."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -81,8 +85,8 @@ class ClientOrder(BaseModel):
     additional_settings: Settings = Field(default_factory=dict)
 
 
-class ClientOrdered(BaseModel):
-    """A client that was ordered; how far it is, `url` tells."""
+class CreatedClient(BaseModel):
+    """A client that was created; `url` has its progress."""
 
     id: UUID
     name: str
@@ -136,9 +140,9 @@ class Client(BaseModel):
 
 
 class ClientDetail(Client):
-    """A client, and how far it is."""
+    """A client and its progress."""
 
-    sentence: str = Field(description="where it stands, for whoever waits for it")
+    sentence: str = Field(description="its progress, for the person who waits for it")
     expected_ready_at: datetime | None = Field(
         description="by what others took in the last day; null: unknown, or passed (`is_late`)"
     )
@@ -239,24 +243,24 @@ class Transition(FromRow):
 
 
 class Retried(BaseModel):
-    """The job that is back in line."""
+    """The job that is queued again."""
 
     job_id: int
 
 
 class Cancelled(BaseModel):
-    """How many jobs were stopped; what exists at the provider stays."""
+    """How many jobs were cancelled; what exists at the provider stays there."""
 
     cancelled: int
 
 
 class GroupRetried(BaseModel):
-    """How many jobs are back in line."""
+    """How many jobs are queued again."""
 
     retried: int
 
 
-class Scope(BaseModel):
+class PauseScope(BaseModel):
     """What to pause or resume."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"scope": "all"}})
@@ -265,7 +269,7 @@ class Scope(BaseModel):
 
 
 class PauseState(BaseModel):
-    """What is so now, and whether it was different before."""
+    """Whether the scope is paused now, and whether that is new."""
 
     scope: str
     is_paused: bool
@@ -311,7 +315,7 @@ class Health(FromRow):
 
 
 class Pause(FromRow):
-    """What a person has paused."""
+    """A scope that a person has paused."""
 
     scope: str
     paused_at: datetime
@@ -366,7 +370,7 @@ class Latency(BaseModel):
 
 
 class Overview(BaseModel):
-    """How the queue is, and the clients that need somebody or wait."""
+    """The state of the queue, and the clients that need a person or wait."""
 
     health: Health
     pauses: list[Pause]

@@ -17,16 +17,16 @@ from pgworker.telemetry import get_logger
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from pgworker.status.events import Watching
+    from pgworker.status.events import EventFeed
     from pgworker.status.progress import News
 
-# How long a browser waits before it comes back.
+# How long a browser waits before it reconnects.
 RECONNECT_MILLISECONDS = 2000
 EVENT_STREAM = "text/event-stream"
 
-# Keeps the connection from looking dead.
-QUIET = format_sse_event(comment="")
-# No more than a sign: whoever reads it looks again.
+# A comment, which no reader sees, so that nothing in between takes the connection for dead.
+KEEP_ALIVE_COMMENT = format_sse_event(comment="")
+# Without content: the reader then fetches the state again, with its own scope.
 CHANGED = format_sse_event(event="changed", data_str="{}", retry=RECONNECT_MILLISECONDS)
 
 log = get_logger()
@@ -39,27 +39,30 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def stream(messages: AsyncGenerator[bytes]) -> StreamingResponse:
-    """Return an answer that goes on; an error before its first message is raised here."""
+async def make_stream_response(messages: AsyncGenerator[bytes]) -> StreamingResponse:
+    """Return a response that lasts as long as there are messages.
+
+    The first message is awaited here, so that an error before it gets a status code of its own.
+    """
     first = await anext(messages, b"")
 
-    async def all_of_them() -> AsyncIterator[bytes]:
+    async def send_all() -> AsyncIterator[bytes]:
         async with aclosing(messages):
             yield first
             try:
                 async for each in messages:
                     yield each
             except PgworkerError as error:
-                # The answer has begun, so it can only end; whoever reads it comes back.
-                log.warning("stream_broke_off", error=str(error))
+                # The status code has been sent: all we can do is end. The reader reconnects.
+                log.warning("stream_failed", error=str(error))
 
-    # A proxy that buffers would keep the news to itself.
+    # X-Accel-Buffering: nginx would keep the events until its buffer is full.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(all_of_them(), media_type=EVENT_STREAM, headers=headers)
+    return StreamingResponse(send_all(), media_type=EVENT_STREAM, headers=headers)
 
 
-def message(event: str, body: BaseModel, number: int) -> bytes:
-    """Return one event."""
+def format_event(event: str, body: BaseModel, number: int) -> bytes:
+    """Return one event; a reader that reconnects names the number of the last one it got."""
     return format_sse_event(
         data_str=body.model_dump_json(),
         event=event,
@@ -68,37 +71,39 @@ def message(event: str, body: BaseModel, number: int) -> bytes:
     )
 
 
-async def client_messages(
+async def stream_client(
     news: AsyncGenerator[News | None], *, follow: bool
 ) -> AsyncGenerator[bytes]:
-    """Turn news into `transition` and `progress` events, up to an `end` when nothing more comes.
+    """Yield news as `transition` and `progress` events, and `end` when nothing more comes.
 
-    Their ids are those of transitions: from any of them a stream can be taken up.
+    Their ids are those of transitions: a stream can be resumed from any of them.
     """
     async with aclosing(news):
         async for each in news:
             if each is None:
-                yield QUIET
+                yield KEEP_ALIVE_COMMENT
                 continue
-            yield _told(each)
-            if each.progress.is_final and each.is_all and not follow:
-                yield message("end", ClientDetail.from_progress(each.progress), each.told)
+            yield _format_news(each)
+            if each.progress.is_final and each.is_complete and not follow:
+                detail = ClientDetail.from_progress(each.progress)
+                yield format_event("end", detail, each.last_event_id)
                 return
 
 
-def _told(news: News) -> bytes:
-    parts = [
-        message("transition", Transition.model_validate(row), row.id) for row in news.transitions
+def _format_news(news: News) -> bytes:
+    transitions = [
+        format_event("transition", Transition.model_validate(row), row.id)
+        for row in news.transitions
     ]
     detail = ClientDetail.from_progress(news.progress)
-    return b"".join([*parts, message("progress", detail, news.told)])
+    return b"".join([*transitions, format_event("progress", detail, news.last_event_id)])
 
 
-async def change_messages(watching: Watching) -> AsyncGenerator[bytes]:
-    """Say `changed` at the beginning and whenever something happened to any client."""
-    async with watching.stream() as each:
-        is_news = True
+async def stream_changes(feed: EventFeed) -> AsyncGenerator[bytes]:
+    """Yield `changed` at the beginning, and whenever something happened to any client."""
+    async with feed.stream() as each:
+        has_news = True
         while not each.is_closed:
             each.take()
-            yield CHANGED if is_news else QUIET
-            is_news = await each.wait(KEEP_ALIVE)
+            yield CHANGED if has_news else KEEP_ALIVE_COMMENT
+            has_news = await each.wait(KEEP_ALIVE)

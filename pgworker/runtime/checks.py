@@ -25,7 +25,7 @@ from pgworker.errors import (
 )
 from pgworker.schema.directory import read_configured_set
 from pgworker.schema.lint import Severity, lint
-from pgworker.status.durations import duration
+from pgworker.status.durations import format_duration
 from pgworker.status.overdue import ADVICE, Overdue, find_overdue
 from pgworker.tenants.secrets import Sealed
 
@@ -258,7 +258,7 @@ async def check_queue(platform: Platform) -> list[Check]:
 
 def _describe_overdue(overdue: Overdue) -> Check:
     subject, remedy = ADVICE[overdue.kind]
-    oldest = f"the oldest for {duration(overdue.age)}: {overdue.oldest}"
+    oldest = f"the oldest for {format_duration(overdue.age)}: {overdue.oldest}"
     return Check("queue", Verdict.WARN, f"{subject}: {overdue.number}; {oldest}", remedy)
 
 
@@ -273,7 +273,7 @@ async def check_credentials(platform: Platform) -> list[Check]:
             subject,
             Verdict.FAIL,
             f"the provider has refused {breaker.credential} for "
-            f"{duration(datetime.now(UTC) - breaker.opened_at)}: {breaker.reason}",
+            f"{format_duration(datetime.now(UTC) - breaker.opened_at)}: {breaker.reason}",
             "renew it; the parked jobs continue on their own",
         )
         for breaker in breakers

@@ -1,30 +1,37 @@
-"""Durations, as a person would say them."""
+"""Durations as people write them, short enough for a narrow column: `4 min`, `in 2 h`.
+
+Not by humanize: `naturaldelta` writes `4 minutes` and `an hour`, which is too wide for tables of 80
+columns, and console.js must keep the same words up to date in the browser.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 
-def duration(value: timedelta | float | None) -> str:
-    """Return a duration in its largest unit, as a person would say it."""
+def format_duration(value: timedelta | float | None) -> str:
+    """Return a duration (seconds, if it is a number) in its largest unit; `-` for None."""
     if value is None:
         return "-"
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    # From two of a unit on: `1 h` for 89 minutes would be too coarse.
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
 
 
-def relative(at: datetime | None) -> str:
-    """Return how long until, or since, a time."""
+def format_relative(at: datetime | None) -> str:
+    """Return how long until, or since, a time; `-` for None."""
     if at is None:
         return "-"
     ahead = at - datetime.now(UTC)
-    return f"in {duration(ahead)}" if ahead > timedelta(0) else f"{duration(-ahead)} ago"
+    if ahead > timedelta(0):
+        return f"in {format_duration(ahead)}"
+    return f"{format_duration(-ahead)} ago"
 
 
-def precise_duration(value: timedelta | float | None) -> str:
+def format_precise_duration(value: timedelta | float | None) -> str:
     """Return a duration in its two largest units: for steps that are compared with each other."""
     if value is None:
         return "-"

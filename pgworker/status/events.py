@@ -1,13 +1,12 @@
-"""Follows transitions as they are made: one connection that listens, for all who watch here.
+"""Delivers transitions as they are made: one connection that listens, for all streams here.
 
-Workers notify `pgworker_events` only while a row of `pgworker.watchers` says that somebody
-watches, because NOTIFY takes a lock on the whole cluster. This process registers with its first
-stream and signs off after its last.
+Workers notify `pgworker_events` only while a row of `pgworker.watchers` says that some process
+listens, because NOTIFY takes a lock on the whole cluster. This process registers with its first
+stream and unregisters after its last.
 
-A notification says only that there are events. One look then fetches those of all watched
-clients, and hands them out. Looks follow each other with a pause, so that a busy queue costs a
-bounded number of them; and there is one now and then without being woken, as notifications may get
-lost.
+A notification says only that there are events. One poll then fetches those of all clients that are
+followed, and delivers them. Between two polls there is a pause, so that a busy queue causes a
+bounded number of them. Notifications may be lost; so there is a poll now and then without one.
 """
 
 from __future__ import annotations
@@ -33,38 +32,40 @@ if TYPE_CHECKING:
     from pgworker.db.pool import Pool
 
 MAX_STREAMS = 500
-# Of events that nobody took. Who is that slow begins again, behind the last one it has.
+# Events that a stream's reader hasn't taken. A reader that falls further behind is disconnected; it
+# comes back, and begins behind the last event that it got.
 MAX_PENDING = 1000
-RENEW_EVERY = timedelta(seconds=20)
-LOOK_EVERY = timedelta(seconds=15)
-# Where LISTEN is switched off there is nothing but looking.
-LOOK_EVERY_WITHOUT_LISTEN = timedelta(seconds=2)
-PAUSE = timedelta(milliseconds=50)
-# The next page of the same browser comes at once.
+RENEW_INTERVAL = timedelta(seconds=20)
+POLL_INTERVAL = timedelta(seconds=15)
+# Where LISTEN is switched off, polls are all there is.
+POLL_INTERVAL_WITHOUT_LISTEN = timedelta(seconds=2)
+POLL_PAUSE = timedelta(milliseconds=50)
+# The next page of the same browser opens its stream at once: registering again would cost more.
 LINGER = timedelta(seconds=30)
 READY_WITHIN = timedelta(seconds=5)
-# Ids are given before a commit: an event may show up after one with a higher id. Not much later.
+# Ids are assigned before a commit: an event may become visible after one with a higher id, but
+# hardly later than this.
 SETTLED_AFTER = timedelta(seconds=60)
 
 
-class WatchingQueries(NamedTuple):
-    """The statements of `sql/queries/watching.sql`."""
+class EventFeedQueries(NamedTuple):
+    """The statements of `sql/queries/event_feed.sql`."""
 
     register: str
     unregister: str
     events: str
 
 
-WATCHING_QUERIES = load(WatchingQueries, "queries/watching.sql")
+EVENT_FEED_QUERIES = load(EventFeedQueries, "queries/event_feed.sql")
 
 
 @dataclass(slots=True)
 class Delivered:
-    """Which events of a client a stream has had.
+    """Which events of a client a stream has delivered.
 
     Attributes:
-        settled: those up to this id, and none up to it will turn up any more.
-        recent: ids beyond, with the time of their delivery.
+        settled: all up to this id, and none up to it will become visible later.
+        recent: ids beyond, with the time of their delivery (`time.monotonic`).
     """
 
     settled: int
@@ -82,77 +83,77 @@ class Delivered:
 
 
 class Stream:
-    """What one watcher gets: the events of a client, or the news that there are some of any."""
+    """What one reader gets: the events of a client, or a signal when any client has some."""
 
     def __init__(self, client_id: UUID | None, after: int) -> None:
-        """Follow a client (None: all of them, without their events) from behind an event's id."""
+        """Follow a client from behind an event's id; None: signals about all, without events."""
         self.client_id = client_id
         self.delivered = Delivered(after)
         self.is_closed = False
         self._pending: list[TransitionRow] = []
-        self._news = asyncio.Event()
+        self._has_news = asyncio.Event()
 
     def deliver(self, rows: list[TransitionRow]) -> None:
-        """Hand over the client's events; those that it has had are left out."""
+        """Add events of the client; those that were delivered before are left out."""
         new = self.delivered.take_new((row.id for row in rows), time.monotonic())
         self._pending += [row for row in rows if row.id in new]
         if len(self._pending) > MAX_PENDING:
             self.close()
         if new:
-            self._news.set()
+            self._has_news.set()
 
     def signal(self) -> None:
-        """Tell that something has happened somewhere."""
-        self._news.set()
+        """Wake the reader: something has happened to some client."""
+        self._has_news.set()
 
     def close(self) -> None:
         """End it: nothing more will come."""
         self.is_closed = True
-        self._news.set()
+        self._has_news.set()
 
-    async def wait(self, patience: timedelta) -> bool:
-        """Return whether there is news, or it is closed, before patience ends."""
+    async def wait(self, timeout: timedelta) -> bool:
+        """Return whether there is news, or it is closed, before the time is up."""
         try:
-            async with asyncio.timeout(patience.total_seconds()):
-                await self._news.wait()
+            async with asyncio.timeout(timeout.total_seconds()):
+                await self._has_news.wait()
         except TimeoutError:
             return False
         return True
 
     def take(self) -> list[TransitionRow]:
         """Return the events that have come since, oldest first."""
-        self._news.clear()
+        self._has_news.clear()
         taken, self._pending = self._pending, []
         return taken
 
 
-class Watching:
-    """The streams of this process."""
+class EventFeed:
+    """The streams of this process, and the tasks that feed them."""
 
     def __init__(
         self,
         pool: Pool,
-        listener: Callable[[Callable[[], None]], Listening] | None,
+        make_listener: Callable[[Callable[[], None]], Listening] | None,
         *,
         max_streams: int = MAX_STREAMS,
         linger: timedelta = LINGER,
     ) -> None:
-        """Take the pool, and what makes a listener from what it shall wake; None: look only."""
+        """Take what makes a listener from the function that it calls; None: only poll."""
         self._pool = pool
-        self._make_listener = listener
+        self._make_listener = make_listener
         self._max_streams = max_streams
         self._linger = linger
         self._id = secrets.token_hex(8)
         self._outage = Outage()
         self._streams: set[Stream] = set()
-        self._wanted = asyncio.Event()
+        self._needed = asyncio.Event()
         self._idle = asyncio.Event()
         self._registered = asyncio.Event()
         self._listening = asyncio.Event()
         self._woken = asyncio.Event()
         self._is_closed = False
 
-    # -- for whoever watches --------------------------------------------------------------
+    # -- for readers ----------------------------------------------------------------------
 
     @asynccontextmanager
     async def stream(
@@ -161,11 +162,11 @@ class Watching:
         """Open a stream. What is read inside the block is as new as the stream's first event.
 
         Args:
-            client_id: whose events to deliver; None: only signals, of whatever happens.
+            client_id: whose events to deliver; None: only signals, about all clients.
             after: events up to this id are not delivered.
 
         Raises:
-            TooManyStreams: this process serves as many as it does.
+            TooManyStreams: this process serves as many as it can, or is about to end.
         """
         if self._is_closed or len(self._streams) >= self._max_streams:
             raise TooManyStreams(
@@ -173,18 +174,18 @@ class Watching:
             )
         stream = Stream(client_id, after)
         self._streams.add(stream)
-        self._wanted.set()
+        self._needed.set()
         self._idle.clear()
         try:
-            await self._until_ready()
+            await self._wait_until_ready()
             yield stream
         finally:
             self._streams.discard(stream)
             if not self._streams:
                 self._idle.set()
 
-    async def _until_ready(self) -> None:
-        """Wait until we would be notified; not for long, as looking does as well."""
+    async def _wait_until_ready(self) -> None:
+        """Wait until notifications would reach us; not for long, as polls find events as well."""
         try:
             async with asyncio.timeout(READY_WITHIN.total_seconds()):
                 await self._registered.wait()
@@ -192,12 +193,12 @@ class Watching:
         except TimeoutError:
             return
 
-    async def events(self, client_id: UUID, *, after: int) -> list[TransitionRow]:
+    async def fetch_events(self, client_id: UUID, *, after: int) -> list[TransitionRow]:
         """Return the client's events behind an id, oldest first; of many the newest 200."""
-        return await self._events({client_id: after})
+        return await self._fetch({client_id: after})
 
     def close(self) -> None:
-        """End all streams, and open no more: the process leaves."""
+        """End all streams, and open no more: the process is about to end."""
         self._is_closed = True
         for stream in self._streams:
             stream.close()
@@ -205,10 +206,10 @@ class Watching:
     # -- for the process ------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve the streams until cancelled; asks nothing of the database while there are none."""
+        """Serve the streams until cancelled; sends the database nothing while there are none."""
         while True:
-            await self._wanted.wait()
-            self._wanted.clear()
+            await self._needed.wait()
+            self._needed.clear()
             try:
                 await self._serve()
             finally:
@@ -219,27 +220,27 @@ class Watching:
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             serving = [
-                tasks.create_task(self._keep_registered(), name="watch register"),
-                tasks.create_task(self._look(), name="watch look"),
+                tasks.create_task(self._keep_registered(), name="feed register"),
+                tasks.create_task(self._poll_until_cancelled(), name="feed poll"),
             ]
             if self._make_listener is None:
                 self._listening.set()
             else:
-                listener = self._make_listener(self._heard)
-                serving.append(tasks.create_task(listener.run(), name="watch listen"))
-            await self._until_unwanted()
+                listener = self._make_listener(self._on_notification)
+                serving.append(tasks.create_task(listener.run(), name="feed listen"))
+            await self._wait_until_idle()
             for task in serving:
                 task.cancel()
 
-    async def _until_unwanted(self) -> None:
+    async def _wait_until_idle(self) -> None:
         while True:
             await self._idle.wait()
             await asyncio.sleep(self._linger.total_seconds())
             if not self._streams:
                 return
 
-    def _heard(self) -> None:
-        """Be woken, or learn that we would be from now on."""
+    def _on_notification(self) -> None:
+        """Wake the poll. The listener also calls this once it listens."""
         self._listening.set()
         self._woken.set()
         for stream in self._streams:
@@ -249,56 +250,60 @@ class Watching:
     async def _keep_registered(self) -> None:
         while True:
             try:
-                await self._pool.execute(WATCHING_QUERIES.register, self._id)
+                await self._pool.execute(EVENT_FEED_QUERIES.register, self._id)
                 self._registered.set()
-                self._outage.over("watch")
+                self._outage.over("feed register")
             except DatabaseUnreachable as error:
-                self._outage.failed("watch", error)
-            await asyncio.sleep(RENEW_EVERY.total_seconds())
+                self._outage.failed("feed register", error)
+            await asyncio.sleep(RENEW_INTERVAL.total_seconds())
 
     async def _unregister(self) -> None:
         try:
-            await self._pool.execute(WATCHING_QUERIES.unregister, self._id)
+            await self._pool.execute(EVENT_FEED_QUERIES.unregister, self._id)
         except DatabaseUnreachable as error:
-            # It runs out by itself.
-            self._outage.failed("watch", error)
+            # The registration expires by itself.
+            self._outage.failed("feed register", error)
 
-    async def _look(self) -> None:
-        every = LOOK_EVERY if self._make_listener is not None else LOOK_EVERY_WITHOUT_LISTEN
+    async def _poll_until_cancelled(self) -> None:
+        has_listener = self._make_listener is not None
+        interval = POLL_INTERVAL if has_listener else POLL_INTERVAL_WITHOUT_LISTEN
         while True:
             try:
-                async with asyncio.timeout(every.total_seconds()):
+                async with asyncio.timeout(interval.total_seconds()):
                     await self._woken.wait()
             except TimeoutError:
                 pass
+            # Before the poll: an event during it wakes the next one.
             self._woken.clear()
             try:
-                await self._deliver()
-                self._outage.over("look")
+                await self._poll()
+                self._outage.over("feed poll")
             except DatabaseUnreachable as error:
-                self._outage.failed("look", error)
-            await asyncio.sleep(PAUSE.total_seconds())
+                self._outage.failed("feed poll", error)
+            await asyncio.sleep(POLL_PAUSE.total_seconds())
 
-    async def _deliver(self) -> None:
-        watched: dict[UUID, int] = {}
+    async def _poll(self) -> None:
+        """Deliver the events since the settled one of each stream; each leaves out what it had."""
+        after: dict[UUID, int] = {}
         for stream in self._streams:
             if stream.client_id is not None:
-                known = watched.get(stream.client_id, stream.delivered.settled)
-                watched[stream.client_id] = min(known, stream.delivered.settled)
-        if not watched:
+                settled = stream.delivered.settled
+                after[stream.client_id] = min(after.get(stream.client_id, settled), settled)
+        if not after:
             return
         by_client: dict[UUID, list[TransitionRow]] = {}
-        for row in await self._events(watched):
+        for row in await self._fetch(after):
             by_client.setdefault(row.client_id, []).append(row)
         for stream in self._streams:
             if stream.client_id in by_client:
                 stream.deliver(by_client[stream.client_id])
 
-    async def _events(self, watched: dict[UUID, int]) -> list[TransitionRow]:
+    async def _fetch(self, after: dict[UUID, int]) -> list[TransitionRow]:
+        """Return events of several clients, each behind an id of its own, oldest first."""
         return await fetch_rows(
             self._pool,
             TransitionRow,
-            WATCHING_QUERIES.events,
-            list(watched),
-            list(watched.values()),
+            EVENT_FEED_QUERIES.events,
+            list(after),
+            list(after.values()),
         )

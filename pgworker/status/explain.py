@@ -1,4 +1,4 @@
-"""One client's story on one screen: what state it is in, why, and what to press."""
+"""One client on one screen: what state it is in, why, and what a person can do."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ EVENTS_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a client is where it is.
+    """Why a client is in its state.
 
     Attributes:
-        client: its row of `client_status`.
         phases: seconds in each phase begun so far, in order.
         last_answer: the provider's, about the tenant.
-        breakers: credentials that the provider refuses now; rows of `pgworker.breakers`.
+        breakers: credentials that the provider refuses now.
         events: the newest ones, oldest first.
-        advice: what to press, a line each.
+        advice: what a person can do, a line each.
     """
 
     client: ClientStatusRow
@@ -40,22 +39,26 @@ class Explanation:
 async def explain(
     status: StatusReader, client_id: UUID, *, events: int = EVENTS_SHOWN
 ) -> Explanation:
-    """Gather everything that is known of a client's way."""
+    """Return everything that is known about a client's provisioning.
+
+    Raises:
+        UnknownClient: there is none of that id.
+    """
     client = await status.get_client_status(client_id)
     spans = await status.list_phase_seconds([client_id])
-    help_of_failure = await status.get_advice(client_id)
+    remedy = await status.get_advice(client_id)
     return Explanation(
         client=client,
         phases={span.phase: span.seconds for span in spans},
         last_answer=await status.get_last_answer(client_id),
         breakers=await status.list_open_breakers(),
         events=await status.list_events(client_id, limit=events),
-        advice=advise(client, help_of_failure),
+        advice=advise(client, remedy),
     )
 
 
-def sentence(client: ClientStatusRow) -> str:
-    """Return a client's state in one sentence, from a row of `client_status`. Pure."""
+def describe_state(client: ClientStatusRow) -> str:
+    """Return a client's state in one sentence, for the operator. Pure."""
     phase = client.phase
     if client.phase_number is not None:
         phase = f"{phase} (phase {client.phase_number} of {client.phase_count})"
@@ -72,25 +75,25 @@ def sentence(client: ClientStatusRow) -> str:
             return f"Waiting in {phase}: {client.blocked_because or 'its time'}."
         case JobStatus.CANCELLED:
             return f"Cancelled in {phase}; what exists at the provider stays there."
-        case JobStatus.SUCCEEDED if client.status == ClientStatus.READY:
-            return "Ready: provisioned and checked."
-        case JobStatus.SUCCEEDED:
+        case JobStatus.SUCCEEDED if client.status != ClientStatus.READY:
             return f"Done: it is {client.status}."
-        case _ if client.status == ClientStatus.READY:
-            return "Ready."
-        case _:
-            return "Nobody has asked for this client to be provisioned."
+        case JobStatus.SUCCEEDED:
+            return "Ready: provisioned and checked."
+    # It has no job. An adopted client may be ready without one.
+    if client.status == ClientStatus.READY:
+        return "Ready."
+    return "Nobody has asked for this client to be provisioned."
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something that a person may press.
+    """A button.
 
     Attributes:
         name: `retry` or `cancel`.
         label: what the button says.
         consequence: what pressing it does, in one sentence.
-        asks_first: it costs money or can't be taken back.
+        asks_first: it costs money or can't be undone.
     """
 
     name: str
@@ -99,9 +102,8 @@ class Action:
     asks_first: bool
 
 
-def actions(client: ClientStatusRow) -> tuple[Action, ...]:
-    """Return what can be pressed for a client, the likeliest first. Pure."""
-    status, phase = client.job_status, client.phase
+def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
+    """Return what a person can do about a client, the likeliest first. Pure."""
     cancel = Action(
         "cancel",
         "Cancel",
@@ -109,21 +111,9 @@ def actions(client: ClientStatusRow) -> tuple[Action, ...]:
         "costing money.",
         asks_first=True,
     )
-    if status == JobStatus.FAILED:
-        makes = phase == "create_project"
-        goes_on = f"Goes on at {phase} with everything that was done; nothing is made twice."
-        return (
-            Action(
-                "retry",
-                "Retry",
-                f"{goes_on} It may create the client's project, which the provider bills."
-                if makes
-                else goes_on,
-                asks_first=makes,
-            ),
-            cancel,
-        )
-    if status == JobStatus.CANCELLED:
+    if client.job_status == JobStatus.FAILED:
+        return (_get_retry(client), cancel)
+    if client.job_status == JobStatus.CANCELLED:
         return (
             Action(
                 "retry",
@@ -133,27 +123,40 @@ def actions(client: ClientStatusRow) -> tuple[Action, ...]:
                 asks_first=True,
             ),
         )
-    if status in LIVE_STATUSES:
-        return (cancel,)
-    return ()
+    return (cancel,) if client.job_status in LIVE_STATUSES else ()
 
 
-def advise(client: ClientStatusRow, help_of_failure: str | None) -> tuple[str, ...]:
-    """Return what a person can do, from a row of `client_status`. Pure."""
-    client_id, job_status = client.client_id, client.job_status
-    retry, cancel = f"pgworker retry {client_id}", f"pgworker cancel {client_id}"
-    if job_status == JobStatus.FAILED:
-        advice = help_of_failure or "mend what the error names"
-        lines = [advice] if retry in advice else [advice, f"try again: {retry}"]
-        return (*lines, f"give up: {cancel}")
-    if job_status == JobStatus.CANCELLED:
-        return (f"start again, with what exists already: {retry}",)
-    if job_status is None:
-        if client.status == ClientStatus.READY:
-            return ("nothing: it is ready",)
-        return (f"provision it, in SQL: select pgworker.enqueue('{client_id}');",)
-    if job_status == JobStatus.SUCCEEDED:
-        return (f"nothing: it is {client.status}",)
+def _get_retry(client: ClientStatusRow) -> Action:
+    consequence = f"Goes on at {client.phase} with everything that was done; nothing is made twice."
+    if client.may_cost_money:
+        consequence += " It may create the client's project, which the provider bills."
+    return Action("retry", "Retry", consequence, asks_first=client.may_cost_money)
+
+
+def advise(client: ClientStatusRow, remedy: str | None) -> tuple[str, ...]:
+    """Return what a person can do about a client, a line each, with the commands to type. Pure.
+
+    Args:
+        client: with its newest job.
+        remedy: what to do about its failed job; the view `failed_jobs` has it.
+    """
+    retry, cancel = f"pgworker retry {client.client_id}", f"pgworker cancel {client.client_id}"
+    match client.job_status:
+        case JobStatus.FAILED:
+            first = remedy or "mend what the error names"
+            # The remedy of some kinds is to retry all jobs of that kind.
+            again = () if retry in first else (f"try again: {retry}",)
+            return (first, *again, f"give up: {cancel}")
+        case JobStatus.CANCELLED:
+            return (f"start again, with what exists already: {retry}",)
+        case None if client.status != ClientStatus.READY:
+            return (f"provision it, in SQL: select pgworker.enqueue('{client.client_id}');",)
+        case None | JobStatus.SUCCEEDED:
+            return (f"nothing: it is {client.status}",)
+    return _advise_live(client, cancel)
+
+
+def _advise_live(client: ClientStatusRow, cancel: str) -> tuple[str, ...]:
     match client.blocked_code:
         case "no_worker":
             return ("start a worker: pgworker run",)

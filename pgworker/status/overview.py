@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pgworker.models import ClientStatus
 from pgworker.status.commands import EVERYTHING
-from pgworker.status.durations import duration
+from pgworker.status.durations import format_duration
 from pgworker.status.overdue import ADVICE, DUE_TOO_LONG, OverdueKind, find_overdue
 from pgworker.status.pages import Filter
 from pgworker.status.queries import StatusReader
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pgworker.settings import Settings
     from pgworker.status.overdue import Overdue
     from pgworker.status.pages import Pages
-    from pgworker.status.progress import Progresses
+    from pgworker.status.progress import ProgressReader
     from pgworker.status.rows import (
         BreakerRow,
         ClientStatusRow,
@@ -88,7 +88,7 @@ class QueueState:
 
     Attributes:
         breakers: credentials that the provider refuses.
-        latency: of all phases, in order (`Progresses.latency`).
+        latency: of all phases, in order (`ProgressReader.latency`).
         failed_groups: the largest first.
     """
 
@@ -156,14 +156,14 @@ class Overview:
         return len(self.queue.failed_groups) == GROUPS_SHOWN
 
 
-async def get_overview(pool: Pool, settings: Settings, progresses: Progresses) -> Overview:
-    """Return what the console shows first; `progresses` keeps the latencies for a while.
+async def get_overview(pool: Pool, settings: Settings, progress: ProgressReader) -> Overview:
+    """Return what the console shows first; `progress` keeps the latencies for a while.
 
     Raises:
         DatabaseUnreachable: the database doesn't answer.
     """
     status = StatusReader(pool)
-    queue = await _get_queue_state(status, progresses, groups=GROUPS_SHOWN)
+    queue = await _get_queue_state(status, progress, groups=GROUPS_SHOWN)
     overdue = await find_overdue(pool, settings)
     limits = await status.list_exhausted_limits()
     return Overview(
@@ -177,28 +177,28 @@ async def get_overview(pool: Pool, settings: Settings, progresses: Progresses) -
 
 
 async def get_queue_report(
-    status: StatusReader, pages: Pages, progresses: Progresses, *, limit: int
+    status: StatusReader, pages: Pages, progress: ProgressReader, *, limit: int
 ) -> QueueReport:
     """Return what programs get; `limit` applies to failed and queued clients and groups, each.
 
     Raises:
         DatabaseUnreachable: the database doesn't answer.
     """
-    failed = await pages.clients(Filter(status=ClientStatus.FAILED), limit=limit)
-    queued = await pages.clients(Filter(status=ClientStatus.QUEUED), limit=limit)
-    queue = await _get_queue_state(status, progresses, groups=limit)
+    failed = await pages.list_clients(Filter(status=ClientStatus.FAILED), limit=limit)
+    queued = await pages.list_clients(Filter(status=ClientStatus.QUEUED), limit=limit)
+    queue = await _get_queue_state(status, progress, groups=limit)
     return QueueReport(queue, failed.rows, queued.rows)
 
 
 async def _get_queue_state(
-    status: StatusReader, progresses: Progresses, *, groups: int
+    status: StatusReader, progress: ProgressReader, *, groups: int
 ) -> QueueState:
     return QueueState(
         health=await status.get_health(),
         pauses=await status.list_pauses(),
         breakers=await status.list_open_breakers(),
         workers=await status.list_workers(),
-        latency=await progresses.latency(),
+        latency=await progress.get_latency(),
         failed_groups=await status.list_failed_groups(limit=groups),
     )
 
@@ -249,7 +249,7 @@ def _notice_workers(health: HealthRow) -> list[Notice]:
 
 
 def _notice_breaker(breaker: BreakerRow) -> Notice:
-    since = duration(datetime.now(UTC) - breaker.opened_at)
+    since = format_duration(datetime.now(UTC) - breaker.opened_at)
     return Notice(
         Urgency.ALARM,
         f"The provider has refused {breaker.credential} for {since}: {breaker.reason}",
@@ -259,7 +259,7 @@ def _notice_breaker(breaker: BreakerRow) -> Notice:
 
 def _notice_pause(pause: PauseRow) -> Notice:
     what = "Everything" if pause.scope == EVERYTHING else f"The workflow {pause.scope}"
-    since = duration(datetime.now(UTC) - pause.paused_at)
+    since = format_duration(datetime.now(UTC) - pause.paused_at)
     return Notice(
         Urgency.WARNING,
         f"{what} is paused: {pause.paused_by} did so {since} ago.",
@@ -270,7 +270,7 @@ def _notice_pause(pause: PauseRow) -> Notice:
 
 def _notice_overdue(overdue: Overdue) -> Notice:
     subject, remedy = ADVICE[overdue.kind]
-    oldest = f"the oldest for {duration(overdue.age)}: {overdue.oldest}"
+    oldest = f"the oldest for {format_duration(overdue.age)}: {overdue.oldest}"
     # These two don't end by themselves, however many workers there are.
     needs_person = overdue.kind in {OverdueKind.ABANDONED, OverdueKind.UNCONFIRMED}
     return Notice(
@@ -283,7 +283,7 @@ def _notice_overdue(overdue: Overdue) -> Notice:
 def _notice_limits(limits: Sequence[LimitRow]) -> list[Notice]:
     if not limits:
         return []
-    longest = duration(max(row.seconds for row in limits))
+    longest = format_duration(max(row.seconds for row in limits))
     return [
         Notice(
             Urgency.NOTE,

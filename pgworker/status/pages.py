@@ -1,7 +1,7 @@
 """Lists page by page, newest first. A page begins behind the last row of the one before.
 
-That row's place is the cursor, so that rows which are inserted meanwhile neither shift a page nor
-show up twice, and the hundredth page costs what the first one does.
+The cursor is that row's position in the order. So rows that are inserted meanwhile neither shift a
+page nor appear twice, and the hundredth page costs what the first one does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R", ClientStatusRow, JobStatusRow)
 
-# What PostgreSQL's bigint holds.
+# PostgreSQL's bigint; beyond it the server would refuse the statement.
 _LARGEST_ID = 2**63 - 1
 
 
@@ -42,7 +42,7 @@ PAGE_QUERIES = load(PageQueries, "queries/pages.sql")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a list is restricted to; None restricts nothing.
+    """What a list is restricted to; None doesn't restrict it.
 
     Attributes:
         status: of the client, or of the job.
@@ -78,13 +78,15 @@ class Pages:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def clients(
+    async def list_clients(
         self, wanted: Filter, *, limit: int, cursor: str | None = None
     ) -> Page[ClientStatusRow]:
         """Return clients with their newest jobs, newest client first."""
         before_at, before_id = None, None
         if cursor is not None:
-            before_at, before_id = _read(cursor, "c", lambda at, id_: (_time(at), UUID(id_)))
+            before_at, before_id = _parse_cursor(
+                cursor, "c", lambda at, id_: (_parse_time(at), UUID(id_))
+            )
         rows = await fetch_rows(
             self._pool,
             ClientStatusRow,
@@ -92,13 +94,15 @@ class Pages:
             *(wanted.status, wanted.kind, wanted.phase, wanted.text),
             *(before_at, before_id, limit + 1),
         )
-        return _page(rows, limit, lambda row: _cursor("c", _told(row.created_at), row.client_id))
+        return _make_page(
+            rows, limit, lambda row: _make_cursor("c", _write_time(row.created_at), row.client_id)
+        )
 
-    async def jobs(
+    async def list_jobs(
         self, wanted: Filter, *, limit: int, cursor: str | None = None
     ) -> Page[JobStatusRow]:
         """Return jobs, newest first."""
-        before = None if cursor is None else _read(cursor, "j", _job_id)
+        before = None if cursor is None else _parse_cursor(cursor, "j", _parse_job_id)
         rows = await fetch_rows(
             self._pool,
             JobStatusRow,
@@ -106,47 +110,53 @@ class Pages:
             *(wanted.status, wanted.kind, wanted.phase, wanted.text, wanted.client_id),
             *(before, limit + 1),
         )
-        return _page(rows, limit, lambda row: _cursor("j", row.id))
+        return _make_page(rows, limit, lambda row: _make_cursor("j", row.id))
 
 
-def _page(rows: list[R], limit: int, cursor_of: Callable[[R], str]) -> Page[R]:
-    """Keep a page of rows: one more than its size was asked for, to know whether there is more."""
+def _make_page(rows: list[R], limit: int, get_cursor: Callable[[R], str]) -> Page[R]:
+    """Return a page: one row more than it holds was fetched, to know whether there is a next."""
     if len(rows) <= limit:
         return Page(rows, None)
-    return Page(rows[:limit], cursor_of(rows[limit - 1]))
+    return Page(rows[:limit], get_cursor(rows[limit - 1]))
 
 
-def _cursor(kind: str, *place: object) -> str:
-    text = json.dumps([kind, *place], default=str, separators=(",", ":"))
+def _make_cursor(kind: str, *position: object) -> str:
+    """Return a cursor: opaque, so that programs don't build their own; and without secrets."""
+    text = json.dumps([kind, *position], default=str, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read(cursor: str, kind: str, place_of: Callable[..., T]) -> T:
+def _parse_cursor(cursor: str, kind: str, parse_position: Callable[..., T]) -> T:
+    """Return the position in a cursor of that kind.
+
+    Raises:
+        BadCursor: it is one of another list, or was made up.
+    """
     refusal = BadCursor("the cursor is not one that a list of this kind gave")
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        found, *place = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        found, *position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         if found == kind:
-            return place_of(*place)
+            return parse_position(*position)
     except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
         raise refusal from None
     raise refusal
 
 
-def _job_id(value: object) -> int:
+def _parse_job_id(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_ID:
         raise ValueError(value)
     return value
 
 
-def _told(at: datetime | None) -> str | None:
+def _write_time(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-def _time(told: str | None) -> datetime | None:
-    if told is None:
+def _parse_time(text: str | None) -> datetime | None:
+    if text is None:
         return None
-    at = datetime.fromisoformat(told)
+    at = datetime.fromisoformat(text)
     if at.tzinfo is None:
-        raise ValueError(told)
+        raise ValueError(text)
     return at

@@ -1,4 +1,4 @@
-"""How far a client is, for people who wait for it: where it stands, until when, in a sentence."""
+"""A client's progress, for people who wait for it: where it is, until when, and in a sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.errors import UnknownClient
-from pgworker.models import LIVE_STATUSES, ClientStatus, ErrorKind, JobStatus
+from pgworker.models import FINAL_STATUSES, LIVE_STATUSES, ClientStatus, JobStatus
 from pgworker.status.rows import ClientStatusRow, PhaseLatencyRow, fetch_rows
 
 if TYPE_CHECKING:
@@ -18,27 +18,19 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgworker.db.pool import Pool
-    from pgworker.status.events import Watching
+    from pgworker.status.events import EventFeed
     from pgworker.status.rows import TransitionRow
 
-# The statistics read a day's events: as seldom as they are of use, and a small part of the time.
-LATENCY_EVERY = timedelta(seconds=60)
+# The statistics read a day's events: so they are at least this old before they are read again, and
+# reading them takes at most this share of the time, however many events there are.
+LATENCY_MAX_AGE = timedelta(seconds=60)
 LATENCY_SHARE = 0.02
-# Below what browsers, proxies and load balancers take for a dead connection.
+# Browsers, proxies and load balancers take a connection for dead after 30 s or more of silence.
 KEEP_ALIVE = timedelta(seconds=15)
 
-FINAL = frozenset(
-    {
-        ClientStatus.NOT_PROVISIONED,
-        ClientStatus.READY,
-        ClientStatus.FAILED,
-        ClientStatus.CANCELLED,
-        ClientStatus.DEPROVISIONED,
-    }
-)
-
-_DOING = {
-    ClientStatus.NOT_PROVISIONED: "nobody has asked for it to be provisioned",
+NEVER_REQUESTED = "nobody has asked for it to be provisioned"
+_STATE = {
+    ClientStatus.NOT_PROVISIONED: NEVER_REQUESTED,
     ClientStatus.QUEUED: "it waits in line",
     ClientStatus.CREATING_PROJECT: "its project is being created",
     ClientStatus.WAITING_FOR_PROJECT: "its project is coming up",
@@ -49,14 +41,6 @@ _DOING = {
     ClientStatus.CANCELLED: "it was cancelled",
     ClientStatus.DEPROVISIONING: "it is being taken down",
     ClientStatus.DEPROVISIONED: "it was taken down",
-}
-_NEEDED = {
-    ErrorKind.QUOTA: "something must be bought or freed at the provider, then retry it",
-    ErrorKind.AUTH: "the provider needs a credential that it accepts, then retry it",
-    ErrorKind.PERMANENT: "somebody must mend what the error names, then retry it",
-    ErrorKind.UNKNOWN: "somebody must look whether it happened at the provider, then retry it",
-    ErrorKind.TRANSIENT: "the other side was not well for long; retry it",
-    ErrorKind.THROTTLED: "the other side was not well for long; retry it",
 }
 
 
@@ -72,15 +56,14 @@ PROGRESS_QUERIES = load(ProgressQueries, "queries/progress.sql")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a client is.
+    """A client's progress.
 
     Attributes:
-        client: its row of `client_status`.
-        expected_ready_at: by what others took in the last day; None when nobody can tell, or when
-            that time has passed.
+        expected_ready_at: by what other clients took in the last day; None when there are no
+            figures, or when that time has passed.
         is_late: that time has passed.
-        sentence: for whoever waits; without technical detail.
-        newest_event_id: of the client's events.
+        sentence: for the person who waits; without technical detail.
+        newest_event_id: of the client's events; 0 when there is none.
     """
 
     client: ClientStatusRow
@@ -92,122 +75,125 @@ class Progress:
     @property
     def is_final(self) -> bool:
         """Whether nothing more happens by itself."""
-        return self.client.job_status not in LIVE_STATUSES and self.client.status in FINAL
+        return self.client.job_status not in LIVE_STATUSES and self.client.status in FINAL_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a follower is told.
+    """What a follower gets.
 
     Attributes:
         transitions: events since the last news, oldest first.
-        progress: where the client stands now.
-        told: the newest event that was told of, now or before.
+        progress: the client's progress now.
+        last_event_id: of the newest event that was delivered, with these news or before.
     """
 
     transitions: Sequence[TransitionRow]
     progress: Progress
-    told: int
+    last_event_id: int
 
     @property
-    def is_all(self) -> bool:
-        """Whether the progress has no transition that wasn't told of."""
-        return self.told >= self.progress.newest_event_id
+    def is_complete(self) -> bool:
+        """Whether all transitions that led to this progress were delivered."""
+        return self.last_event_id >= self.progress.newest_event_id
 
 
-class Progresses:
-    """Tells how far clients are. Every method may raise `DatabaseUnreachable`."""
+class ProgressReader:
+    """Reads the progress of clients. Every method may raise `DatabaseUnreachable`."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._latency: list[PhaseLatencyRow] = []
         self._latency_until = 0.0
-        self._asking = asyncio.Lock()
+        self._reading_latency = asyncio.Lock()
 
-    async def of(self, client_id: UUID) -> Progress:
-        """Return how far a client is.
+    async def get(self, client_id: UUID) -> Progress:
+        """Return a client's progress.
 
         Raises:
             UnknownClient: there is none of that id.
         """
-        row = await self._pool.fetchrow(PROGRESS_QUERIES.client, client_id)
-        if row is None:
+        record = await self._pool.fetchrow(PROGRESS_QUERIES.client, client_id)
+        if record is None:
             raise UnknownClient(f"there is no client {client_id}")
-        *columns, began_at, newest_event_id = row
+        *columns, began_at, newest_event_id, remedy = record
         client = ClientStatusRow._make(columns)
-        now = datetime.now(UTC)
-        expected = expected_ready_at(client, began_at, await self.latency())
-        is_late = expected is not None and expected <= now
+        expected = get_expected_ready_at(client, began_at, await self.get_latency())
+        is_late = expected is not None and expected <= datetime.now(UTC)
         return Progress(
             client=client,
             expected_ready_at=None if is_late else expected,
             is_late=is_late,
-            sentence=sentence_of(client, is_late=is_late),
+            sentence=describe_progress(client, remedy=remedy, is_late=is_late),
             newest_event_id=newest_event_id,
         )
 
     async def follow(
         self,
-        watching: Watching,
+        feed: EventFeed,
         client_id: UUID,
         *,
         after: int | None = None,
         keep_alive: timedelta = KEEP_ALIVE,
     ) -> AsyncGenerator[News | None]:
-        """Yield where the client stands, then its news; None now and then, when all is quiet.
+        """Yield the client's progress, then its news; None after a while without any.
 
         Ends only when the process does.
 
         Args:
-            watching: the streams of this process.
-            client_id: whom to follow.
+            feed: the streams of this process.
+            client_id: of the client to follow.
             after: begin with the transitions behind this event; None: with those to come.
-            keep_alive: how long to be quiet.
+            keep_alive: how long without news until None is yielded.
 
         Raises:
             UnknownClient, TooManyStreams: before anything is yielded.
         """
-        begin = await self.of(client_id)
-        told = begin.newest_event_id if after is None else after
-        async with watching.stream(client_id, after=told) as stream:
-            # What was missed comes with the first news; from here on we are notified.
-            stream.deliver(await watching.events(client_id, after=told))
-            is_news = True
+        begin = await self.get(client_id)
+        last_event_id = begin.newest_event_id if after is None else after
+        async with feed.stream(client_id, after=last_event_id) as stream:
+            # The stream delivers what comes from now on. What came before it was open is fetched;
+            # an event that both bring is delivered once.
+            stream.deliver(await feed.fetch_events(client_id, after=last_event_id))
+            has_news = True
             while not stream.is_closed:
-                if is_news:
+                if has_news:
                     transitions = stream.take()
-                    told = max([told, *(row.id for row in transitions)])
-                    yield News(transitions, await self.of(client_id), told)
+                    last_event_id = max([last_event_id, *(row.id for row in transitions)])
+                    yield News(transitions, await self.get(client_id), last_event_id)
                 else:
                     yield None
-                is_news = await stream.wait(keep_alive)
+                has_news = await stream.wait(keep_alive)
 
-    async def latency(self) -> list[PhaseLatencyRow]:
+    async def get_latency(self) -> list[PhaseLatencyRow]:
         """Return all phases, in order, with what they took in the last day; up to minutes old.
 
-        Asked for by one at a time, and seldom: it takes a pass over the events of a day.
+        It takes a pass over the events of a day. So one caller reads at a time, the others get the
+        rows of before, and the next read has to wait.
         """
-        if time.monotonic() < self._latency_until or (self._latency and self._asking.locked()):
+        if time.monotonic() < self._latency_until:
             return self._latency
-        async with self._asking:
+        if self._latency and self._reading_latency.locked():
+            return self._latency
+        async with self._reading_latency:
             began = time.monotonic()
             if began < self._latency_until:
                 return self._latency
             self._latency = await fetch_rows(self._pool, PhaseLatencyRow, PROGRESS_QUERIES.latency)
             now = time.monotonic()
-            rest = max(LATENCY_EVERY.total_seconds(), (now - began) / LATENCY_SHARE)
+            rest = max(LATENCY_MAX_AGE.total_seconds(), (now - began) / LATENCY_SHARE)
             self._latency_until = now + rest
             return self._latency
 
 
-def expected_ready_at(
+def get_expected_ready_at(
     client: ClientStatusRow, began_at: datetime | None, latency: Sequence[PhaseLatencyRow]
 ) -> datetime | None:
     """Return when a client is ready if it takes what others took. Pure; may be in the past.
 
     Args:
-        client: its row of `client_status`.
-        began_at: when its job began its present phase.
+        client: with its newest job.
+        began_at: when its job entered its present phase.
         latency: of all phases, in order.
     """
     if client.job_status not in LIVE_STATUSES:
@@ -225,24 +211,33 @@ def expected_ready_at(
     return began + ahead
 
 
-def sentence_of(client: ClientStatusRow, *, is_late: bool = False) -> str:
-    """Return where a client stands, as a sentence for whoever waits for it. Pure."""
+def describe_progress(
+    client: ClientStatusRow, *, remedy: str | None = None, is_late: bool = False
+) -> str:
+    """Return a client's progress as a sentence for the person who waits for it. Pure.
+
+    Args:
+        client: with its newest job.
+        remedy: what to do about its failure (`pgworker.remedy`).
+        is_late: it takes longer than others did.
+    """
     try:
         status = ClientStatus(client.status or "")
     except ValueError:
-        # A null, or a word that an adopted table had before.
-        return "Nobody has asked for it to be provisioned."
-    doing = _DOING[status]
+        # A null, or a word of an adopted table.
+        return _write_sentence(NEVER_REQUESTED)
+    state = _STATE[status]
     if client.phase_number and client.job_status in {JobStatus.RUNNING, JobStatus.WAITING}:
-        doing += f" (phase {client.phase_number} of {client.phase_count})"
-    rest = ""
-    if status is ClientStatus.FAILED and client.error_kind is not None:
-        rest = _NEEDED[ErrorKind(client.error_kind)]
-    elif status is ClientStatus.CANCELLED:
-        rest = "retry it to go on with what exists"
-    elif client.job_status == JobStatus.WAITING and client.error_kind is not None:
-        rest = "an error held it up, and it is tried again by itself"
-    elif is_late:
-        rest = "it takes longer than usual"
-    sentence = f"{doing}; {rest}" if rest else doing
+        state += f" (phase {client.phase_number} of {client.phase_count})"
+    if status is ClientStatus.FAILED:
+        return _write_sentence(state, remedy)
+    if status is ClientStatus.CANCELLED:
+        return _write_sentence(state, "retry it to go on with what exists")
+    if client.job_status == JobStatus.WAITING and client.error_kind is not None:
+        return _write_sentence(state, "an error held it up, and it is tried again by itself")
+    return _write_sentence(state, "it takes longer than usual" if is_late else None)
+
+
+def _write_sentence(state: str, rest: str | None = None) -> str:
+    sentence = f"{state}; {rest}" if rest else state
     return f"{sentence[0].upper()}{sentence[1:]}."

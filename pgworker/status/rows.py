@@ -24,8 +24,12 @@ async def fetch_rows(pool: Pool, shape: type[R], query: str, *arguments: object)
 class ClientStatusRow(NamedTuple):
     """A row of `client_status`: a client with its newest job.
 
-    What belongs to the job is None for a client that never had one. `status` may be null, or a
-    word of their own, in a `clients` table that existed before pgworker.
+    What belongs to the job is None for a client that never had one.
+
+    Attributes:
+        status: may be null, or a word of its own, in a `clients` table that is older than pgworker.
+        since: when the job was last changed.
+        may_cost_money: of the job's phase: a run of it may create what the provider bills.
     """
 
     client_id: UUID
@@ -52,6 +56,7 @@ class ClientStatusRow(NamedTuple):
     provisioning_completed_at: datetime | None
     created_at: datetime | None
     blocked_code: str | None
+    may_cost_money: bool
 
 
 class JobStatusRow(NamedTuple):
@@ -156,7 +161,12 @@ class FailedClientRow(NamedTuple):
 
 
 class FailedGroupRow(NamedTuple):
-    """A row of `failed_groups`: failed jobs with the same error."""
+    """A row of `failed_groups`: failed jobs with the same error.
+
+    Attributes:
+        signature: what all their errors have in common; None when there is no message.
+        may_cost_money: of their phase: a run of it may create what the provider bills.
+    """
 
     group_id: str
     workflow: str
@@ -170,6 +180,7 @@ class FailedGroupRow(NamedTuple):
     sample_client_names: list[str]
     signature: str | None
     what_helps: str
+    may_cost_money: bool
 
 
 class GroupClientRow(NamedTuple):

@@ -1,11 +1,11 @@
-"""A client's way as a person reads it: what happened, how long it lasted, what went wrong. Pure."""
+"""A client's events as people read them: what happened, how long it lasted, what failed. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,33 +14,57 @@ if TYPE_CHECKING:
     from pgworker.status.rows import EventRow
 
 
-class Tone(StrEnum):
-    """What an entry is to the client's way."""
+class EntryKind(StrEnum):
+    """What an entry means for the client; a class of the console's style sheet."""
 
-    NOTE = "note"  # somebody did something
-    WORK = "work"  # a worker is on it
-    WAIT = "wait"  # it goes on by itself
-    GOOD = "good"  # a phase has ended well
-    BAD = "bad"  # something went wrong
+    NOTE = "note"  # a person or a worker did something
+    WORK = "work"  # a worker has the job
+    WAIT = "wait"  # the job continues by itself
+    GOOD = "good"  # a phase has succeeded
+    BAD = "bad"  # something failed
+
+
+class Heading(NamedTuple):
+    """What an event is called, with fields for what the event says; and its kind."""
+
+    title: str
+    kind: EntryKind
+
+
+# By the event's name. An event that isn't here is newer than this table, and shown by its name.
+HEADINGS = {
+    "enqueued": Heading("Put in line", EntryKind.NOTE),
+    "claimed": Heading("A worker took it", EntryKind.WORK),
+    "rescued": Heading("Taken over from a worker that fell silent", EntryKind.WORK),
+    "advanced": Heading("{from_phase} is done, on to {to_phase}", EntryKind.GOOD),
+    "snoozed": Heading("Waits: {waiting_for}", EntryKind.WAIT),
+    "backed_off": Heading("Try {attempts} failed", EntryKind.BAD),
+    "failed": Heading("Failed: it needs a person", EntryKind.BAD),
+    "succeeded": Heading("{from_phase} is done: ready", EntryKind.GOOD),
+    "released": Heading("Given back by a worker that left", EntryKind.NOTE),
+    "retried": Heading("Put back in line by a person", EntryKind.NOTE),
+    "cancelled": Heading("Cancelled", EntryKind.NOTE),
+}
+SUPERSEDED = Heading("Replaced by a new job", EntryKind.NOTE)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened, and what the job was doing from then on.
+    """One thing that happened, and what the job did from then on.
 
     Attributes:
         at: when it began.
-        lasted: until the next entry; None for the last one, which may still be going on.
+        lasted: until the next entry; None for the last one, which may still last.
         title: what happened, in words.
         phase: the job's, from then on.
-        by: who did it.
-        error_kind, error: set where something went wrong.
+        by: the worker or person that did it.
+        error_kind, error: set where something failed.
         times: how often it happened in a row; a poll that finds a project not ready yet repeats.
     """
 
     at: datetime
     title: str
-    tone: Tone
+    kind: EntryKind
     phase: str | None
     by: str
     lasted: timedelta | None = None
@@ -49,13 +73,13 @@ class Entry:
     times: int = 1
 
 
-def tell(events: Iterable[EventRow]) -> tuple[Entry, ...]:
-    """Return a client's events (rows of `events`, oldest first) as its story, oldest first."""
+def build_timeline(events: Iterable[EventRow]) -> tuple[Entry, ...]:
+    """Return a client's events as entries; both are ordered from the oldest to the newest."""
     entries: list[Entry] = []
     for event in events:
-        entry = _entry(event)
+        entry = _make_entry(event)
         if _repeats(entries, entry):
-            # Claimed, and found as it was: the wait goes on.
+            # Claimed, looked, and waiting for the same again: one wait, not two entries more.
             entries.pop()
             entries[-1] = replace(entries[-1], times=entries[-1].times + 1)
         else:
@@ -66,56 +90,42 @@ def tell(events: Iterable[EventRow]) -> tuple[Entry, ...]:
 
 
 def _repeats(entries: list[Entry], entry: Entry) -> bool:
-    if len(entries) < 2 or entry.tone is not Tone.WAIT or entry.error:
+    """Return whether an entry continues the wait before the last claim."""
+    if len(entries) < 2 or entry.kind is not EntryKind.WAIT or entry.error:
         return False
     wait, claim = entries[-2:]
     return (
-        claim.tone is Tone.WORK
-        and wait.tone is Tone.WAIT
+        claim.kind is EntryKind.WORK
+        and wait.kind is EntryKind.WAIT
         and (wait.title, wait.phase, wait.error) == (entry.title, entry.phase, None)
     )
 
 
-def _entry(event: EventRow) -> Entry:
-    title, tone = _title(event)
-    error = event.error
+def _make_entry(event: EventRow) -> Entry:
+    title, kind = _get_heading(event)
     return Entry(
         at=event.at,
         title=title,
-        tone=Tone.BAD if error and tone is Tone.WORK else tone,
+        # What has an error is never shown as progress.
+        kind=EntryKind.BAD if event.error and kind is EntryKind.WORK else kind,
         phase=event.to_phase or event.from_phase,
         by=event.actor,
-        error_kind=event.error_kind if error else None,
-        error=error,
+        error_kind=event.error_kind if event.error else None,
+        error=event.error,
     )
 
 
-def _title(event: EventRow) -> tuple[str, Tone]:
-    detail: dict[str, Any] = event.detail or {}
-    match event.event:
-        case "enqueued":
-            return "Put in line", Tone.NOTE
-        case "claimed":
-            return "A worker took it", Tone.WORK
-        case "rescued":
-            return "Taken over from a worker that fell silent", Tone.WORK
-        case "advanced":
-            return f"{event.from_phase} is done, on to {event.to_phase}", Tone.GOOD
-        case "snoozed":
-            return f"Waits: {detail.get('waiting_for') or 'its time'}", Tone.WAIT
-        case "backed_off":
-            return f"Try {detail.get('attempts', '')} failed".replace("  ", " "), Tone.BAD
-        case "failed":
-            return "Failed: it needs a person", Tone.BAD
-        case "succeeded":
-            return f"{event.from_phase} is done: ready", Tone.GOOD
-        case "released":
-            return "Given back by a worker that left", Tone.NOTE
-        case "retried":
-            return "Put back in line by a person", Tone.NOTE
-        case "cancelled" if "superseded_by" in detail:
-            return "Replaced by a new job", Tone.NOTE
-        case "cancelled":
-            return "Cancelled", Tone.NOTE
-        case other:
-            return str(other).replace("_", " ").capitalize(), Tone.NOTE
+def _get_heading(event: EventRow) -> Heading:
+    detail = event.detail or {}
+    if event.event == "cancelled" and "superseded_by" in detail:
+        return SUPERSEDED
+    heading = HEADINGS.get(event.event)
+    if heading is None:
+        return Heading(event.event.replace("_", " ").capitalize(), EntryKind.NOTE)
+    title = heading.title.format(
+        from_phase=event.from_phase,
+        to_phase=event.to_phase,
+        waiting_for=detail.get("waiting_for") or "its time",
+        attempts=detail.get("attempts", "?"),
+    )
+    return Heading(title, heading.kind)

@@ -1,5 +1,6 @@
 -- name: client
--- A client with its newest job, the time since when that is in its phase, and the newest event.
+-- A client with its newest job, when that entered its phase, the id of the newest event, and
+-- what to do about a failure.
 select
     client.*,  -- noqa: AM04
     (
@@ -14,7 +15,11 @@ select
             where event.client_id = client.client_id
         ),
         0
-    ) as newest_event_id
+    ) as newest_event_id,
+    case
+        when client.status = 'failed' and client.error_kind is not null
+            then pgworker.remedy(client.error_kind)
+    end as remedy
 from include.client_status as client
 where client.client_id = $1;
 

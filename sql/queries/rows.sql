@@ -24,8 +24,11 @@ select
     client.provisioning_started_at,
     client.provisioning_completed_at,
     client.created_at,
-    client.blocked_code
-from pgworker.client_status as client;
+    client.blocked_code,
+    coalesce(phase.may_cost_money, false) as may_cost_money
+from pgworker.client_status as client
+left join pgworker.phases as phase
+    on client.workflow = phase.workflow and client.phase = phase.job_type;
 
 -- name: job_status
 -- JobStatusRow: what people see of a job.

@@ -88,22 +88,26 @@ where $1::text is null or error_kind = $1
 order by client_name, client_id;
 
 -- name: failed_groups
+-- Failed jobs by what is the same error, the largest group first; nulls don't filter or limit.
 select
-    group_id,
-    workflow,
-    phase,
-    error_kind,
-    jobs,
-    oldest_failed_at,
-    newest_failed_at,
-    sample_error,
-    sample_client_ids,
-    sample_client_names,
-    signature,
-    what_helps
-from pgworker.failed_groups
-where $1::text is null or group_id = $1
-order by jobs desc, newest_failed_at desc, group_id
+    failed.group_id,
+    failed.workflow,
+    failed.phase,
+    failed.error_kind,
+    failed.jobs,
+    failed.oldest_failed_at,
+    failed.newest_failed_at,
+    failed.sample_error,
+    failed.sample_client_ids,
+    failed.sample_client_names,
+    failed.signature,
+    failed.what_helps,
+    coalesce(phase.may_cost_money, false) as may_cost_money
+from pgworker.failed_groups as failed
+left join pgworker.phases as phase
+    on failed.workflow = phase.workflow and failed.phase = phase.job_type
+where $1::text is null or failed.group_id = $1
+order by failed.jobs desc, failed.newest_failed_at desc, failed.group_id
 limit $2;
 
 -- name: clients_of_group

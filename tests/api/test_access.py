@@ -53,7 +53,7 @@ async def test_every_route_refuses_whoever_lacks_its_scope_and_nobody_else(
 ) -> None:
     client = await api.client(scope)
     # A stream would go on; a process that leaves opens none.
-    api.service.watching.close()
+    api.service.feed.close()
     for route, needed in REQUIRED_SCOPES.items():
         answer = await ask(client, route)
         if needed is None or (scope is not None and scope.includes(needed)):
@@ -104,7 +104,7 @@ async def test_the_audit_trail_tells_for_whom_it_was_done(api: ApiInTest) -> Non
 async def test_without_a_token_configured_this_machine_may_do_everything(
     local_api: ApiInTest, local: httpx.AsyncClient
 ) -> None:
-    local_api.service.watching.close()
+    local_api.service.feed.close()
     for route in REQUIRED_SCOPES:
         answer = await ask(local, route)
         assert answer.status_code not in {401, 403}, (route, answer.text)

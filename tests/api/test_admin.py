@@ -244,7 +244,7 @@ async def test_a_database_that_is_away_is_503_and_a_bug_is_500(
             async def broken(*_: object, error: Exception = error, **__: object) -> None:
                 raise error
 
-            monkeypatch.setattr(api.service.pages, "clients", broken)
+            monkeypatch.setattr(api.service.pages, "list_clients", broken)
             answer = await client.get("/clients")
             assert answer.status_code == status
             assert answer.headers["Content-Type"] == "application/problem+json"

@@ -18,9 +18,9 @@ from pgworker.context import open_platform
 from pgworker.errors import DatabaseUnreachable, TooManyStreams
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.settings import load_settings
-from pgworker.status import events as watching
-from pgworker.status.events import Delivered, Watching
-from pgworker.status.progress import Progresses
+from pgworker.status import events as event_feed
+from pgworker.status.events import Delivered, EventFeed
+from pgworker.status.progress import ProgressReader
 from tests.support.api import KEY
 from tests.support.jobs import JobsInTest, jobs_in
 from tests.support.sse import open_events
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _nobody_looks_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY", NEVER)
+    monkeypatch.setattr(event_feed, "POLL_INTERVAL", NEVER)
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ async def test_the_overviews_stream_tells_that_something_has_changed(served: Ser
 async def test_where_listening_is_switched_off_a_stream_looks(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY_WITHOUT_LISTEN", timedelta(milliseconds=20))
+    monkeypatch.setattr(event_feed, "POLL_INTERVAL_WITHOUT_LISTEN", timedelta(milliseconds=20))
     async with served_over(database, PGWORKER_LISTEN_URL="off") as served:
         job = await served.jobs.add_claimed()
         async with open_events(served.client, f"/clients/{job.client_id}/events") as events:
@@ -183,7 +183,7 @@ async def test_a_process_that_leaves_opens_no_stream(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     job = await api.jobs.add_claimed()
-    api.service.watching.close()
+    api.service.feed.close()
     for path in (f"/clients/{job.client_id}/events", "/admin/provisioning/events"):
         refused = await admin.get(path)
         assert refused.status_code == 503
@@ -222,7 +222,7 @@ async def test_events_notify_only_while_somebody_watches(
 @asynccontextmanager
 async def streams_over(dsn: str, *, max_streams: int = 10) -> AsyncIterator[Streams]:
     async with jobs_in(dsn) as jobs, asyncio.TaskGroup() as tasks:
-        streams = Watching(jobs.pool, None, max_streams=max_streams, linger=timedelta(0))
+        streams = EventFeed(jobs.pool, None, max_streams=max_streams, linger=timedelta(0))
         running = tasks.create_task(streams.run())
         yield Streams(streams, jobs)
         running.cancel()
@@ -230,7 +230,7 @@ async def streams_over(dsn: str, *, max_streams: int = 10) -> AsyncIterator[Stre
 
 @dataclass(slots=True)
 class Streams:
-    watching: Watching
+    feed: EventFeed
     jobs: JobsInTest
 
     async def registered(self) -> int:
@@ -248,18 +248,18 @@ async def test_a_process_is_registered_while_it_has_streams_and_signs_off_afterw
     async with streams_over(database) as streams:
         assert await streams.registered() == 0
         for _ in range(2):
-            async with streams.watching.stream(uuid4()):
+            async with streams.feed.stream(uuid4()):
                 assert await streams.registered() == 1
             await within(streams.until_nobody_is_registered())
 
 
 async def test_only_so_many_streams_are_open_at_a_time(database: str) -> None:
     async with streams_over(database, max_streams=1) as streams:
-        async with streams.watching.stream(uuid4()):
+        async with streams.feed.stream(uuid4()):
             with pytest.raises(TooManyStreams):
-                async with streams.watching.stream(uuid4()):
+                async with streams.feed.stream(uuid4()):
                     pass
-        async with streams.watching.stream(uuid4()):
+        async with streams.feed.stream(uuid4()):
             pass
 
 
@@ -288,7 +288,7 @@ async def test_a_stream_ends_when_the_database_is_gone_and_does_not_break_the_se
         async def gone(*_: object) -> None:
             raise DatabaseUnreachable("gone")
 
-        monkeypatch.setattr(Progresses, "of", gone)
+        monkeypatch.setattr(ProgressReader, "get", gone)
         await served.jobs.advance(job)
         assert await events.read_rest() == []
     assert (await served.client.get("/healthz")).status_code == 200

@@ -88,7 +88,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
             PGWORKER_API_TOKENS=f"ada:admin:{TOKEN}",
         ) as worker,
     ):
-        (listening,) = await worker.wait_for("http_listening")
+        (listening,) = await worker.wait_for("http_started")
         await worker.wait_for("listen_connected")
         connection = await asyncpg.connect(server.dsn)
         yield Site(f"{listening['url']}/admin/provisioning", connection, migrations)

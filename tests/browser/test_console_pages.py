@@ -90,11 +90,11 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
             with open_listener("127.0.0.1", 0) as listener:
                 port = listener.getsockname()[1]
                 async with asyncio.TaskGroup() as tasks:
-                    watching = tasks.create_task(service.watching.run())
+                    watching = tasks.create_task(service.feed.run())
                     serving = tasks.create_task(web.serve(sockets=[listener]))
                     await web.accepting.wait()
                     yield Site(f"http://127.0.0.1:{port}/admin/provisioning", story, group, web)
-                    service.watching.close()
+                    service.feed.close()
                     web.closing.set()
                     await serving
                     watching.cancel()

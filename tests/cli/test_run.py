@@ -216,7 +216,7 @@ async def url_of(worker: subprocess.Popen[str]) -> str:
     async with asyncio.timeout(60):
         while line := await asyncio.to_thread(worker.stderr.readline):
             event = json.loads(line)
-            if event["event"] == "http_listening":
+            if event["event"] == "http_started":
                 return str(event["url"])
     raise AssertionError(worker.returncode)
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pgworker.status.durations import precise_duration
+from pgworker.status.durations import format_precise_duration
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ from pgworker.status.durations import precise_duration
 def test_a_duration_is_told_in_its_two_largest_units(
     value: timedelta | float | None, words: str
 ) -> None:
-    assert precise_duration(value) == words
+    assert format_precise_duration(value) == words

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgworker.status.explain import actions, advise, sentence
+from pgworker.status.explain import advise, describe_state, get_actions
 from tests.support.rows import client_status_row
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def client(job_status: str | None, **more: Any) -> ClientStatusRow:
     ],
 )
 def test_a_state_is_one_sentence(row: ClientStatusRow, words: str) -> None:
-    assert sentence(row) == words
+    assert describe_state(row) == words
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_state_is_one_sentence(row: ClientStatusRow, words: str) -> None:
     [
         (client("failed"), [("retry", False), ("cancel", True)]),
         # It may make a project, which costs money.
-        (client("failed", phase="create_project"), [("retry", True), ("cancel", True)]),
+        (client("failed", may_cost_money=True), [("retry", True), ("cancel", True)]),
         (client("cancelled"), [("retry", True)]),
         (client("queued"), [("cancel", True)]),
         (client("waiting"), [("cancel", True)]),
@@ -77,8 +77,8 @@ def test_a_state_is_one_sentence(row: ClientStatusRow, words: str) -> None:
 def test_what_costs_money_or_cannot_be_taken_back_asks_first(
     row: ClientStatusRow, offered: list[tuple[str, bool]]
 ) -> None:
-    assert [(action.name, action.asks_first) for action in actions(row)] == offered
-    assert all(action.consequence.endswith(".") for action in actions(row))
+    assert [(action.name, action.asks_first) for action in get_actions(row)] == offered
+    assert all(action.consequence.endswith(".") for action in get_actions(row))
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "waiting", "failed", "cancelled"])
@@ -86,11 +86,22 @@ async def test_what_is_offered_is_what_the_queue_takes(jobs: JobsInTest, status:
     job_id = await jobs.add_with_status(status)
     client_id = (await jobs.fetch_row(job_id))["client_id"]
     row = await jobs.status.get_client_status(client_id)
-    for action in actions(row):
+    for action in get_actions(row):
         if action.name == "retry":
             await jobs.commands.retry(client_id)
         else:
             assert await jobs.commands.cancel(client_id) == 1
+
+
+@pytest.mark.parametrize(("phase", "asks"), [("create_project", True), ("schema_sync", False)])
+async def test_a_retry_asks_first_in_a_phase_that_may_cost_money(
+    jobs: JobsInTest, phase: str, *, asks: bool
+) -> None:
+    job_id = await jobs.add_with_status("failed")
+    await jobs.update(job_id, job_type=phase)
+    client = await jobs.status.get_client_status((await jobs.fetch_row(job_id))["client_id"])
+    (group,) = await jobs.status.list_failed_groups()
+    assert [get_actions(client)[0].asks_first, group.may_cost_money] == [asks, asks]
 
 
 @pytest.mark.parametrize(

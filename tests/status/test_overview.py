@@ -9,7 +9,7 @@ import pytest
 
 from pgworker.status.overdue import Overdue, OverdueKind
 from pgworker.status.overview import Urgency, get_latencies, get_notices, get_overview, summarize
-from pgworker.status.progress import Progresses
+from pgworker.status.progress import ProgressReader
 from pgworker.status.rows import BreakerRow, LimitRow, PauseRow
 from tests.support.rows import health_row, phase_latency_row
 from tests.support.sample_data import write_sample_day
@@ -157,7 +157,7 @@ async def test_a_day_is_surveyed(
         await write_sample_day(connection)
     async with running_stack(database, monkeypatch, simulated=None) as stack:
         seen = await get_overview(
-            stack.platform.pool, stack.platform.settings, Progresses(jobs.pool)
+            stack.platform.pool, stack.platform.settings, ProgressReader(jobs.pool)
         )
 
     assert seen.summary == "11 clients need you"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgworker.models import ErrorKind, JobStatus
-from pgworker.status.progress import Progresses, expected_ready_at, sentence_of
+from pgworker.status.progress import ProgressReader, describe_progress, get_expected_ready_at
 from tests.support.jobs import PHASES, JobsInTest, jobs_in
 from tests.support.rows import client_status_row, phase_latency_row
 
@@ -42,7 +42,7 @@ def client(**more: Any) -> ClientStatusRow:
 def test_a_client_is_expected_when_the_phases_ahead_have_taken_what_they_usually_take(
     phase: str, seconds: int
 ) -> None:
-    expected = expected_ready_at(client(phase=phase), NOW, LATENCY)
+    expected = get_expected_ready_at(client(phase=phase), NOW, LATENCY)
     assert expected == NOW + timedelta(seconds=seconds)
 
 
@@ -59,13 +59,13 @@ def test_a_client_is_expected_when_the_phases_ahead_have_taken_what_they_usually
 def test_nobody_is_expected_who_is_not_on_the_way_or_on_an_unknown_one(
     more: dict[str, Any],
 ) -> None:
-    assert expected_ready_at(client(**more), NOW, LATENCY) is None
+    assert get_expected_ready_at(client(**more), NOW, LATENCY) is None
 
 
 def test_without_statistics_nobody_can_tell() -> None:
     unknown = [LATENCY[0]._replace(p50_seconds=None), *LATENCY[1:]]
-    assert expected_ready_at(client(), NOW, unknown) is None
-    assert expected_ready_at(client(phase="await_project"), NOW, unknown) is not None
+    assert get_expected_ready_at(client(), NOW, unknown) is None
+    assert get_expected_ready_at(client(phase="await_project"), NOW, unknown) is not None
 
 
 @pytest.mark.parametrize(
@@ -86,23 +86,25 @@ def test_without_statistics_nobody_can_tell() -> None:
     ],
 )
 def test_the_sentence_says_where_it_stands(more: dict[str, Any], sentence: str) -> None:
-    assert sentence_of(client(**more)) == sentence
+    assert describe_progress(client(**more)) == sentence
 
 
 def test_who_is_late_is_told_so() -> None:
-    assert sentence_of(client(), is_late=True).endswith("; it takes longer than usual.")
-
-
-@pytest.mark.parametrize("kind", ErrorKind)
-def test_every_kind_of_failure_says_what_is_needed(kind: ErrorKind) -> None:
-    failed = client(status="failed", job_status="failed", error_kind=str(kind))
-    assert sentence_of(failed).startswith("It failed; ")
+    assert describe_progress(client(), is_late=True).endswith("; it takes longer than usual.")
 
 
 @pytest.fixture
 async def jobs(database: str) -> AsyncIterator[JobsInTest]:
     async with jobs_in(database) as opened:
         yield opened
+
+
+@pytest.mark.parametrize("kind", ErrorKind)
+async def test_every_kind_of_failure_says_what_is_needed(jobs: JobsInTest, kind: ErrorKind) -> None:
+    job = await jobs.add_claimed()
+    await jobs.fail(job, kind=kind, retry=False)
+    progress = await ProgressReader(jobs.pool).get(job.client_id)
+    assert progress.sentence == f"It failed; {await jobs.status.get_remedy(kind)}."
 
 
 async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
@@ -113,7 +115,7 @@ async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
         await jobs.advance(done, phase)
     await jobs.complete(done)
     job = await jobs.add_claimed()
-    progress = await Progresses(jobs.pool).of(job.client_id)
+    progress = await ProgressReader(jobs.pool).get(job.client_id)
     # They took no time to speak of.
     assert progress.expected_ready_at is not None or progress.is_late
     assert not progress.is_final
@@ -122,7 +124,7 @@ async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
 async def test_the_statistics_are_not_asked_for_each_time(jobs: JobsInTest) -> None:
     job_id = await jobs.add_with_status(JobStatus.SUCCEEDED)
     client_id = (await jobs.fetch_client(job_id))["id"]
-    progresses = Progresses(jobs.pool)
-    await progresses.of(client_id)
+    progress_reader = ProgressReader(jobs.pool)
+    await progress_reader.get(client_id)
     await jobs.pool.execute("drop view pgworker.phase_latency cascade")
-    assert (await progresses.of(client_id)).is_final
+    assert (await progress_reader.get(client_id)).is_final

@@ -9,7 +9,7 @@ import pytest
 
 from pgworker.db.queries import parse, sql_directory
 from pgworker.status import rows
-from pgworker.status.events import WATCHING_QUERIES
+from pgworker.status.events import EVENT_FEED_QUERIES
 from pgworker.status.overdue import OVERDUE_QUERIES, OverdueRow
 from pgworker.status.pages import PAGE_QUERIES
 from pgworker.status.progress import PROGRESS_QUERIES
@@ -33,7 +33,7 @@ STATEMENTS: list[tuple[str, type[NamedTuple]]] = [
     (STATUS_QUERIES.failed_groups, rows.FailedGroupRow),
     (STATUS_QUERIES.clients_of_group, rows.GroupClientRow),
     (STATUS_QUERIES.history, rows.EventRow),
-    (WATCHING_QUERIES.events, rows.TransitionRow),
+    (EVENT_FEED_QUERIES.events, rows.TransitionRow),
     (STATUS_QUERIES.steps, rows.StepRow),
     (STATUS_QUERIES.phase_seconds, rows.PhaseSecondsRow),
     (PROGRESS_QUERIES.latency, rows.PhaseLatencyRow),
@@ -54,8 +54,8 @@ async def test_a_row_has_the_columns_of_its_statement(
     assert await columns(jobs, statement) == shape._fields
 
 
-async def test_a_client_s_progress_is_its_row_and_two_columns_more(jobs: JobsInTest) -> None:
-    expected = (*rows.ClientStatusRow._fields, "phase_began_at", "newest_event_id")
+async def test_a_client_s_progress_is_its_row_and_three_columns_more(jobs: JobsInTest) -> None:
+    expected = (*rows.ClientStatusRow._fields, "phase_began_at", "newest_event_id", "remedy")
     assert await columns(jobs, PROGRESS_QUERIES.client) == expected
 
 

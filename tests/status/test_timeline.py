@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgworker.status.timeline import Tone, tell
+from pgworker.status.timeline import EntryKind, build_timeline
 from tests.support.rows import event_row
 
 if TYPE_CHECKING:
@@ -27,54 +27,54 @@ def wait(at: float, what: str = "the project") -> EventRow:
 
 
 @pytest.mark.parametrize(
-    ("row", "title", "tone"),
+    ("row", "title", "kind"),
     [
-        (event("enqueued"), "Put in line", Tone.NOTE),
-        (event("claimed"), "A worker took it", Tone.WORK),
-        (event("rescued"), "Taken over from a worker that fell silent", Tone.WORK),
+        (event("enqueued"), "Put in line", EntryKind.NOTE),
+        (event("claimed"), "A worker took it", EntryKind.WORK),
+        (event("rescued"), "Taken over from a worker that fell silent", EntryKind.WORK),
         (
             event("advanced", to_phase="schema_sync"),
             "await_project is done, on to schema_sync",
-            Tone.GOOD,
+            EntryKind.GOOD,
         ),
-        (wait(0, "a rate limit"), "Waits: a rate limit", Tone.WAIT),
-        (event("snoozed"), "Waits: its time", Tone.WAIT),
-        (event("backed_off", detail={"attempts": 3}), "Try 3 failed", Tone.BAD),
-        (event("failed"), "Failed: it needs a person", Tone.BAD),
-        (event("succeeded"), "await_project is done: ready", Tone.GOOD),
-        (event("released"), "Given back by a worker that left", Tone.NOTE),
-        (event("retried"), "Put back in line by a person", Tone.NOTE),
-        (event("cancelled"), "Cancelled", Tone.NOTE),
-        (event("cancelled", detail={"superseded_by": 7}), "Replaced by a new job", Tone.NOTE),
-        (event("some_day_new"), "Some day new", Tone.NOTE),
+        (wait(0, "a rate limit"), "Waits: a rate limit", EntryKind.WAIT),
+        (event("snoozed"), "Waits: its time", EntryKind.WAIT),
+        (event("backed_off", detail={"attempts": 3}), "Try 3 failed", EntryKind.BAD),
+        (event("failed"), "Failed: it needs a person", EntryKind.BAD),
+        (event("succeeded"), "await_project is done: ready", EntryKind.GOOD),
+        (event("released"), "Given back by a worker that left", EntryKind.NOTE),
+        (event("retried"), "Put back in line by a person", EntryKind.NOTE),
+        (event("cancelled"), "Cancelled", EntryKind.NOTE),
+        (event("cancelled", detail={"superseded_by": 7}), "Replaced by a new job", EntryKind.NOTE),
+        (event("some_day_new"), "Some day new", EntryKind.NOTE),
     ],
 )
-def test_every_event_has_words_of_its_own(row: EventRow, title: str, tone: Tone) -> None:
-    (entry,) = tell([row])
-    assert (entry.title, entry.tone) == (title, tone)
+def test_every_event_has_words_of_its_own(row: EventRow, title: str, kind: EntryKind) -> None:
+    (entry,) = build_timeline([row])
+    assert (entry.title, entry.kind) == (title, kind)
 
 
 def test_an_entry_lasts_until_the_next_one_and_the_last_one_still_does() -> None:
-    first, second = tell([event("enqueued"), event("claimed", at=2.5)])
+    first, second = build_timeline([event("enqueued"), event("claimed", at=2.5)])
     assert first.lasted == timedelta(seconds=2.5)
     assert second.lasted is None
 
 
 def test_looks_that_found_nothing_new_are_one_wait() -> None:
     claim = event("claimed")
-    told = tell(
+    timeline = build_timeline(
         [claim, wait(1), event("claimed", at=6), wait(7), event("claimed", at=12), wait(13)]
     )
-    assert [(entry.title, entry.times) for entry in told] == [
+    assert [(entry.title, entry.times) for entry in timeline] == [
         ("A worker took it", 1),
         ("Waits: the project", 3),
     ]
-    assert told[1].at == BEGIN + timedelta(seconds=1)
+    assert timeline[1].at == BEGIN + timedelta(seconds=1)
 
 
 def test_a_wait_for_something_else_is_told_apart() -> None:
-    told = tell([wait(0), event("claimed", at=5), wait(6, "the data api")])
-    assert [entry.title for entry in told] == [
+    timeline = build_timeline([wait(0), event("claimed", at=5), wait(6, "the data api")])
+    assert [entry.title for entry in timeline] == [
         "Waits: the project",
         "A worker took it",
         "Waits: the data api",
@@ -83,17 +83,19 @@ def test_a_wait_for_something_else_is_told_apart() -> None:
 
 def test_a_wait_that_an_error_caused_is_never_folded_away() -> None:
     trouble = wait(6)._replace(error="throttled", error_kind="throttled")
-    told = tell([wait(0), event("claimed", at=5), trouble, event("claimed", at=9), wait(10)])
-    assert [entry.error for entry in told] == [None, None, "throttled", None, None]
+    timeline = build_timeline(
+        [wait(0), event("claimed", at=5), trouble, event("claimed", at=9), wait(10)]
+    )
+    assert [entry.error for entry in timeline] == [None, None, "throttled", None, None]
 
 
 def test_a_phase_of_another_name_begins_a_new_wait() -> None:
     other = wait(6)._replace(from_phase="schema_sync", to_phase="schema_sync")
-    assert len(tell([wait(0), event("claimed", at=5), other])) == 3
+    assert len(build_timeline([wait(0), event("claimed", at=5), other])) == 3
 
 
 def test_nothing_has_happened_to_a_client_without_events() -> None:
-    assert tell([]) == ()
+    assert build_timeline([]) == ()
 
 
 async def test_it_is_told_from_what_the_queue_has_written(jobs: JobsInTest) -> None:
@@ -103,14 +105,14 @@ async def test_it_is_told_from_what_the_queue_has_written(jobs: JobsInTest) -> N
     again = await jobs.claim_one()
     await jobs.fail(again, retry=True)
 
-    told = tell(await jobs.status.list_events(job.client_id, limit=100))
+    timeline = build_timeline(await jobs.status.list_events(job.client_id, limit=100))
 
-    assert [entry.title for entry in told] == [
+    assert [entry.title for entry in timeline] == [
         "Put in line",
         "A worker took it",
         "Waits: the project",
         "A worker took it",
         "Try 1 failed",
     ]
-    assert told[-1].error == "it did not work"
-    assert told[-1].error_kind == "transient"
+    assert timeline[-1].error == "it did not work"
+    assert timeline[-1].error_kind == "transient"

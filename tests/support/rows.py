@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def client_status_row(**columns: Any) -> ClientStatusRow:
-    return _make(ClientStatusRow, None, columns)
+    return _make(ClientStatusRow, None, {"may_cost_money": False} | columns)
 
 
 def event_row(**columns: Any) -> EventRow:

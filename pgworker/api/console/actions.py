@@ -1,4 +1,4 @@
-"""What can be pressed. A GET asks first (and is the content of the dialog), a POST does it."""
+"""The buttons. A GET asks for confirmation (and is the dialog's content), a POST acts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from pgworker.api.auth import MayAdminister, MayOperate
-from pgworker.api.console.rendering import PageRoute, page, path_of
-from pgworker.api.console.telling import go_back
+from pgworker.api.console.flash import redirect_with_flash
+from pgworker.api.console.rendering import OVERVIEW, PageRoute, get_path, render_page
 from pgworker.api.problems import Refused
 from pgworker.api.service import ServiceDep
 from pgworker.errors import NotRetryable
 from pgworker.status.commands import EVERYTHING
-from pgworker.status.explain import actions
+from pgworker.status.explain import get_actions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ router = APIRouter(route_class=PageRoute)
 async def ask_retry(
     request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
-    """Ask whether a client shall be retried."""
+    """Ask whether to retry a client."""
     return await _ask_about(request, service, principal, client_id, "retry")
 
 
@@ -43,16 +43,16 @@ async def ask_retry(
 async def retry(
     request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
-    """Put a client's failed job back in line."""
+    """Queue a client's failed or cancelled job again."""
     await service.commands.retry(client_id, by=principal.name)
-    return go_back(request, "console_client", "retried", client_id=client_id)
+    return redirect_with_flash(request, "console_client", "retried", client_id=client_id)
 
 
 @router.get("/admin/provisioning/clients/{client_id}/cancel", name="console_cancel")
 async def ask_cancel(
     request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
-    """Ask whether the work on a client shall stop."""
+    """Ask whether to stop the work on a client."""
     return await _ask_about(request, service, principal, client_id, "cancel")
 
 
@@ -61,32 +61,30 @@ async def cancel(
     request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
     """Stop the work on a client."""
-    done = (
-        "cancelled"
-        if await service.commands.cancel(client_id, by=principal.name)
-        else "not-cancelled"
-    )
-    return go_back(request, "console_client", done, client_id=client_id)
+    count = await service.commands.cancel(client_id, by=principal.name)
+    message = "cancelled" if count else "not-cancelled"
+    return redirect_with_flash(request, "console_client", message, client_id=client_id)
 
 
 async def _ask_about(
     request: Request, service: Service, principal: Principal, client_id: UUID, name: str
 ) -> Response:
-    row = await service.status.get_client_status(client_id)
-    action = next((each for each in actions(row) if each.name == name), None)
+    client = await service.status.get_client_status(client_id)
+    action = next((each for each in get_actions(client) if each.name == name), None)
     if action is None:
-        raise NotRetryable(f"{row.client_name} is {row.status}: there is nothing to {name}")
+        # The page was older than the client's state.
+        raise NotRetryable(f"{client.client_name} is {client.status}: there is nothing to {name}")
     is_cancel = name == "cancel"
-    return _question(
+    return _render_question(
         request,
         principal,
-        question=f"{action.label} {row.client_name}?",
+        question=f"{action.label} {client.client_name}?",
         consequence=action.consequence,
         yes=f"{action.label} it" if is_cancel else action.label,
         no="Keep going" if is_cancel else "Not now",
         look="danger" if is_cancel else "primary",
-        action=path_of(request, f"console_{name}", client_id=client_id),
-        back=path_of(request, "console_client", client_id=client_id),
+        action=get_path(request, f"console_{name}", client_id=client_id),
+        back=get_path(request, "console_client", client_id=client_id),
     )
 
 
@@ -97,7 +95,7 @@ async def _ask_about(
 async def ask_retry_group(
     request: Request, service: ServiceDep, principal: MayOperate, key: str
 ) -> Response:
-    """Ask whether all clients that failed by one error shall be retried."""
+    """Ask whether to retry all clients that failed with the same error."""
     group = await service.status.get_failed_group(key)
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
@@ -106,9 +104,9 @@ async def ask_retry_group(
     consequence = (
         f"Each goes on at {group.phase} with everything that was done; nothing is made twice."
     )
-    if group.phase == "create_project":
+    if group.may_cost_money:
         consequence += " Their projects may be created, which the provider bills."
-    return _question(
+    return _render_question(
         request,
         principal,
         question=f"Retry {number}?",
@@ -118,8 +116,8 @@ async def ask_retry_group(
         yes=f"Retry {number}",
         no="Not now",
         look="primary",
-        action=path_of(request, "console_retry_group", key=key),
-        back=path_of(request, "overview"),
+        action=get_path(request, "console_retry_group", key=key),
+        back=get_path(request, OVERVIEW),
     )
 
 
@@ -127,10 +125,10 @@ async def ask_retry_group(
 async def retry_group(
     request: Request, service: ServiceDep, principal: MayOperate, key: str
 ) -> Response:
-    """Put all of them back in line."""
+    """Queue the failed jobs of a group again."""
     number = await service.commands.retry_group(key, by=principal.name)
-    done = "group-retried" if number else "group-gone"
-    return go_back(request, "overview", done, number=number)
+    message = "group-retried" if number else "group-gone"
+    return redirect_with_flash(request, OVERVIEW, message, number=number)
 
 
 # -- everything -------------------------------------------------------------------------------
@@ -138,19 +136,19 @@ async def retry_group(
 
 @router.post("/admin/provisioning/everything/pause", name="console_pause")
 async def pause(request: Request, service: ServiceDep, principal: MayAdminister) -> Response:
-    """Let no further phase start. It can be taken back at once, so that nothing asks before."""
+    """Let no further phase start. It can be undone at once, so there is no confirmation."""
     await service.commands.pause(EVERYTHING, by=principal.name)
-    return go_back(request, "overview", "paused")
+    return redirect_with_flash(request, OVERVIEW, "paused")
 
 
 @router.post("/admin/provisioning/everything/resume", name="console_resume")
 async def resume(request: Request, service: ServiceDep, principal: MayAdminister) -> Response:
-    """Take the pause back."""
+    """End the pause."""
     await service.commands.resume(EVERYTHING, by=principal.name)
-    return go_back(request, "overview", "resumed")
+    return redirect_with_flash(request, OVERVIEW, "resumed")
 
 
-def _question(
+def _render_question(
     request: Request,
     principal: Principal,
     *,
@@ -158,4 +156,6 @@ def _question(
     more: int = 0,
     **values: Any,
 ) -> Response:
-    return page(request, "confirm.html", principal=principal, names=names, more=more, **values)
+    return render_page(
+        request, "confirm.html", principal=principal, names=names, more=more, **values
+    )

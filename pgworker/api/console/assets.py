@@ -1,4 +1,4 @@
-"""Static files of the console: few, small, and all our own. No page asks another server."""
+"""Static files of the console. They are few, and pages load nothing from another server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Asset:
     """A file, read once.
 
     Attributes:
-        version: of its content; part of its address, so that browsers may keep it for good.
+        version: a hash of its content. It is part of the file's address, so that browsers may cache
+            the file for ever, and get a new one with the next release.
     """
 
     content: bytes = field(repr=False)
@@ -53,7 +54,7 @@ def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Asset]]:
             yield f"{prefix}{entry.name}", Asset(content, media_type, version)
 
 
-# Nothing else is ever served: a name is looked up here, not on the disk.
+# A name is looked up here and not on the disk: no path can lead out of the folder.
 ASSETS = dict(_read(files("pgworker.api.console") / "static"))
 
 

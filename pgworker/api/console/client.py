@@ -1,4 +1,4 @@
-"""One client's page: its state in one sentence, what to press, and its whole story."""
+"""One client's page: its state in one sentence, what a person can do, and its whole history."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from pgworker.api.auth import MayRead
-from pgworker.api.console.rendering import PageRoute, page
-from pgworker.api.console.telling import said_of
+from pgworker.api.console.flash import get_flash
+from pgworker.api.console.rendering import PageRoute, render_page
 from pgworker.api.service import ServiceDep
 from pgworker.models import JobStatus
-from pgworker.status.explain import actions, explain, sentence
-from pgworker.status.timeline import tell
+from pgworker.status.explain import describe_state, explain, get_actions
+from pgworker.status.timeline import build_timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pgworker.status.explain import Explanation
 
+# A client that waited for days has more; the page says how to read them.
 EVENTS_SHOWN = 500
 
 router = APIRouter(route_class=PageRoute)
@@ -32,7 +31,7 @@ class PhaseShown:
 
     Attributes:
         state: `done`, `now`, `failed` or `todo`; a class of the style sheet.
-        words: the state, where no seconds are known.
+        words: what is shown where there are no seconds.
     """
 
     phase: str
@@ -42,55 +41,52 @@ class PhaseShown:
 
 
 @router.get("/admin/provisioning/clients/{client_id}", name="console_client")
-async def client(
+async def show_client(
     request: Request, service: ServiceDep, principal: MayRead, client_id: UUID
 ) -> Response:
     """Show a client."""
     status = service.status
     found = await explain(status, client_id, events=EVENTS_SHOWN)
-    row = found.client
-    phases = await status.list_phases(row.workflow) if row.workflow else []
-    has_failed = row.job_status == JobStatus.FAILED
-    return page(
+    client = found.client
+    phases = await status.list_phases(client.workflow) if client.workflow else []
+    has_failed = client.job_status == JobStatus.FAILED
+    return render_page(
         request,
         "client.html",
         principal=principal,
-        client=row,
-        sentence=sentence(row),
-        actions=actions(row),
-        help=await status.get_remedy(row.error_kind) if has_failed else None,
-        steps=list(_phases(found, phases)),
-        entries=tuple(reversed(tell(found.events))),
+        client=client,
+        sentence=describe_state(client),
+        actions=get_actions(client),
+        remedy=await status.get_remedy(client.error_kind) if has_failed else None,
+        phases=[_show_phase(found, phases, each) for each in phases],
+        entries=tuple(reversed(build_timeline(found.events))),
         is_cut=len(found.events) == EVENTS_SHOWN,
-        facts=list(_facts(found)),
-        ledger=await status.list_steps(client_id),
-        said=said_of(request),
+        facts=_list_facts(found),
+        steps=await status.list_steps(client_id),
+        flash=get_flash(request),
     )
 
 
-def _phases(found: Explanation, phases: list[str]) -> Iterator[PhaseShown]:
-    row = found.client
-    current = phases.index(row.phase) if row.phase in phases else -1
-    is_over = row.job_status == JobStatus.SUCCEEDED
-    for index, phase in enumerate(phases):
-        seconds = found.phases.get(phase)
-        if is_over or index < current:
-            yield PhaseShown(phase, "done", "done", seconds)
-        elif index > current:
-            yield PhaseShown(phase, "todo", "to come", None)
-        elif row.job_status == JobStatus.FAILED:
-            yield PhaseShown(phase, "failed", "failed", seconds)
-        elif row.job_status == JobStatus.CANCELLED:
-            yield PhaseShown(phase, "todo", "cancelled", None)
-        else:
-            yield PhaseShown(phase, "now", "next" if seconds is None else "now", seconds)
+def _show_phase(found: Explanation, phases: list[str], phase: str) -> PhaseShown:
+    client, seconds = found.client, found.phases.get(phase)
+    index = phases.index(phase)
+    current = phases.index(client.phase) if client.phase in phases else -1
+    if client.job_status == JobStatus.SUCCEEDED or index < current:
+        return PhaseShown(phase, "done", "done", seconds)
+    if index > current:
+        return PhaseShown(phase, "todo", "to come", None)
+    if client.job_status == JobStatus.FAILED:
+        return PhaseShown(phase, "failed", "failed", seconds)
+    if client.job_status == JobStatus.CANCELLED:
+        return PhaseShown(phase, "todo", "cancelled", None)
+    return PhaseShown(phase, "now", "next" if seconds is None else "now", seconds)
 
 
-def _facts(found: Explanation) -> Iterator[tuple[str, object]]:
-    """Yield what there is to know in a word or two."""
+def _list_facts(found: Explanation) -> list[tuple[str, object]]:
+    """Return names and values; what is unknown is left out."""
     row = found.client
     tries = f"{row.attempts} of {row.max_attempts} in this phase" if row.attempts else None
-    facts = (
+    facts: tuple[tuple[str, object], ...] = (
         ("Project", row.project_ref),
         ("Address", row.project_url),
         ("Schema", row.schema_version),
@@ -99,4 +95,4 @@ def _facts(found: Explanation) -> Iterator[tuple[str, object]]:
         ("Tries", tries),
         ("Job", row.job_id),
     )
-    yield from ((name, value) for name, value in facts if value is not None)
+    return [(name, value) for name, value in facts if value is not None]

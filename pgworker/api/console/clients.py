@@ -1,4 +1,4 @@
-"""The list of clients, and the clients that failed by one error."""
+"""The list of clients, and the clients that failed with the same error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator
 
 from pgworker.api.auth import MayRead
-from pgworker.api.console.rendering import PageRoute, page, path_of
+from pgworker.api.console.rendering import PageRoute, get_path, render_page
 from pgworker.api.problems import Refused
 from pgworker.api.service import ServiceDep
 from pgworker.models import ClientStatus, ErrorKind
@@ -22,12 +22,12 @@ FAILURES_SHOWN = 500
 router = APIRouter(route_class=PageRoute)
 
 
-# A form sends every field.
+# A form sends every field, also those that were left empty.
 EmptyIsNone = BeforeValidator(lambda value: value or None)
 
 
 class Filters(BaseModel):
-    """What the list is asked for; what is empty doesn't filter."""
+    """The query of the list; an empty field doesn't filter."""
 
     q: str = ""
     status: Annotated[ClientStatus | None, EmptyIsNone] = None
@@ -37,7 +37,7 @@ class Filters(BaseModel):
 
     @property
     def wanted(self) -> Filter:
-        """What the list is restricted to."""
+        """The filter of the list."""
         return Filter(
             status=self.status,
             kind=self.kind,
@@ -47,7 +47,7 @@ class Filters(BaseModel):
 
     @property
     def chosen(self) -> dict[str, str]:
-        """What filters, as it stands in an address."""
+        """The fields that filter, as in an address."""
         return {
             name: str(value)
             for name in ("q", "status", "phase", "kind")
@@ -56,12 +56,14 @@ class Filters(BaseModel):
 
 
 @router.get("/admin/provisioning/clients", name="console_clients")
-async def clients(
+async def list_clients(
     request: Request, service: ServiceDep, principal: MayRead, asked: Annotated[Filters, Query()]
 ) -> Response:
     """List clients, newest first."""
-    found = await service.pages.clients(asked.wanted, limit=PAGE_SIZE, cursor=asked.after or None)
-    return page(
+    found = await service.pages.list_clients(
+        asked.wanted, limit=PAGE_SIZE, cursor=asked.after or None
+    )
+    return render_page(
         request,
         "clients.html",
         principal=principal,
@@ -71,21 +73,23 @@ async def clients(
         kinds=list(ErrorKind),
         phases=await service.status.list_phases(),
         rows=found.rows,
-        here=_address(request, asked.chosen | {"after": asked.after}),
-        first_page=_address(request, asked.chosen) if asked.after else None,
-        next_page=_address(request, asked.chosen | {"after": found.next_cursor})
+        here=_get_address(request, asked.chosen | {"after": asked.after}),
+        first_page=_get_address(request, asked.chosen) if asked.after else None,
+        next_page=_get_address(request, asked.chosen | {"after": found.next_cursor})
         if found.next_cursor
         else None,
     )
 
 
 @router.get("/admin/provisioning/errors/{key}", name="console_failures")
-async def failures(request: Request, service: ServiceDep, principal: MayRead, key: str) -> Response:
-    """List the clients that failed by one error."""
+async def list_failures(
+    request: Request, service: ServiceDep, principal: MayRead, key: str
+) -> Response:
+    """List the clients that failed with the same error."""
     group = await service.status.get_failed_group(key)
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
-    return page(
+    return render_page(
         request,
         "failures.html",
         principal=principal,
@@ -94,7 +98,7 @@ async def failures(request: Request, service: ServiceDep, principal: MayRead, ke
     )
 
 
-def _address(request: Request, query: dict[str, str]) -> str:
+def _get_address(request: Request, query: dict[str, str]) -> str:
     given = urlencode({name: value for name, value in query.items() if value})
-    path = path_of(request, "console_clients")
+    path = get_path(request, "console_clients")
     return f"{path}?{given}" if given else path

@@ -1,11 +1,11 @@
-"""The first page: what is stuck, why, and what is safe to press."""
+"""The first page: what is stuck, why, and what a person can do."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgworker.api.console.rendering import error_page, page
-from pgworker.api.console.telling import said_of
+from pgworker.api.console.flash import get_flash
+from pgworker.api.console.rendering import render_error, render_page
 from pgworker.errors import PgworkerError
 from pgworker.status.overview import get_overview
 
@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from pgworker.api.sessions import Principal
 
 
-async def overview(request: Request, service: Service, principal: Principal) -> Response:
-    """Return the first page. Its route is the API's, which lets the Accept header decide."""
+async def show_overview(request: Request, service: Service, principal: Principal) -> Response:
+    """Return the first page.
+
+    Errors become a page here and not in the route, which is the API's and answers with a problem.
+    """
+    platform = service.platform
     try:
-        seen = await get_overview(
-            service.platform.pool, service.platform.settings, service.progresses
-        )
+        overview = await get_overview(platform.pool, platform.settings, service.progress)
     except PgworkerError as error:
-        return error_page(request, error)
-    return page(request, "overview.html", principal=principal, seen=seen, said=said_of(request))
+        return render_error(request, error)
+    return render_page(
+        request,
+        "overview.html",
+        principal=principal,
+        overview=overview,
+        flash=get_flash(request),
+    )

@@ -1,8 +1,7 @@
-"""Turns values into pages: the templates, what they may call, and the headers of every page."""
+"""Renders pages: the templates, the functions that they call, and the headers of every page."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from pgworker.api.console.assets import ASSETS
-from pgworker.api.console.charts import latency_chart
-from pgworker.api.problems import PROBLEM_JSON, Problem, as_response, wants_html
+from pgworker.api.console.charts import draw_latency_chart
+from pgworker.api.problems import PROBLEM_JSON, Problem, make_problem_from_error, wants_html
 from pgworker.errors import PgworkerError
 from pgworker.models import ClientStatus, Scope
-from pgworker.status.durations import precise_duration, relative
+from pgworker.status.durations import format_precise_duration, format_relative
 from pgworker.status.overdue import DUE_TOO_LONG
 
 if TYPE_CHECKING:
@@ -29,8 +28,11 @@ if TYPE_CHECKING:
 
     from pgworker.api.sessions import Principal
 
+# The name of the route of the first page, which belongs to the API (`routes.admin`).
+OVERVIEW = "admin_overview"
+
 HEADERS = {
-    # Everything comes from here, and nothing is inline: what slips into a page can't run.
+    # Everything comes from this server, and nothing is inline: injected content can't run.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "font-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
@@ -40,11 +42,12 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # A page holds the CSRF token of one session, and what only its scope may see.
+    # A page has the CSRF token of one session, and shows what its scope may see.
     "Cache-Control": "no-store",
 }
 
-TONES = {
+# Classes of the style sheet; all other statuses are `quiet`.
+_TONES = {
     ClientStatus.READY: "good",
     ClientStatus.FAILED: "bad",
     ClientStatus.QUEUED: "wait",
@@ -55,15 +58,7 @@ TONES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a page tells of the button that was pressed before."""
-
-    text: str
-    tone: str = "good"
-
-
-def page(
+def render_page(
     request: Request,
     template: str,
     *,
@@ -74,10 +69,10 @@ def page(
     """Return a page.
 
     Args:
-        request: it answers.
-        template: name of its file.
-        principal: who asks; None before they have signed in.
-        status: of the answer.
+        request: the one that it answers.
+        template: name of the file.
+        principal: the caller; None before sign-in.
+        status: of the response.
         values: what the template shows.
     """
 
@@ -87,63 +82,63 @@ def page(
     text = _TEMPLATES.get_template(template).render(
         principal=principal,
         may=may,
-        path=lambda route, /, **parameters: path_of(request, route, **parameters),
-        asset=lambda name: f"{path_of(request, 'console_asset', name=name)}?v={_version(name)}",
-        **{"said": None, "section": None} | values,
+        path=lambda route, /, **parameters: get_path(request, route, **parameters),
+        overview_path=get_path(request, OVERVIEW),
+        asset=lambda name: get_asset_path(request, name),
+        **{"flash": None, "section": None} | values,
     )
     return HTMLResponse(text, status, headers=HEADERS)
 
 
-def path_of(request: Request, route: str, /, **parameters: Any) -> str:
-    """Return the path of a route by its name."""
-    if route == "overview":
-        # Its route belongs to the API, and its name to nobody; the list of clients lies below it.
-        return request.url_for("console_clients").path.removesuffix("/clients")
+def get_path(request: Request, route: str, /, **parameters: Any) -> str:
+    """Return the path of a route by its name, under the prefix of the application."""
     return request.url_for(route, **parameters).path
 
 
-def _version(name: str) -> str:
-    return ASSETS[name].version
+def get_asset_path(request: Request, name: str) -> str:
+    """Return the path of a static file, with the version of its content."""
+    return f"{get_path(request, 'console_asset', name=name)}?v={ASSETS[name].version}"
 
 
 # -- errors -----------------------------------------------------------------------------------
 
 
 class PageRoute(APIRoute):
-    """A route that answers an error with a page, to a browser; else with the API's problem."""
+    """A route that answers an error with a page for a browser, else with the API's problem."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the route's handler."""
         handle = super().get_route_handler()
 
-        async def answered(request: Request) -> Response:
+        async def handle_or_refuse(request: Request) -> Response:
             try:
                 return await handle(request)
             except (HTTPException, RequestValidationError, PgworkerError) as error:
-                return error_page(request, error)
+                return render_error(request, error)
 
-        return answered
+        return handle_or_refuse
 
 
-def error_page(request: Request, error: Exception) -> Response:
-    """Return the page that tells of an error; a problem where no browser asks."""
-    told = as_response(request, error)
-    if not wants_html(request) or told.media_type != PROBLEM_JSON:
-        return told
-    return page(
+def render_error(request: Request, error: Exception) -> Response:
+    """Return an error as a page; as a problem for anything but a browser."""
+    response = make_problem_from_error(request, error)
+    # A redirect to the sign-in page is no problem, and stays as it is.
+    if not wants_html(request) or response.media_type != PROBLEM_JSON:
+        return response
+    return render_page(
         request,
         "problem.html",
         principal=getattr(request.state, "pgworker_principal", None),
-        status=told.status_code,
-        problem=Problem.model_validate_json(bytes(told.body)),
+        status=response.status_code,
+        problem=Problem.model_validate_json(bytes(response.body)),
     )
 
 
 # -- filters ----------------------------------------------------------------------------------
 
 
-def _capital(text: str | None) -> str:
-    """Return the sentence with a capital; a name of ours stays as it is."""
+def _capitalize(text: str | None) -> str:
+    """Return a sentence with a capital letter, unless it begins with an identifier."""
     if not text or "_" in text.partition(" ")[0]:
         return text or ""
     return text[0].upper() + text[1:]
@@ -157,15 +152,15 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters |= {
-    "capital": _capital,
+    "capital": _capitalize,
     "exact": lambda at: f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
-    "is_late": lambda at: datetime.now(UTC) - at > DUE_TOO_LONG,
+    "is_overdue": lambda at: datetime.now(UTC) - at > DUE_TOO_LONG,
     "is_past": lambda at: at <= datetime.now(UTC),
     "iso": lambda at: at.isoformat(),
-    "latency_chart": latency_chart,
+    "latency_chart": draw_latency_chart,
     "number": lambda number: f"{number:,}",
-    "precise": precise_duration,
-    "relative": relative,
-    "tone": lambda status: TONES.get(status, "quiet"),
+    "precise": format_precise_duration,
+    "relative": format_relative,
+    "tone": lambda status: _TONES.get(status, "quiet"),
     "words": lambda status: str(status).replace("_", " "),
 }

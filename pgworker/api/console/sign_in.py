@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from pgworker.api.auth import READ
-from pgworker.api.console.rendering import PageRoute, page, path_of
+from pgworker.api.console.rendering import OVERVIEW, PageRoute, get_path, render_page
 from pgworker.api.service import ServiceDep
 
 router = APIRouter(route_class=PageRoute)
@@ -17,9 +17,9 @@ open_router = APIRouter(route_class=PageRoute)
 
 
 @open_router.get("/admin/provisioning/sign-in", name="console_sign_in")
-async def ask(request: Request) -> Response:
+async def ask_for_token(request: Request) -> Response:
     """Ask for a token."""
-    return _form(request)
+    return _render_form(request)
 
 
 @open_router.post("/admin/provisioning/sign-in")
@@ -28,32 +28,34 @@ async def sign_in(
 ) -> Response:
     """Give the browser a cookie that stands for the token."""
     address = request.client.host if request.client is not None else ""
-    service.attempts.take(address)
+    service.attempts.count(address)
     found = service.sessions.find_token(token.strip())
     if found is None:
-        return _form(request, refusal="there is no such token", status=HTTPStatus.UNAUTHORIZED)
-    service.attempts.forget(address)
-    answer = RedirectResponse(path_of(request, "overview"), HTTPStatus.SEE_OTHER)
-    service.sessions.start(found, request, answer)
-    return answer
+        return _render_form(
+            request, refusal="there is no such token", status=HTTPStatus.UNAUTHORIZED
+        )
+    service.attempts.reset(address)
+    response = RedirectResponse(get_path(request, OVERVIEW), HTTPStatus.SEE_OTHER)
+    service.sessions.start(found, request, response)
+    return response
 
 
 @router.post("/admin/provisioning/sign-out", name="console_sign_out", dependencies=[READ])
 async def sign_out(request: Request, service: ServiceDep) -> Response:
-    """Take the cookie back."""
-    answer = RedirectResponse(path_of(request, "console_sign_in"), HTTPStatus.SEE_OTHER)
-    service.sessions.end(answer)
-    return answer
+    """Remove the cookie."""
+    response = RedirectResponse(get_path(request, "console_sign_in"), HTTPStatus.SEE_OTHER)
+    service.sessions.end(response)
+    return response
 
 
-def _form(
+def _render_form(
     request: Request, *, refusal: str | None = None, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
-    return page(
+    return render_page(
         request,
         "sign_in.html",
         principal=None,
         status=status,
         refusal=refusal,
-        action=path_of(request, "console_sign_in"),
+        action=get_path(request, "console_sign_in"),
     )

@@ -1,4 +1,4 @@
-"""Tells open pages that something has changed; they then ask for themselves again."""
+"""Notifies open pages that something has changed; they then load themselves again."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from fastapi import APIRouter, Response
 from pgworker.api.auth import READ
 from pgworker.api.console.rendering import PageRoute
 from pgworker.api.service import ServiceDep
-from pgworker.api.streams import CHANGED
-from pgworker.api.streams import stream as as_stream
+from pgworker.api.streams import CHANGED, make_stream_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from pgworker.status.events import Watching
+    from pgworker.status.events import EventFeed
 
-# A queue may change a hundred times a second; nobody reads as fast.
+# A queue may change a hundred times a second; a person doesn't read that fast.
 PAUSE = timedelta(seconds=0.7)
-# What no event tells of: a worker that fell silent, a job that is late.
-LOOK_AGAIN = timedelta(seconds=15)
+# For changes without an event: a worker is lost, a job becomes overdue.
+REFRESH_INTERVAL = timedelta(seconds=15)
 
 router = APIRouter(route_class=PageRoute)
 
 
 @router.get("/admin/provisioning/stream", name="console_stream", dependencies=[READ])
 async def follow(service: ServiceDep, client: UUID | None = None) -> Response:
-    """Send `changed` now, and whenever something has: with the client, or with any."""
+    """Send `changed` now, and after each change of the client, or of any client."""
     after = 0
     if client is not None:
-        after = (await service.progresses.of(client)).newest_event_id
-    return await as_stream(_changes(service.watching, client, after))
+        after = (await service.progress.get(client)).newest_event_id
+    return await make_stream_response(_stream_changes(service.feed, client, after))
 
 
-async def _changes(watching: Watching, client_id: UUID | None, after: int) -> AsyncGenerator[bytes]:
-    async with watching.stream(client_id, after=after) as stream:
-        # The first at once: something may have happened while the page was on its way.
+async def _stream_changes(
+    feed: EventFeed, client_id: UUID | None, after: int
+) -> AsyncGenerator[bytes]:
+    async with feed.stream(client_id, after=after) as stream:
+        # The first at once: something may have changed since the page was rendered.
         while not stream.is_closed:
             stream.take()
             yield CHANGED
             await asyncio.sleep(PAUSE.total_seconds())
-            await stream.wait(LOOK_AGAIN)
+            await stream.wait(REFRESH_INTERVAL)

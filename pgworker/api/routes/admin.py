@@ -1,4 +1,4 @@
-"""The operator's overview: JSON, or the console for a browser. And what concerns many clients."""
+"""The operator's overview, as JSON or as the console; and commands that affect many clients."""
 
 from __future__ import annotations
 
@@ -10,34 +10,40 @@ from starlette.responses import StreamingResponse
 
 from pgworker.api import console
 from pgworker.api.auth import READ, MayAdminister, MayOperate, MayRead
-from pgworker.api.conditional import NOT_MODIFIED, answer
-from pgworker.api.problems import ProblemRoute, Refused, answers, wants_html
+from pgworker.api.conditional import NOT_MODIFIED, make_json_response
+from pgworker.api.console.rendering import OVERVIEW
+from pgworker.api.problems import ProblemRoute, Refused, document_problems, wants_html
 from pgworker.api.service import ServiceDep
-from pgworker.api.shapes import GroupRetried, Overview, PauseState, Scope
-from pgworker.api.streams import STREAM, change_messages, stream
+from pgworker.api.shapes import GroupRetried, Overview, PauseScope, PauseState
+from pgworker.api.streams import STREAM, make_stream_response, stream_changes
 from pgworker.status.overview import get_queue_report
 
 router = APIRouter(route_class=ProblemRoute, prefix="/admin/provisioning", tags=["admin"])
 
 
-@router.get("", response_model=Overview, responses={**answers(422), **NOT_MODIFIED})
-async def overview(
+@router.get(
+    "",
+    name=OVERVIEW,
+    response_model=Overview,
+    responses={**document_problems(422), **NOT_MODIFIED},
+)
+async def show_overview(
     request: Request,
     service: ServiceDep,
     principal: MayRead,
     limit: Annotated[int, Query(ge=1, le=1000, description="failed and queued clients, each")] = 50,
 ) -> Response:
-    """Tell how the queue is, with the queued and failed clients and their most recent error.
+    """Show the state of the queue, and queued and failed clients with their most recent error.
 
-    Whoever accepts `text/html` gets the console.
+    A client that accepts `text/html` gets the console.
     """
     if wants_html(request):
-        response = await console.overview(request, service, principal)
+        response = await console.show_overview(request, service, principal)
     else:
         report = await get_queue_report(
-            service.status, service.pages, service.progresses, limit=limit
+            service.status, service.pages, service.progress, limit=limit
         )
-        response = answer(request, Overview.from_report(report))
+        response = make_json_response(request, Overview.from_report(report))
     response.headers["Vary"] = "Accept"
     return response
 
@@ -49,11 +55,11 @@ async def overview(
     dependencies=[READ],
 )
 async def follow_changes(service: ServiceDep) -> Response:
-    """Tell, as Server-Sent Events named `changed`, that something has: time to look again."""
-    return await stream(change_messages(service.watching))
+    """Send a Server-Sent Event named `changed` when anything has changed: fetch the state again."""
+    return await make_stream_response(stream_changes(service.feed))
 
 
-@router.post("/failures/{group_id}/retry", responses=answers(409, 422))
+@router.post("/failures/{group_id}/retry", responses=document_problems(409, 422))
 async def retry_group(
     service: ServiceDep,
     principal: MayOperate,
@@ -66,15 +72,15 @@ async def retry_group(
     return GroupRetried(retried=count)
 
 
-@router.post("/pause", responses=answers(400, 404, 413, 422))
-async def pause(scope: Scope, service: ServiceDep, principal: MayAdminister) -> PauseState:
-    """Start no further phases of a workflow, or of any; what runs goes on."""
+@router.post("/pause", responses=document_problems(400, 404, 413, 422))
+async def pause(scope: PauseScope, service: ServiceDep, principal: MayAdminister) -> PauseState:
+    """Start no further phases of a workflow, or of all; running phases end as usual."""
     is_news = await service.commands.pause(scope.scope, by=principal.name)
     return PauseState(scope=scope.scope, is_paused=True, is_news=is_news)
 
 
-@router.post("/resume", responses=answers(400, 413, 422))
-async def resume(scope: Scope, service: ServiceDep, principal: MayAdminister) -> PauseState:
-    """Take a pause back."""
+@router.post("/resume", responses=document_problems(400, 413, 422))
+async def resume(scope: PauseScope, service: ServiceDep, principal: MayAdminister) -> PauseState:
+    """End a pause."""
     is_news = await service.commands.resume(scope.scope, by=principal.name)
     return PauseState(scope=scope.scope, is_paused=False, is_news=is_news)

@@ -1,4 +1,4 @@
-"""Clients and their provisioning."""
+"""Clients: create and list them, follow, retry and cancel their provisioning."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from pgworker.api.auth import READ, MayOperate
-from pgworker.api.badge import badge
-from pgworker.api.conditional import NOT_MODIFIED, answer, conditional
-from pgworker.api.problems import ProblemRoute, Refused, answers
+from pgworker.api.badge import draw_badge
+from pgworker.api.conditional import NOT_MODIFIED, make_json_response, make_response
+from pgworker.api.problems import ProblemRoute, Refused, document_problems
 from pgworker.api.service import ServiceDep
 from pgworker.api.shapes import (
     Cancelled,
     ClientDetail,
-    ClientOrder,
-    ClientOrdered,
     ClientPage,
+    CreatedClient,
     JobPage,
+    NewClient,
     Retried,
     Text,
     Word,
 )
-from pgworker.api.streams import STREAM, client_messages, stream
+from pgworker.api.streams import STREAM, make_stream_response, stream_client
 from pgworker.models import ClientStatus, ErrorKind, JobStatus
 from pgworker.status.commands import ClientRequest
 from pgworker.status.pages import Filter
 
 router = APIRouter(route_class=ProblemRoute, tags=["clients"])
 
-# W3C Trace Context, 3.2.2; what isn't one is ignored (4.3).
+# W3C Trace Context, 3.2.2; a malformed header must be ignored (4.3).
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="rows on a page")]
@@ -52,9 +52,7 @@ IfNoneMatch = Annotated[
 ]
 EventId = Annotated[
     int | None,
-    Header(
-        alias="Last-Event-ID", ge=0, lt=2**63, description="begin with what came after this event"
-    ),
+    Header(alias="Last-Event-ID", ge=0, lt=2**63, description="begin behind this event"),
 ]
 
 
@@ -62,20 +60,20 @@ EventId = Annotated[
     "/clients",
     status_code=HTTPStatus.CREATED,
     responses={
-        **answers(400, 413, 422),
+        **document_problems(400, 413, 422),
         201: {
             "headers": {
                 "Location": {"schema": {"type": "string"}, "description": "of the client"},
                 "Idempotency-Replayed": {
                     "schema": {"type": "string"},
-                    "description": "`true`: ordered by an earlier request",
+                    "description": "`true`: created by an earlier request",
                 },
             }
         },
     },
 )
-async def order_client(
-    order: ClientOrder,
+async def create_client(
+    client: NewClient,
     request: Request,
     response: Response,
     service: ServiceDep,
@@ -84,21 +82,21 @@ async def order_client(
         str | None,
         Header(
             pattern=r"^[\x21-\x7e]{1,255}$",
-            description="of the caller's choice; the same order with the same key is carried out "
-            "once, within a week",
+            description="of the caller's choice; the same request with the same key creates one "
+            "client, within a week",
         ),
     ] = None,
     traceparent: Annotated[
         str | None,
-        Header(description="W3C trace context, which the job carries on; a malformed one isn't"),
+        Header(description="W3C trace context, which the job continues; ignored when malformed"),
     ] = None,
-) -> ClientOrdered:
-    """Add a client and have it provisioned."""
+) -> CreatedClient:
+    """Create a client and have it provisioned."""
     created = await service.commands.create_client(
         ClientRequest(
-            name=order.name,
-            auto_provision=order.auto_provision,
-            additional_settings=order.additional_settings,
+            name=client.name,
+            auto_provision=client.auto_provision,
+            additional_settings=client.additional_settings,
             traceparent=traceparent if TRACEPARENT.fullmatch(traceparent or "") else None,
             key=idempotency_key,
         ),
@@ -108,10 +106,10 @@ async def order_client(
     response.headers["Location"] = url
     if not created.is_new:
         response.headers["Idempotency-Replayed"] = "true"
-    return ClientOrdered(
+    return CreatedClient(
         id=created.client_id,
-        name=order.name,
-        auto_provision=order.auto_provision,
+        name=client.name,
+        auto_provision=client.auto_provision,
         url=url,
         events_url=f"{url}/events",
     )
@@ -120,7 +118,7 @@ async def order_client(
 @router.get(
     "/clients",
     response_model=ClientPage,
-    responses={**answers(422), **NOT_MODIFIED},
+    responses={**document_problems(422), **NOT_MODIFIED},
     dependencies=[READ],
 )
 async def list_clients(
@@ -136,14 +134,14 @@ async def list_clients(
 ) -> Response:
     """List clients with their newest jobs, newest client first."""
     wanted = Filter(status=status, kind=kind, phase=phase, text=text)
-    page = await service.pages.clients(wanted, limit=limit, cursor=cursor)
-    return answer(request, ClientPage.from_page(page))
+    page = await service.pages.list_clients(wanted, limit=limit, cursor=cursor)
+    return make_json_response(request, ClientPage.from_page(page))
 
 
 @router.get(
     "/clients/provisioning/jobs",
     response_model=JobPage,
-    responses={**answers(422), **NOT_MODIFIED},
+    responses={**document_problems(422), **NOT_MODIFIED},
     dependencies=[READ],
 )
 async def list_jobs(
@@ -160,14 +158,14 @@ async def list_jobs(
 ) -> Response:
     """List jobs, newest first."""
     wanted = Filter(status=status, kind=kind, phase=phase, text=text, client_id=client_id)
-    page = await service.pages.jobs(wanted, limit=limit, cursor=cursor)
-    return answer(request, JobPage.from_page(page))
+    page = await service.pages.list_jobs(wanted, limit=limit, cursor=cursor)
+    return make_json_response(request, JobPage.from_page(page))
 
 
 @router.get(
     "/clients/{client_id}",
     response_model=ClientDetail,
-    responses={**answers(404, 422), **NOT_MODIFIED},
+    responses={**document_problems(404, 422), **NOT_MODIFIED},
     dependencies=[READ],
 )
 async def show_client(
@@ -176,8 +174,10 @@ async def show_client(
     client_id: UUID,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
 ) -> Response:
-    """Tell how far a client is: all that a status badge needs."""
-    return answer(request, ClientDetail.from_progress(await service.progresses.of(client_id)))
+    """Show a client's progress: all that a status badge needs."""
+    return make_json_response(
+        request, ClientDetail.from_progress(await service.progress.get(client_id))
+    )
 
 
 @router.get(
@@ -185,7 +185,7 @@ async def show_client(
     response_class=Response,
     responses={
         200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}},
-        **answers(404, 422),
+        **document_problems(404, 422),
         **NOT_MODIFIED,
     },
     dependencies=[READ],
@@ -197,8 +197,8 @@ async def show_badge(
     if_none_match: IfNoneMatch = None,  # noqa: ARG001  # for OpenAPI; the request has it
 ) -> Response:
     """Draw a client's status."""
-    picture = badge(await service.progresses.of(client_id))
-    return conditional(request, picture.encode(), "image/svg+xml")
+    picture = draw_badge(await service.progress.get(client_id))
+    return make_response(request, picture.encode(), "image/svg+xml")
 
 
 @router.get(
@@ -207,7 +207,7 @@ async def show_badge(
     responses={
         **STREAM,
         204: {"description": "Nothing more comes: do not reconnect"},
-        **answers(404, 422),
+        **document_problems(404, 422),
     },
     dependencies=[READ],
 )
@@ -215,32 +215,34 @@ async def follow_client(
     service: ServiceDep,
     client_id: UUID,
     *,
-    follow: Annotated[bool, Query(description="go on when nothing more comes by itself")] = False,
+    follow: Annotated[
+        bool, Query(description="don't end when nothing more happens by itself")
+    ] = False,
     last_event_id: EventId = None,
 ) -> Response:
     """Follow a client's transitions as they are made, as Server-Sent Events.
 
     `progress` has what `GET /clients/{client_id}` has, at the beginning and after each change;
     `transition` has the change. When the client is ready, failed or cancelled, `end` is the last
-    one. A browser comes back by itself and is told 204, which it takes for the end.
+    event. A browser then reconnects by itself, and stops when it gets 204.
     """
     if last_event_id is not None and not follow:
-        progress = await service.progresses.of(client_id)
+        progress = await service.progress.get(client_id)
         if progress.is_final and progress.newest_event_id <= last_event_id:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-    news = service.progresses.follow(service.watching, client_id, after=last_event_id)
-    return await stream(client_messages(news, follow=follow))
+    news = service.progress.follow(service.feed, client_id, after=last_event_id)
+    return await make_stream_response(stream_client(news, follow=follow))
 
 
-@router.post("/clients/{client_id}/provisioning/retry", responses=answers(404, 409, 422))
+@router.post("/clients/{client_id}/provisioning/retry", responses=document_problems(404, 409, 422))
 async def retry_client(service: ServiceDep, client_id: UUID, principal: MayOperate) -> Retried:
-    """Put the client's failed or cancelled job back in line, at the phase where it ended."""
+    """Queue the client's failed or cancelled job again, at the phase where it ended."""
     return Retried(job_id=await service.commands.retry(client_id, by=principal.name))
 
 
-@router.post("/clients/{client_id}/provisioning/cancel", responses=answers(404, 409, 422))
+@router.post("/clients/{client_id}/provisioning/cancel", responses=document_problems(404, 409, 422))
 async def cancel_client(service: ServiceDep, client_id: UUID, principal: MayOperate) -> Cancelled:
-    """Stop the client's unfinished or failed job; what exists at the provider stays."""
+    """Cancel the client's unfinished or failed job; what exists at the provider stays there."""
     count = await service.commands.cancel(client_id, by=principal.name)
     if not count:
         raise Refused(HTTPStatus.CONFLICT, f"client {client_id} has no unfinished or failed job")

@@ -41,7 +41,7 @@ class QueueHealth(Collector):
     dependencies=[READ],
 )
 async def metrics(service: ServiceDep) -> Response:
-    """Tell how the queue is (`pgworker_queue_…`), and what this process has done."""
+    """Return the state of the queue (`pgworker_queue_…`), and what this process has done."""
     registry = CollectorRegistry()
     registry.register(QueueHealth(await service.status.get_health()))
     return Response(

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it is ready. Nobody needs a token to ask."""
+"""Whether the process lives, and whether it is ready. They need no token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from pgworker.api.problems import PROBLEM_JSON, Problem, ProblemRoute, Refused, answers
+from pgworker.api.problems import PROBLEM_JSON, Problem, ProblemRoute, Refused, document_problems
 from pgworker.api.service import ServiceDep
 
 router = APIRouter(route_class=ProblemRoute, tags=["probes"])
@@ -27,21 +27,21 @@ class Readiness(BaseModel):
 
 
 class MissingDependency(BaseModel):
-    """Something that is missing, and what to do."""
+    """A dependency that is missing, and what to do."""
 
     name: str
     what: str
 
 
 class NotReady(Problem):
-    """What is missing."""
+    """A problem that lists what is missing."""
 
     missing: list[MissingDependency]
 
 
-@router.get("/healthz", responses=answers(503))
+@router.get("/healthz", responses=document_problems(503))
 async def healthz(service: ServiceDep) -> Health:
-    """Tell that the process lives: it answers, and its worker has not broken. Asks nobody."""
+    """Return 200 while the process lives: it answers, and its worker runs. Contacts no server."""
     daemon = service.daemon
     if daemon is not None and daemon.started.is_set() and not daemon.is_running:
         raise Refused(
@@ -62,7 +62,7 @@ async def healthz(service: ServiceDep) -> Health:
     },
 )
 async def readyz(service: ServiceDep) -> Response | Readiness:
-    """Tell whether the process is of use: each dependency that is missing is named."""
+    """Return 200 when the process can do its work; 503 names each dependency that is missing."""
     missing = await service.readiness.missing()
     if not missing:
         return Readiness()

@@ -1,0 +1,59 @@
+"""Messages about the button that was pressed before: a form redirects to a page, which shows one.
+
+The address carries the name of a message and a number, never a text: a link can't put words of its
+own on our pages.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlencode
+
+from fastapi.responses import RedirectResponse
+
+from pgworker.api.console.rendering import get_path
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+
+class Flash(NamedTuple):
+    """A message; `tone` is a class of the style sheet."""
+
+    text: str
+    tone: str = "good"
+
+
+MESSAGES = {
+    "retried": Flash("Back in line."),
+    "group-retried": Flash("Back in line: {}."),
+    "group-gone": Flash("None of them is failed any more: somebody was faster.", "warn"),
+    "cancelled": Flash("Cancelled. What exists at the provider stays there."),
+    "not-cancelled": Flash("There was nothing left to cancel.", "warn"),
+    "paused": Flash("Paused. What runs goes on; no further phase starts.", "warn"),
+    "resumed": Flash("Resumed. Workers go on at once."),
+}
+
+
+def redirect_with_flash(
+    request: Request, route: str, message: str, *, number: int = 0, **parts: object
+) -> Response:
+    """Return the response to a form: the page to show next, with the message (of `MESSAGES`).
+
+    A redirect instead of a page, so that a reload doesn't submit the form again.
+    """
+    query = urlencode({"done": message} | ({"n": number} if number else {}))
+    path = get_path(request, route, **parts)
+    return RedirectResponse(f"{path}?{query}", HTTPStatus.SEE_OTHER)
+
+
+def get_flash(request: Request) -> Flash | None:
+    """Return the message that the address of a page names."""
+    flash = MESSAGES.get(request.query_params.get("done", ""))
+    number = request.query_params.get("n", "0")
+    if flash is None or not number.isdecimal():
+        return None
+    clients = "1 client" if number == "1" else f"{int(number):,} clients"
+    return flash._replace(text=flash.text.format(clients))
