@@ -150,13 +150,17 @@ class Settings(BaseSettings):
     workflow: Reference | None = Field(None, alias="PGWORKER_WORKFLOW")
 
     concurrency: int = Field(20, alias="PGWORKER_CONCURRENCY", ge=1, le=10_000)
+    # A shorter lease rescues the jobs of a dead worker sooner; a longer one survives a longer
+    # outage of the database without stopping phases.
     lease: Seconds = Field(timedelta(seconds=30), alias="PGWORKER_LEASE_SECONDS")
+    # Only for a lost notification: one that arrives wakes a worker at once.
     poll: Seconds = Field(timedelta(seconds=30), alias="PGWORKER_POLL_SECONDS")
     project_poll: Seconds = Field(timedelta(seconds=5), alias="PGWORKER_PROJECT_POLL_SECONDS")
     project_timeout: Seconds = Field(
         timedelta(seconds=1200), alias="PGWORKER_PROJECT_TIMEOUT_SECONDS"
     )
     phase_timeout: Seconds = Field(timedelta(seconds=900), alias="PGWORKER_PHASE_TIMEOUT_SECONDS")
+    # Far longer than listings are expected to lag: too short a time may pay for a second project.
     create_lookup: Seconds = Field(timedelta(seconds=120), alias="PGWORKER_CREATE_LOOKUP_SECONDS")
     backoff: Seconds = Field(timedelta(seconds=2), alias="PGWORKER_BACKOFF_SECONDS")
     backoff_cap: Seconds = Field(timedelta(seconds=300), alias="PGWORKER_BACKOFF_CAP_SECONDS")
@@ -179,6 +183,8 @@ class Settings(BaseSettings):
         "https://{ref}.supabase.co", alias="PGWORKER_SUPABASE_PROJECT_URL"
     )
     supabase_sql: Literal["api", "postgres"] = Field("api", alias="PGWORKER_SUPABASE_SQL")
+    # The Management API names the pooler's host, and the project's password is sent there: an
+    # answer that was tampered with must not choose the host.
     supabase_pooler_hosts: Names = Field(
         (".supabase.com", ".supabase.co"), alias="PGWORKER_SUPABASE_POOLER_HOSTS"
     )

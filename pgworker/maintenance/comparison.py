@@ -76,6 +76,7 @@ def find_differences(
 
 
 def _check_snapshot(snapshot: Snapshot, owners: Sequence[Owner]) -> Iterator[Finding]:
+    """Check each tenant of one provider, and each client that should have a tenant there."""
     by_client: dict[UUID, list[RemoteTenant]] = defaultdict(list)
     for tenant in snapshot.tenants:
         by_client[tenant.client_id].append(tenant)
@@ -87,6 +88,8 @@ def _check_snapshot(snapshot: Snapshot, owners: Sequence[Owner]) -> Iterator[Fin
         if owner is not None and owner.provider in {None, snapshot.provider}:
             yield from _check_tenants_of_client(snapshot.provider, owner, tenants)
             continue
+        # No such client, or its tenant is elsewhere. A tenant whose ref some client records belongs
+        # to that client, whatever its name says.
         for tenant in tenants:
             if tenant.ref not in owned_refs:
                 yield from _check_orphan(snapshot.provider, owner, tenant)
@@ -96,6 +99,10 @@ def _check_snapshot(snapshot: Snapshot, owners: Sequence[Owner]) -> Iterator[Fin
 
 
 def _check_orphan(provider: str, owner: Owner | None, tenant: RemoteTenant) -> Iterator[Finding]:
+    """Check a tenant that no client was meant to have.
+
+    `owner` is the client that its name stands for; None where the ledger has no such client.
+    """
     if tenant.state is RemoteState.DELETING:
         return
     if tenant.state is RemoteState.FOREIGN:
@@ -133,6 +140,7 @@ def _check_tenants_of_client(
 ) -> Iterator[Finding]:
     """Check all tenants that have the name reserved for one client."""
     present = [each for each in tenants if each.state is not RemoteState.DELETING]
+    # Which one of several is the client's, only a person can say.
     if owner.ref is None and len(present) > 1:
         yield from _check_candidates(provider, owner, present)
         return
@@ -152,12 +160,14 @@ def _check_tenants_of_client(
                 is_deletable=tenant.ref != owner.shown_ref,
             )
         elif not owner.is_live:
+            # With a live job it is no finding: the job adopts it.
             yield _check_unrecorded(provider, owner, tenant)
 
 
 def _check_candidates(
     provider: str, owner: Owner, tenants: Sequence[RemoteTenant]
 ) -> Iterator[Finding]:
+    """Report several tenants with one client's name, while the ledger has no ref for the client."""
     for tenant in tenants:
         yield _finding_about(
             tenant,
@@ -173,6 +183,7 @@ def _check_candidates(
 
 
 def _check_unrecorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Finding:
+    """Check the only tenant with a client's name, while the ledger has no ref for the client."""
     if tenant.state is RemoteState.FOREIGN:
         return _finding_about(
             tenant,
@@ -217,6 +228,7 @@ def _check_unrecorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Find
 
 
 def _check_recorded(provider: str, owner: Owner, tenant: RemoteTenant) -> Iterator[Finding]:
+    """Check that a client's recorded tenant is complete and still belongs to it."""
     if owner.is_live or owner.is_being_removed or tenant.state is RemoteState.COMPLETE:
         return
     if tenant.state is RemoteState.FOREIGN:
@@ -260,6 +272,7 @@ def _check_absent(
         return
     if tenants or owner.unanswered_for is None:
         return
+    # Before that time the result of the create may still show up.
     if owner.unanswered_for > snapshot.visible_within:
         yield Finding(
             FindingKind.UNANSWERED,
@@ -279,6 +292,10 @@ def _check_absent(
 
 
 def _check_recorded_ref(owner: Owner) -> Iterator[Finding]:
+    """Check that the client's row and the ledger have the same ref.
+
+    Any program may write `clients.project_ref`; the ledger is pgworker's own.
+    """
     if owner.tenant_name is None or owner.is_being_removed or owner.recorded_ref == owner.shown_ref:
         return
     assert owner.provider is not None
@@ -308,6 +325,7 @@ def _check_recorded_ref(owner: Owner) -> Iterator[Finding]:
 
 
 def _check_secrets(owner: Owner, required_secrets: RequiredSecrets) -> Iterator[Finding]:
+    """Check that a ready client has every secret that its provider's tenants need."""
     if owner.status != ClientStatus.READY or owner.tenant_name is None:
         return
     assert owner.provider is not None
