@@ -166,7 +166,7 @@ async def _apply_alone(connection: TenantConnection, migration: Migration) -> No
 
 async def _drop_invalid_index(connection: TenantConnection, migration: Migration) -> None:
     """Clear away what an interrupted build left: `if not exists` would take it for the index."""
-    index = concurrent_index(migration.statements[0].sql)
+    index = concurrent_index(migration.statements[0].text)
     if index is None:
         return
     for row in await connection.fetch(scripts.find_invalid_index(index)):

@@ -1,6 +1,6 @@
-"""What kind of statement this is, as far as applying it needs to know.
+"""What PostgreSQL's grammar says about a statement, as far as applying it needs to know.
 
-Asks PostgreSQL's own grammar (libpg_query, through postgast). A statement that it can't parse may
+The grammar is PostgreSQL's own (libpg_query, through postgast). A statement that it can't parse may
 be of a newer PostgreSQL: the tenant's server decides then, and we look at the first words only.
 """
 
@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import postgast
 
 if TYPE_CHECKING:
-    from pgworker.schema.splitter import Piece
+    from collections.abc import Callable
+
+    from pgworker.schema.splitter import SqlStatement
+
+    # Whether the server refuses a node of the grammar in a transaction block.
+    IsAlone: TypeAlias = Callable[[Any], bool]
 
 
 class Kind(Enum):
-    """How a statement may be run."""
+    """How a statement may be run; a later one is stricter."""
 
     TRANSACTIONAL = auto()
     ALONE = auto()  # the server refuses it in a transaction block (SQLSTATE 25001)
@@ -31,38 +36,11 @@ class ConcurrentIndex:
 
     Attributes:
         name: of the index, not quoted.
-        table: quoted, with its schema if the statement says one.
+        table: quoted, with its schema if the statement names one.
     """
 
     name: str
     table: str
-
-
-# The grammar's node types that the server never runs in a transaction block, whatever they say.
-_ALWAYS_ALONE = frozenset(
-    {
-        "AlterSystemStmt",
-        "CreateSubscriptionStmt",
-        "CreateTableSpaceStmt",
-        "CreatedbStmt",
-        "DropSubscriptionStmt",
-        "DropTableSpaceStmt",
-        "DropdbStmt",
-    }
-)
-_CONTROL_WORDS = frozenset({"abort", "begin", "commit", "end", "release", "rollback", "savepoint"})
-_ALONE_WORDS = frozenset(
-    {
-        ("alter", "system"),
-        ("create", "database"),
-        ("create", "subscription"),
-        ("create", "tablespace"),
-        ("discard", "all"),
-        ("drop", "database"),
-        ("drop", "subscription"),
-        ("drop", "tablespace"),
-    }
-)
 
 
 def parse(sql: str) -> list[Any] | None:
@@ -74,11 +52,13 @@ def parse(sql: str) -> list[Any] | None:
     return [postgast.unwrap_node(statement.stmt) for statement in statements]
 
 
-def classify(piece: Piece) -> Kind:
-    """Say how the piece may be run."""
-    nodes = parse(piece.text)
-    kinds = [_kind_by_words(piece.words)] if nodes is None else [_kind_of(node) for node in nodes]
+def find_kind(statement: SqlStatement) -> Kind:
+    """Return how a statement may be run."""
+    nodes = parse(statement.text)
+    if nodes is None:
+        return _find_kind_by_words(statement.words)
     # More than one node: the grammar saw a separator that we didn't. The strictest counts.
+    kinds = (_find_kind_of_node(node) for node in nodes)
     return max(kinds, key=lambda kind: kind.value, default=Kind.TRANSACTIONAL)
 
 
@@ -93,73 +73,123 @@ def concurrent_index(sql: str) -> ConcurrentIndex | None:
 
 
 def is_concurrent_reindex(node: Any) -> bool:
-    """Tell `reindex … concurrently` (also as an option in parentheses) from the plain one."""
+    """Return whether a `ReindexStmt` says `concurrently` (also as an option in parentheses)."""
     return any(option.def_elem.defname == "concurrently" for option in node.params)
 
 
-def _kind_of(node: Any) -> Kind:
+# -- by the grammar ---------------------------------------------------------------------------
+
+_GRAMMAR: Final = postgast.pg_query_pb2
+_WHOLE_DATABASE: Final = frozenset(
+    {
+        _GRAMMAR.REINDEX_OBJECT_SCHEMA,
+        _GRAMMAR.REINDEX_OBJECT_SYSTEM,
+        _GRAMMAR.REINDEX_OBJECT_DATABASE,
+    }
+)
+# These ask the publisher, unless the option refresh = false spares that.
+_ASKS_PUBLISHER: Final = frozenset(
+    {
+        _GRAMMAR.ALTER_SUBSCRIPTION_REFRESH,
+        _GRAMMAR.ALTER_SUBSCRIPTION_SET_PUBLICATION,
+        _GRAMMAR.ALTER_SUBSCRIPTION_ADD_PUBLICATION,
+        _GRAMMAR.ALTER_SUBSCRIPTION_DROP_PUBLICATION,
+    }
+)
+
+
+def _always(_node: Any) -> bool:
+    return True
+
+
+def _is_concurrent(node: Any) -> bool:
+    return bool(node.concurrent)
+
+
+def _is_detach_concurrently(item: Any) -> bool:
+    command = item.alter_table_cmd
+    if not command.HasField("def"):
+        return False
+    # `def` is a keyword of Python.
+    definition = getattr(command, "def")
+    is_partition = definition.WhichOneof("node") == "partition_cmd"
+    return is_partition and bool(definition.partition_cmd.concurrent)
+
+
+# By the type of the node; a type that isn't here may always run in a transaction block.
+_IS_ALONE: Final[dict[str, IsAlone]] = {
+    "AlterDatabaseStmt": lambda node: any(
+        option.def_elem.defname == "tablespace" for option in node.options
+    ),
+    "AlterSubscriptionStmt": lambda node: node.kind in _ASKS_PUBLISHER,
+    "AlterSystemStmt": _always,
+    "AlterTableStmt": lambda node: any(_is_detach_concurrently(item) for item in node.cmds),
+    "ClusterStmt": lambda node: not node.HasField("relation"),
+    "CreateSubscriptionStmt": _always,
+    "CreateTableSpaceStmt": _always,
+    "CreatedbStmt": _always,
+    "DiscardStmt": lambda node: bool(node.target == _GRAMMAR.DISCARD_ALL),
+    "DropStmt": _is_concurrent,
+    "DropSubscriptionStmt": _always,
+    "DropTableSpaceStmt": _always,
+    "DropdbStmt": _always,
+    "IndexStmt": _is_concurrent,
+    "ReindexStmt": lambda node: node.kind in _WHOLE_DATABASE or is_concurrent_reindex(node),
+    "VacuumStmt": lambda node: bool(node.is_vacuumcmd),  # `analyze` is one, too
+}
+
+
+def _find_kind_of_node(node: Any) -> Kind:
     name = type(node).__name__
     if name == "TransactionStmt":
         return Kind.TRANSACTION_CONTROL
     if name == "CopyStmt" and node.is_from and not node.filename:
         return Kind.COPY_FROM_STDIN
-    return Kind.ALONE if name in _ALWAYS_ALONE or _is_alone(name, node) else Kind.TRANSACTIONAL
+    is_alone = _IS_ALONE.get(name)
+    return Kind.ALONE if is_alone is not None and is_alone(node) else Kind.TRANSACTIONAL
 
 
-def _is_alone(name: str, node: Any) -> bool:
-    match name:
-        case "IndexStmt" | "DropStmt":
-            return bool(node.concurrent)
-        case "ReindexStmt":
-            kinds = postgast.pg_query_pb2
-            whole = {kinds.REINDEX_OBJECT_SCHEMA, kinds.REINDEX_OBJECT_SYSTEM}
-            whole.add(kinds.REINDEX_OBJECT_DATABASE)
-            return node.kind in whole or is_concurrent_reindex(node)
-        case "VacuumStmt":
-            return bool(node.is_vacuumcmd)
-        case "ClusterStmt":
-            return not node.HasField("relation")
-        case "DiscardStmt":
-            return bool(node.target == postgast.pg_query_pb2.DISCARD_ALL)
-        case "AlterDatabaseStmt":
-            return any(option.def_elem.defname == "tablespace" for option in node.options)
-        case "AlterSubscriptionStmt":
-            # These ask the publisher, unless the option refresh = false spares that.
-            kinds = postgast.pg_query_pb2
-            return node.kind in {
-                kinds.ALTER_SUBSCRIPTION_REFRESH,
-                kinds.ALTER_SUBSCRIPTION_SET_PUBLICATION,
-                kinds.ALTER_SUBSCRIPTION_ADD_PUBLICATION,
-                kinds.ALTER_SUBSCRIPTION_DROP_PUBLICATION,
-            }
-        case "AlterTableStmt":
-            return any(
-                command.alter_table_cmd.HasField("def")
-                and getattr(command.alter_table_cmd, "def").WhichOneof("node") == "partition_cmd"
-                and getattr(command.alter_table_cmd, "def").partition_cmd.concurrent
-                for command in node.cmds
-            )
+# -- by the first words -----------------------------------------------------------------------
+
+_Words: TypeAlias = tuple[str, ...]
+
+_CONTROL_WORDS: Final = frozenset(
+    {"abort", "begin", "commit", "end", "release", "rollback", "savepoint"}
+)
+_CONTROL_PAIRS: Final = frozenset({("start", "transaction"), ("prepare", "transaction")})
+_ALONE_PAIRS: Final = frozenset(
+    {
+        ("alter", "system"),
+        ("create", "database"),
+        ("create", "subscription"),
+        ("create", "tablespace"),
+        ("discard", "all"),
+        ("drop", "database"),
+        ("drop", "subscription"),
+        ("drop", "tablespace"),
+    }
+)
+
+
+def _find_kind_by_words(words: _Words) -> Kind:
+    if words[:1] and (words[0] in _CONTROL_WORDS or words[:2] in _CONTROL_PAIRS):
+        return Kind.TRANSACTION_CONTROL
+    if words[:1] == ("copy",) and {"from", "stdin"} <= {*words}:
+        return Kind.COPY_FROM_STDIN
+    return Kind.ALONE if _is_alone_by_words(words) else Kind.TRANSACTIONAL
+
+
+def _is_alone_by_words(words: _Words) -> bool:
+    match words:
+        case (first, second, *_) if (first, second) in _ALONE_PAIRS:
+            return True
+        case ("vacuum", *_) | ("cluster",):
+            return True
+        case ("reindex", *rest):
+            return "concurrently" in rest or rest[:1] != ["index"]
+        case ("create" | "drop", *rest):
+            return "index" in rest[:2] and "concurrently" in rest
+        case ("alter", "table", *rest):
+            return rest[-1:] == ["concurrently"]
         case _:
             return False
-
-
-def _kind_by_words(words: tuple[str, ...]) -> Kind:
-    if not words:
-        return Kind.TRANSACTIONAL
-    if words[0] in _CONTROL_WORDS or words[:2] in {
-        ("start", "transaction"),
-        ("prepare", "transaction"),
-    }:
-        return Kind.TRANSACTION_CONTROL
-    if words[0] == "copy" and "from" in words and "stdin" in words:
-        return Kind.COPY_FROM_STDIN
-    changes_index = words[0] in {"create", "drop", "reindex"} and "index" in words[:3]
-    is_alone = (
-        words[:2] in _ALONE_WORDS
-        or words[0] == "vacuum"
-        or words == ("cluster",)
-        or (words[0] == "reindex" and ("concurrently" in words or words[1:2] != ("index",)))
-        or (changes_index and "concurrently" in words)
-        or (words[:2] == ("alter", "table") and words[-1] == "concurrently")
-    )
-    return Kind.ALONE if is_alone else Kind.TRANSACTIONAL

@@ -16,13 +16,13 @@ import postgast
 from pgworker.schema import lint_rules
 from pgworker.schema.grammar import parse
 from pgworker.schema.lint_rules import TableName, is_public, table_name
-from pgworker.schema.splitter import LineFinder, split, tokenize
+from pgworker.schema.splitter import LineFinder, split_script, tokenize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgworker.schema.migrations import CanonicalSet, Migration
-    from pgworker.schema.splitter import Piece
+    from pgworker.schema.splitter import SqlStatement
 
 _IGNORE = re.compile(r"pgworker:ignore\s+([a-z-]+(?:\s*,\s*[a-z-]+)*)")
 _API_ROLES = frozenset({"anon", "authenticated", "service_role", "public"})
@@ -66,15 +66,14 @@ def lint(canonical: CanonicalSet) -> tuple[Violation, ...]:
 def _lint_file(migration: Migration, exposed: _ExposedTables) -> Iterator[Violation]:
     ignored = _ignored_rules(migration.text)
     created: set[TableName] = set()
-    pieces = [piece for piece in split(migration.text) if piece.first is not None]
-    for piece in pieces:
-        silenced = ignored.get(piece.start, frozenset())
-        nodes = parse(piece.text)
+    for statement in migration.statements:
+        silenced = ignored.get(statement.start, frozenset())
+        nodes = parse(statement.text)
         if nodes is None:
             if "unparsable" not in silenced:
                 yield Violation(
                     migration.file,
-                    piece.line,
+                    statement.line,
                     "unparsable",
                     Severity.ERROR,
                     "not understood by the grammar of PostgreSQL 18: check it by hand",
@@ -82,36 +81,41 @@ def _lint_file(migration: Migration, exposed: _ExposedTables) -> Iterator[Violat
             continue
         for node in nodes:
             created |= lint_rules.created_tables(node)
-            exposed.take(node, migration.file, piece.line, silenced)
-            context = lint_rules.Context(created=created, is_alone=len(pieces) == 1)
+            exposed.take(node, migration.file, statement.line, silenced)
+            context = lint_rules.Context(created=created, is_alone=len(migration.statements) == 1)
             for rule, severity, message in lint_rules.judge(node, context):
                 if rule not in silenced:
-                    yield Violation(migration.file, piece.line, rule, Severity(severity), message)
+                    yield Violation(
+                        migration.file, statement.line, rule, Severity(severity), message
+                    )
 
 
 def _ignored_rules(text: str) -> dict[int, frozenset[str]]:
-    """Return the silenced rules by the start of the piece that they are silenced for."""
-    pieces = split(text)
+    """Return the silenced rules by the start of the statement that they are silenced for."""
+    statements = split_script(text)
     line_of = LineFinder(text)
     rules: dict[int, frozenset[str]] = {}
     for token in tokenize(text):
         match = _IGNORE.search(token.text) if token.kind == "comment" else None
         if match is None:
             continue
-        piece = _commented_piece(pieces, token.start, line_of)
-        if piece is not None:
+        statement = _find_commented(statements, token.start, line_of)
+        if statement is not None:
             names = frozenset(re.split(r"\s*,\s*", match[1]))
-            rules[piece.start] = rules.get(piece.start, frozenset()) | names
+            rules[statement.start] = rules.get(statement.start, frozenset()) | names
     return rules
 
 
-def _commented_piece(pieces: tuple[Piece, ...], offset: int, line_of: LineFinder) -> Piece | None:
-    for before, piece in zip((None, *pieces), pieces, strict=False):
-        if piece.start <= offset <= piece.end:
+def _find_commented(
+    statements: tuple[SqlStatement, ...], offset: int, line_of: LineFinder
+) -> SqlStatement | None:
+    """Return the statement that a comment at this offset speaks of."""
+    for before, statement in zip((None, *statements), statements, strict=False):
+        if statement.start <= offset <= statement.end:
             # `drop table a; -- …` speaks of the statement it stands behind.
             is_behind = before is not None and line_of(before.end) == line_of(offset)
-            is_inside = piece.first is not None and piece.first < offset
-            return before if is_behind and not is_inside else piece
+            is_inside = statement.first is not None and statement.first < offset
+            return before if is_behind and not is_inside else statement
     return None
 
 

@@ -12,15 +12,20 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pgworker.errors import MigrationRefused
-from pgworker.schema.grammar import Kind, classify
-from pgworker.schema.splitter import LineFinder, normal_form, split, tokenize
-from pgworker.tenants.connection import Statement
+from pgworker.schema.grammar import Kind, find_kind
+from pgworker.schema.splitter import (
+    LineFinder,
+    find_statements,
+    normal_form,
+    split_script,
+    tokenize,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from pgworker.schema.splitter import Piece
+    from pgworker.schema.splitter import SqlStatement
 
 _FILE_NAME = re.compile(r"([0-9]+)_(.*)\.sql", re.DOTALL)
 _NAMED_AT_MOST = 5
@@ -38,7 +43,7 @@ class Migration:
         name: what follows them.
         file: its name, for messages.
         text: its content, without a byte order mark.
-        statements: its statements, in order; pieces that are only a comment aren't counted.
+        statements: its statements, in order, without those that are only comments.
         transactional: False for a single statement that the server refuses in a transaction block.
     """
 
@@ -46,7 +51,7 @@ class Migration:
     name: str
     file: str
     text: str
-    statements: tuple[Statement, ...]
+    statements: tuple[SqlStatement, ...]
     transactional: bool
 
     @property
@@ -93,7 +98,7 @@ class AppliedMigration:
 
 @lru_cache(maxsize=4096)
 def _recorded_statements(text: str) -> tuple[str, ...]:
-    return tuple(piece.text for piece in split(text))
+    return tuple(statement.text for statement in split_script(text))
 
 
 # -- parsing ----------------------------------------------------------------------------------
@@ -117,18 +122,18 @@ def parse_migration(file: str, text: str) -> Migration:
     if "\0" in text:
         line = LineFinder(text)(text.index("\0"))
         raise MigrationRefused(f"{file}:{line}: remove the NUL character: PostgreSQL takes none")
-    pieces = [piece for piece in split(text) if piece.first is not None]
-    kinds = [classify(piece) for piece in pieces]
-    _refuse_what_needs_psql(file, text, pieces, kinds)
-    for piece, kind in zip(pieces, kinds, strict=True):
+    statements = find_statements(text)
+    kinds = [find_kind(statement) for statement in statements]
+    _refuse_what_needs_psql(file, text, statements, kinds)
+    for statement, kind in zip(statements, kinds, strict=True):
         if kind is Kind.TRANSACTION_CONTROL:
             raise MigrationRefused(
-                f"{file}:{piece.line}: remove {piece.words[0].upper()}: each file runs in a "
-                "transaction of its own, together with its row of the history"
+                f"{file}:{statement.line}: remove {statement.words[0].upper()}: each file runs in "
+                "a transaction of its own, together with its row of the history"
             )
-        if kind is Kind.ALONE and len(pieces) > 1:
+        if kind is Kind.ALONE and len(statements) > 1:
             raise MigrationRefused(
-                f"{file}:{piece.line}: {' '.join(piece.words[:3]).upper()} can't run in a "
+                f"{file}:{statement.line}: {' '.join(statement.words[:3]).upper()} can't run in a "
                 "transaction: move it to a file of its own"
             )
     return Migration(
@@ -136,19 +141,19 @@ def parse_migration(file: str, text: str) -> Migration:
         name=match[2],
         file=file,
         text=text,
-        statements=tuple(Statement(sql=piece.text, line=piece.line) for piece in pieces),
+        statements=statements,
         transactional=Kind.ALONE not in kinds,
     )
 
 
 def _refuse_what_needs_psql(
-    file: str, text: str, pieces: Sequence[Piece], kinds: Sequence[Kind]
+    file: str, text: str, statements: Sequence[SqlStatement], kinds: Sequence[Kind]
 ) -> None:
     # COPY first: the backslashes in its data would hide the true reason.
-    for piece, kind in zip(pieces, kinds, strict=True):
+    for statement, kind in zip(statements, kinds, strict=True):
         if kind is Kind.COPY_FROM_STDIN:
             raise MigrationRefused(
-                f"{file}:{piece.line}: COPY FROM STDIN needs psql: use INSERT instead"
+                f"{file}:{statement.line}: COPY FROM STDIN needs psql: use INSERT instead"
             )
     for token in tokenize(text):
         if token.text == "\\":
@@ -216,7 +221,7 @@ def is_changed(migration: Migration, applied: AppliedMigration) -> bool:
     """Tell whether the file says something else than what was applied; unknown is no."""
     if applied.statements is None or applied.statements == migration.recorded_statements:
         return False
-    # A new line before the semicolon: the piece may end in a comment that isn't closed otherwise.
+    # A new line before the semicolon: a statement may end in a comment that isn't closed otherwise.
     recorded = "\n;\n".join(applied.statements)
     return recorded != migration.text and normal_form(recorded) != normal_form(migration.text)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.schema.splitter import LineFinder, split
+from pgworker.schema.splitter import LineFinder
 
 if TYPE_CHECKING:
     from pgworker.schema.grammar import ConcurrentIndex
@@ -107,7 +107,7 @@ def trial(migration: Migration) -> str:
     the message with `read_mark`.
     """
     statements = "\n".join(
-        fill(QUERIES.run_marked, statement=quote(statement.sql), number=number)
+        fill(QUERIES.run_marked, statement=quote(statement.text), number=number)
         for number, statement in enumerate(migration.statements, start=1)
     )
     return f"{transaction_head(migration)}{statements}\nrollback;\n"
@@ -121,10 +121,9 @@ def read_mark(message: str) -> int | None:
 
 def place_at(migration: Migration, offset: int) -> Place:
     """Return the place of a character of the file's text."""
-    pieces = [piece for piece in split(migration.text) if piece.first is not None]
     # The server points behind the text when it waited for more.
     within = max(0, min(offset, len(migration.text.rstrip()) - 1))
-    started = sum(piece.start <= within for piece in pieces)
+    started = sum(statement.start <= within for statement in migration.statements)
     return Place(statement=max(1, started), line=LineFinder(migration.text)(within))
 
 

@@ -9,7 +9,7 @@ from pgworker.db.queries import load
 from pgworker.db.sqlstate import CHECK_PASSING, NOT_TRUE
 from pgworker.errors import OutcomeUnknown, SmokeCheckFailed
 from pgworker.schema.scripts import fill, quote
-from pgworker.schema.splitter import split
+from pgworker.schema.splitter import find_statements
 from pgworker.tenants.connection import StatementError, as_job_errors
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def _read(file: Path) -> str:
         raise SmokeCheckFailed(f"smoke/{file.name} can't be read: {error.strerror}") from error
 
 
-def _query_of(file: str, text: str) -> str:
-    queries = [piece for piece in split(text) if piece.first is not None]
+def _require_one_query(file: str, text: str) -> str:
+    queries = find_statements(text)
     if len(queries) != 1 or "\0" in text:
         raise SmokeCheckFailed(
             f"smoke/{file} holds {len(queries)} statements: it must be exactly one query"
@@ -121,7 +121,7 @@ def _script(file: str, text: str) -> str:
 
     One call, for the Management API keeps no session between two.
     """
-    query = quote(_query_of(file, text))
+    query = quote(_require_one_query(file, text))
     return f"{fill(_QUERIES.assert_rows, query=query, not_true=NOT_TRUE)}\n"
 
 

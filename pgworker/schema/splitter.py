@@ -1,9 +1,9 @@
-r"""Where the statements of an SQL file begin and end. Pure text: nothing here knows a grammar.
+r"""Splits an SQL file into its statements. Pure text: nothing here knows a grammar.
 
 Splits as Supabase's CLI does (its `pkg/parser`): at each `;` that stands outside of quotes, dollar
-quotes, comments, parentheses and `BEGIN ATOMIC … END`; comments stay in the piece they stand in.
-The lexical rules are those of PostgreSQL's `scan.l` with `standard_conforming_strings` on. A quote
-or comment that is never closed runs to the end of the text: the server will say so.
+quotes, comments, parentheses and `BEGIN ATOMIC … END`; comments stay in their statement. The
+lexical rules are those of PostgreSQL's `scan.l` with `standard_conforming_strings` on. A quote or
+comment that is never closed runs to the end of the text: the server will say so.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What `scan.l` calls space; Python's \s has more, and those are letters to PostgreSQL.
+# As in `scan.l`. Python's \s matches more characters, which are letters to PostgreSQL.
 WHITE_SPACE = " \t\n\r\f\v"
+# Enough for `create unique index concurrently if not exists …` and its like.
+WORDS_KEPT = 8
 
 _TOKEN = re.compile(
     r"""
@@ -52,17 +54,16 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What stands between two separators.
+class SqlStatement:
+    """The text between two separators: a statement, or nothing but comments.
 
     Attributes:
         start: offset of its first character in the text.
-        end: offset behind its last one: where the `;` stands, or the text ends.
-        first: offset of its first token that isn't a comment; None when there is none, that is
-            when the piece isn't a statement.
-        line: line of that token (of the piece's end when there is none), from 1.
+        end: offset behind its last one: of the `;`, or of the text's end.
+        first: offset of its first token that isn't a comment; None when there is none.
+        line: line of that token (of the statement's end when there is none), from 1.
         text: without outer white space.
-        words: its first words in lower case, for those who can't parse it.
+        words: its first words in lower case, for callers that can't parse it.
     """
 
     start: int
@@ -71,6 +72,11 @@ class Piece:
     line: int
     text: str
     words: tuple[str, ...]
+
+    @property
+    def is_comment(self) -> bool:
+        """Whether it holds nothing but comments."""
+        return self.first is None
 
 
 def tokenize(text: str) -> Iterator[Token]:
@@ -92,26 +98,35 @@ def tokenize(text: str) -> Iterator[Token]:
         position = end
 
 
-def split(text: str) -> tuple[Piece, ...]:
-    """Cut a text into pieces at its top-level semicolons; pieces of white space are left out."""
+def split_script(text: str) -> tuple[SqlStatement, ...]:
+    """Cut a text at its top-level semicolons, as the CLI records it: comments are kept.
+
+    What stands between two semicolons is left out only if it is white space.
+    """
     line_of = LineFinder(text)
-    pieces: list[Piece] = []
-    piece = _PieceInTheMaking(start=0)
+    statements: list[SqlStatement] = []
+    builder = _StatementBuilder(start=0)
     for token in tokenize(text):
-        if token.text == ";" and piece.may_end:
-            piece.close(token.start, text, line_of, pieces)
-            piece = _PieceInTheMaking(start=token.start + 1)
+        if token.text == ";" and builder.may_end:
+            statements += builder.build(token.start, text, line_of)
+            builder = _StatementBuilder(start=token.start + 1)
         else:
-            piece.take(token)
-    piece.close(len(text), text, line_of, pieces)
-    return tuple(pieces)
+            builder.add(token)
+    statements += builder.build(len(text), text, line_of)
+    return tuple(statements)
+
+
+def find_statements(text: str) -> tuple[SqlStatement, ...]:
+    """Return the statements of a text, without those that are only comments."""
+    return tuple(statement for statement in split_script(text) if not statement.is_comment)
 
 
 def normal_form(text: str) -> str:
     """Return the text without what doesn't change its meaning.
 
-    Left out are white space and comments between tokens, and semicolons, since tools disagree
-    where these belong. What stands in quotes stays, but for line ends, which git may translate.
+    White space and comments between tokens are left out, and so are semicolons, since tools
+    disagree where these belong. Text in quotes stays as it is but for its line ends, which git may
+    translate.
     """
     return " ".join(
         token.text
@@ -121,7 +136,7 @@ def normal_form(text: str) -> str:
 
 
 class LineFinder:
-    """Tells the line of an offset, both as an editor shows them."""
+    """Converts offsets to lines, as an editor counts them."""
 
     def __init__(self, text: str) -> None:
         self._starts = [0, *(match.end() for match in re.finditer(r"\n", text))]
@@ -131,22 +146,22 @@ class LineFinder:
         return bisect_right(self._starts, offset)
 
 
-class _PieceInTheMaking:
-    """The piece that is being read: how deep we are in it, and what we saw last."""
+class _StatementBuilder:
+    """Collects the tokens of one statement, and knows how deep they are nested."""
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.first: int | None = None
         self.words: list[str] = []
         self.parentheses = 0
-        self.atomic = 0  # open BEGIN ATOMIC and, in there, CASE: each waits for its END
+        self.atomic = 0  # open BEGIN ATOMIC and, inside, CASE: each needs its END
         self.previous = ""
 
     @property
     def may_end(self) -> bool:
         return self.parentheses == 0 and self.atomic == 0
 
-    def take(self, token: Token) -> None:
+    def add(self, token: Token) -> None:
         if token.kind in {"space", "comment"}:
             return
         if self.first is None:
@@ -158,11 +173,11 @@ class _PieceInTheMaking:
         text = token.text
         if token.kind == "word":
             text = text.lower()
-            self._take_word(text)
+            self._add_word(text)
         self.previous = text
 
-    def _take_word(self, word: str) -> None:
-        if len(self.words) < 8:
+    def _add_word(self, word: str) -> None:
+        if len(self.words) < WORDS_KEPT:
             self.words.append(word)
         if self.previous in {".", "as"}:
             return  # a name: `new.end`, `as case`
@@ -174,11 +189,12 @@ class _PieceInTheMaking:
         elif self.atomic and word == "end":
             self.atomic -= 1
 
-    def close(self, end: int, text: str, line_of: LineFinder, pieces: list[Piece]) -> None:
+    def build(self, end: int, text: str, line_of: LineFinder) -> Iterator[SqlStatement]:
+        """Yield the statement that ends here, unless it is white space."""
         trimmed = text[self.start : end].strip(WHITE_SPACE)
         if trimmed:
             line = line_of(end if self.first is None else self.first)
-            pieces.append(Piece(self.start, end, self.first, line, trimmed, tuple(self.words)))
+            yield SqlStatement(self.start, end, self.first, line, trimmed, tuple(self.words))
 
 
 def _end_of_comment(text: str, position: int) -> int:

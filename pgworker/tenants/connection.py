@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pgworker.db.sqlstate import NOT_TRUE, PASSING, belongs_to
@@ -13,19 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgworker.db.sqlstate import Group
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One statement of a migration.
-
-    Attributes:
-        sql: its text, without the trailing semicolon and outer white space.
-        line: line of the file on which its first token stands, from 1.
-    """
-
-    sql: str
-    line: int
 
 
 class StatementError(Exception):

@@ -1,13 +1,10 @@
-"""Promises of pgworker.schema.migrations, splitting and classifying."""
+"""Which files can be used as migrations, and which of them a tenant lacks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import postgast
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pgworker.errors import MigrationRefused
 from pgworker.schema.migrations import (
@@ -17,127 +14,9 @@ from pgworker.schema.migrations import (
     parse_migration,
     plan,
 )
-from pgworker.schema.splitter import normal_form, split, tokenize
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# -- splitting --------------------------------------------------------------------------------
-
-
-def texts(sql: str) -> list[str]:
-    return [piece.text for piece in split(sql) if piece.first is not None]
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "select ';'",
-        "select 'it''s;'",
-        r"select E'a\';b'",
-        "select E'a'\n  'b\\';c'",
-        r"select 'ends in \'",
-        'select 1 as "a;""b"',
-        "select $$ ; $$",
-        "select $tag$ ; $$ ; $tag$",
-        "select $ä$;$ä$",
-        "select a$b from c$d",
-        "select 1 -- a; comment\n + 2",
-        "select 1 /* a; /* nested; */ still; */ + 2",
-        "create rule r as on insert to t do also (select 1; select 2)",
-        "create function f() returns int begin atomic select 1; select 2; end",
-        (
-            "create function f(x int) returns int begin atomic "
-            "select case when x = 1 then case x when 1 then 2 end end; select 3; end"
-        ),
-        "create or replace procedure p() begin atomic select new.end as case; end",
-        "select name'x;' from t",
-        "do $$ begin if true then null; end if; end $$",
-        "select U&'d\\0061t;a'",
-        "select case when true then 1 end",
-    ],
-)
-def test_a_semicolon_inside_of_a_statement_does_not_end_it(statement: str) -> None:
-    assert texts(f"select 0;{statement};select 9") == ["select 0", statement, "select 9"]
-
-
-def test_comments_stay_in_the_piece_they_stand_in() -> None:
-    pieces = split("-- one\nselect 1; -- behind\nselect 2; -- last\n")
-
-    assert [piece.text for piece in pieces] == [
-        "-- one\nselect 1",
-        "-- behind\nselect 2",
-        "-- last",
-    ]
-    assert [piece.line for piece in pieces] == [2, 3, 4]
-    assert pieces[2].first is None
-
-
-def test_empty_pieces_are_dropped() -> None:
-    assert texts(";;select 1;;\n;") == ["select 1"]
-
-
-@pytest.mark.parametrize("text", ["select 'open;", "select $a$open;", "/* open;", 'select "open;'])
-def test_what_is_never_closed_runs_to_the_end(text: str) -> None:
-    assert [piece.text for piece in split(text)] == [text]
-
-
-@given(st.text(alphabet="ab1eE'\"$;()-/*\\\n .é"))
-def test_tokens_joined_are_the_text_again(text: str) -> None:
-    assert "".join(token.text for token in tokenize(text)) == text
-
-
-@given(st.text(alphabet="ab1eE'\"$;()-/*\\\n .é"))
-def test_pieces_leave_out_only_white_space_and_separators(text: str) -> None:
-    position = 0
-    for piece in split(text):
-        assert not text[position : piece.start].strip(" \n;")
-        assert text[piece.start : piece.end].strip(" \n") == piece.text
-        position = piece.end
-    assert not text[position:].strip(" \n;")
-
-
-FRAGMENTS = st.sampled_from(
-    [
-        "select 1",
-        "select ';'",
-        "select 'é;' as \"ü;\"",
-        r"select E'\';'",
-        "select $$;$$",
-        "select $b$ $$;$$ $b$",
-        "create table t (a int default (1))",
-        (
-            "create function f() returns int language sql begin atomic select case when true then 1"
-            " else 2 end; select 2; end"
-        ),
-        "create rule r as on delete to t do instead (select 1; select 2)",
-        "do $do$ begin perform 1; end $do$",
-    ]
-)
-GAPS = st.sampled_from(["", " ", "\n", "\n-- a;b\n", "/* ; /* ; */ */", "\t\r\n"])
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(GAPS, FRAGMENTS, GAPS), max_size=6))
-def test_valid_sql_is_split_as_postgresql_splits_it(parts: list[tuple[str, str, str]]) -> None:
-    text = ";".join("".join(part) for part in parts)
-
-    theirs = [normal_form(statement) for statement in postgast.split(text)]
-
-    assert [normal_form(piece) for piece in texts(text)] == theirs
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(GAPS, FRAGMENTS), min_size=1, max_size=6))
-def test_a_statement_stands_on_the_line_of_its_first_token(parts: list[tuple[str, str]]) -> None:
-    text = ";".join(gap + fragment for gap, fragment in parts)
-    lines, before = [], ""
-    for gap, fragment in parts:
-        lines.append((before + gap).count("\n") + 1)
-        before += gap + fragment + ";"
-
-    assert [piece.line for piece in split(text) if piece.first is not None] == lines
-
 
 # -- parsing ----------------------------------------------------------------------------------
 

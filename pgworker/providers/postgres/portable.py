@@ -92,7 +92,7 @@ def portable_part(canonical: CanonicalSet) -> tuple[Migration, ...]:
 
 def is_portable(migration: Migration) -> bool:
     """Tell whether what the file leaves may be copied to another database and owner."""
-    return all(_is_portable(statement.sql) for statement in migration.statements)
+    return all(_is_portable(statement.text) for statement in migration.statements)
 
 
 def created_extensions(migrations: tuple[Migration, ...]) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def created_extensions(migrations: tuple[Migration, ...]) -> tuple[str, ...]:
         node.extname
         for migration in migrations
         for statement in migration.statements
-        for node in parse(statement.sql) or ()
+        for node in parse(statement.text) or ()
         if type(node).__name__ == "CreateExtensionStmt"
     }
     return tuple(sorted(names))
