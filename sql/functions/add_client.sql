@@ -43,7 +43,7 @@ begin
             where kept.bearer = p_bearer and kept.key = p_key;
 
             if v_fingerprint is distinct from p_fingerprint then
-                raise exception 'this Idempotency-Key came with another order before'
+                raise exception 'this Idempotency-Key came with a different request before'
                     using errcode = 'PW006';
             end if;
 

@@ -1,6 +1,6 @@
 -- client_is_free: whether the client's row can be changed now; it stays locked until the caller's
--- transaction ends. False when another session has locked it. A row that isn't there, or that row
--- level security hides from this role, is locked by nobody.
+-- transaction ends. False when another session has locked it. True for a row that doesn't exist,
+-- or that row level security hides from this role: no other session can hold that up.
 create or replace function pgworker.client_is_free(
     p_client_id uuid
 )

@@ -8,9 +8,9 @@
 -- A suspect is a job whose holders fell silent twice in the present phase. It is claimed alone, by
 -- a worker that holds nothing else (p_in_hand = 0): if that worker falls silent as well, no other
 -- job can be the cause, and no other job suffers. Once a suspect has been due for the length of a
--- lease, workers get nothing more until their hands are empty, so that it isn't passed over.
+-- lease, workers get no other job until they hold none, so that it isn't passed over.
 --
--- Each way is a statement of its own, and one look tells which are needed, mostly the first
+-- Each way is a statement of its own, and one query shows which are needed, mostly the first
 -- only: what a statement does before its first row is what a claim of one job costs. Arrays
 -- stand between them, because the planner takes an array that it can't see for a short one, and
 -- any limit for a tenth of the table: so it goes by the indexes, whatever the table holds

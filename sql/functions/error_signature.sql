@@ -1,6 +1,7 @@
 -- error_signature: an error's message without what differs from client to client and from try to
--- try (ids, refs, addresses, times, numbers): those that are equal are the same error. What tells
--- errors apart stays: names of files and columns, SQLSTATEs in brackets, the status of an answer.
+-- try (ids, refs, addresses, times, numbers): equal signatures mean the same error. What
+-- distinguishes errors stays: names of files and columns, SQLSTATEs in brackets, the status of an
+-- answer.
 create or replace function pgworker.error_signature(
     p_error text
 )

@@ -1,5 +1,5 @@
--- fell_alone: whether a worker that fell silent had one job only in its hands. Of a worker that
--- isn't registered nothing is noted: what it holds now counts.
+-- fell_alone: whether a worker that fell silent held one job only. Nothing is noted about a worker
+-- that isn't registered: what it holds now counts.
 create or replace function pgworker.fell_alone(
     p_worker text
 )

@@ -1,7 +1,7 @@
 -- is_poison: whether a job whose worker has just fallen silent is what made it fall. Not unless the
--- worker held nothing else. And while workers that never held this job fall silent as well,
--- something else ends them (a node that is short of memory, a deployment that kills): then it takes
--- twice as many crashes, so that two such jobs can't excuse each other for ever.
+-- worker held nothing else. While workers that never held this job fall silent as well, there is
+-- another cause (a node that is short of memory, a deployment that kills): then it takes twice as
+-- many crashes, so that two such jobs can't excuse each other for ever.
 create or replace function pgworker.is_poison(
     p_job_id bigint,
     p_client_id uuid,

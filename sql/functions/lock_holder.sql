@@ -1,5 +1,5 @@
--- lock_holder: which session has locked the client's row, in words for a person; null when nobody
--- can tell (several sessions share the lock, or the row is free by now).
+-- lock_holder: the session that has locked the client's row, in words for a person; null when it
+-- can't be determined (several sessions share the lock, or the row is free by now).
 -- A locked row carries the transaction of its locker in xmax (PostgreSQL's manual, 5.6 System
 -- columns).
 create or replace function pgworker.lock_holder(

@@ -1,7 +1,6 @@
--- note_silent_workers: how many jobs a worker had in its hands when the first of their leases ran
--- out; part of claim. Its jobs are rescued one after the other, by several workers: without the
--- note the last of them would look as if it had been alone. The worker's next heartbeat takes it
--- back.
+-- note_silent_workers: notes how many jobs a worker held when the first of their leases ran out;
+-- part of claim. Its jobs are rescued one after the other, by several workers: without the note the
+-- last of them would look as if it had been alone. The worker's next heartbeat removes it.
 create or replace function pgworker.note_silent_workers()
 returns void
 language sql

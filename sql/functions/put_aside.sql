@@ -1,6 +1,6 @@
--- put_aside: queued, waiting or silent -> waiting for a moment, because another session has locked
--- the client's row: the job is claimed once the row is free (`retry_lock`). Neither an attempt nor
--- a crash. One event tells of it, however long it lasts.
+-- put_aside: queued, waiting or silent -> waiting for a moment, because another session has
+-- locked the client's row: the job is claimed once the row is free (`retry_lock`). Neither an
+-- attempt nor a crash. One event is recorded, however long the lock lasts.
 create or replace function pgworker.put_aside(
     p_worker text,
     p_job_id bigint

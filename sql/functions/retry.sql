@@ -36,8 +36,10 @@ begin
         return pgworker.enqueue(p_client_id, v_job.workflow, v_job.priority);
     end if;
 
-    raise exception 'client % has no failed job (its last one is %)',
-        p_client_id, coalesce(v_job.status, 'not there: select pgworker.enqueue(id) makes one')
+    raise exception 'client % has no failed job (%)', p_client_id, case
+        when v_job.id is null then 'it has no job: select pgworker.enqueue(id) makes one'
+        else 'its last one is ' || v_job.status
+    end
         using errcode = 'PW002';
 end
 $$;

@@ -1,5 +1,5 @@
 -- retry_lock: whether the client of a job that was put aside is free now. While it isn't, the job
--- waits for a moment more, so that it stands in nobody's way.
+-- waits for another moment, so that it holds up no other job.
 create or replace function pgworker.retry_lock(
     p_job_id bigint,
     p_client_id uuid

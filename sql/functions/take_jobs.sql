@@ -2,7 +2,7 @@
 -- token grows with every claim, so that an earlier holder can no longer write to the job. Part of
 -- claim.
 -- A client's row may be locked by another session, or its platform's trigger may refuse the change:
--- then all of it is undone, and `claim_each` goes job by job. Nobody waits long for one row.
+-- then all of it is undone, and `claim_each` goes job by job. The claim waits only a moment for it.
 create or replace function pgworker.take_jobs(
     p_worker text,
     p_lease interval,
