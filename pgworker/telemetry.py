@@ -7,18 +7,15 @@ import os
 import sys
 from contextlib import nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 import structlog
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import (
-    ConsoleMetricExporter,
-    MetricReader,
-    PeriodicExportingMetricReader,
-)
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pgworker.errors import BadConfiguration
@@ -58,7 +55,7 @@ attempts_failed = _meter.create_counter(
 )
 
 
-# The job that the present task is about, and every line and span with it.
+# The job of the present task: each of its lines and spans names it.
 _job: ContextVar[Job | None] = ContextVar("pgworker.job", default=None)
 NO_SPAN = nullcontext(trace.INVALID_SPAN)
 
@@ -70,7 +67,7 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 
 
 def parent_context(traceparent: str | None) -> Context | None:
-    """Return the trace context of whoever enqueued the job (W3C trace context, level 1)."""
+    """Return the trace context in which the job was enqueued (W3C trace context, level 1)."""
     if traceparent is None:
         return None
     return TraceContextTextMapPropagator().extract({"traceparent": traceparent})
@@ -79,7 +76,7 @@ def parent_context(traceparent: str | None) -> Context | None:
 def bind_job(job: Job) -> None:
     """Let each line that the present task logs from now on name this job.
 
-    One variable, which nobody looks at before a line is written: it costs next to nothing.
+    It only sets a variable, which is read when a line is written: it costs next to nothing.
     """
     _job.set(job)
 
@@ -96,12 +93,12 @@ def merge_job(_: Any, __: str, event: structlog.types.EventDict) -> structlog.ty
 
 
 def is_tracing() -> bool:
-    """Return whether somebody records spans; if not, `NO_SPAN` stands in for any."""
+    """Return whether spans are recorded; if not, `NO_SPAN` stands in for any."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def phase_span(job: Job) -> AbstractContextManager[trace.Span]:
-    """Return the span of one run of the job's phase, below whoever enqueued it."""
+    """Return the span of one run of the job's phase, a child of the one that enqueued the job."""
     return tracer.start_as_current_span(
         SPAN_PHASE,
         context=parent_context(job.trace_context),
@@ -153,67 +150,105 @@ def configure_logging(
     )
 
 
+class _Signal(NamedTuple):
+    """What OpenTelemetry calls a signal, with the names by which its exporters are found.
+
+    Attributes:
+        variable: names the exporters.
+        otlp_protocol: names the protocol of `otlp` for this signal alone.
+        group: entry points of installed exporters; a public contract of opentelemetry-sdk.
+    """
+
+    variable: str
+    otlp_protocol: str
+    group: str
+
+
+_TRACES = _Signal(
+    "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "opentelemetry_traces_exporter"
+)
+_METRICS = _Signal(
+    "OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "opentelemetry_metrics_exporter"
+)
+# The SDK would take grpc when no variable names a protocol; the specification, and we, http.
+_OTLP_PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
+_DEFAULT_OTLP_PROTOCOL = "http/protobuf"
+_OTLP_EXPORTERS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+
+
 def configure_opentelemetry(*, scraped: bool = False) -> None:
     """Start exporting spans and metrics as OpenTelemetry's own `OTEL_*` variables say.
 
-    With `scraped`, metrics are also kept for Prometheus to fetch (`GET /metrics`; extra `http`).
+    `OTEL_TRACES_EXPORTER` and `OTEL_METRICS_EXPORTER` name exporters, separated by commas: `none`
+    (the default), `console`, `otlp`, or any other one whose package is installed.
 
-    `OTEL_TRACES_EXPORTER` and `OTEL_METRICS_EXPORTER` may be `none` (the default), `console`
-    or, with the package opentelemetry-exporter-otlp-proto-http installed, `otlp`.
+    Args:
+        scraped: keep metrics for Prometheus to fetch as well (`GET /metrics`; extra `http`).
 
     Raises:
-        BadConfiguration: an exporter that isn't known or isn't installed.
+        BadConfiguration: an exporter isn't installed, or the protocol of `otlp` isn't known.
     """
-    traces = os.environ.get("OTEL_TRACES_EXPORTER", "none")
-    measures = os.environ.get("OTEL_METRICS_EXPORTER", "none")
-    if traces != "none":
-        provider = TracerProvider()
-        provider.add_span_processor(BatchSpanProcessor(_span_exporter(traces)))
-        trace.set_tracer_provider(provider)
-    readers: list[MetricReader] = []
-    if measures != "none":
-        readers.append(PeriodicExportingMetricReader(_metric_exporter(measures)))
+    span_exporters = _load_exporters(_TRACES)
+    readers = [_as_reader(each) for each in _load_exporters(_METRICS)]
     if scraped:
         from opentelemetry.exporter.prometheus import PrometheusMetricReader  # the extra `http`
 
-        readers.append(PrometheusMetricReader())
+        # Two of them would report each metric twice.
+        if not any(isinstance(each, PrometheusMetricReader) for each in readers):
+            readers.append(PrometheusMetricReader())
+    # Without an exporter the API's own providers stay, which record nothing.
+    if span_exporters:
+        provider = TracerProvider()
+        for exporter in span_exporters:
+            provider.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
     if readers:
         metrics.set_meter_provider(MeterProvider(readers))
 
 
-def _span_exporter(name: str) -> Any:
-    if name == "console":
-        return ConsoleSpanExporter(out=sys.stderr)
-    if name == "otlp":
-        try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # optional
-                OTLPSpanExporter,
-            )
-        except ImportError:
-            raise _otlp_is_missing("OTEL_TRACES_EXPORTER") from None
-        return OTLPSpanExporter()
-    raise _unknown_exporter("OTEL_TRACES_EXPORTER", name)
+def _load_exporters(signal: _Signal) -> list[Any]:
+    names = (name.strip() for name in os.environ.get(signal.variable, "").split(","))
+    return [_load_exporter(signal, name) for name in names if name not in {"", "none"}]
 
 
-def _metric_exporter(name: str) -> Any:
-    if name == "console":
-        return ConsoleMetricExporter(out=sys.stderr)
-    if name == "otlp":
-        try:
-            from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # optional
-                OTLPMetricExporter,
-            )
-        except ImportError:
-            raise _otlp_is_missing("OTEL_METRICS_EXPORTER") from None
-        return OTLPMetricExporter()
-    raise _unknown_exporter("OTEL_METRICS_EXPORTER", name)
+def _load_exporter(signal: _Signal, name: str) -> Any:
+    entry_point = _choose_otlp_exporter(signal) if name == "otlp" else name
+    found = next(iter(entry_points(group=signal.group, name=entry_point)), None)
+    if found is None:
+        raise BadConfiguration(f"{signal.variable}: {_explain_missing(signal, name, entry_point)}")
+    try:
+        exporter = found.load()
+    except ImportError as error:
+        raise BadConfiguration(f"{signal.variable}: {name} can't be loaded: {error}") from error
+    # Standard output belongs to the results of the commands.
+    return exporter(out=sys.stderr) if name == "console" else exporter()
 
 
-def _otlp_is_missing(setting: str) -> BadConfiguration:
-    return BadConfiguration(
-        f"{setting}: otlp needs a package: pip install opentelemetry-exporter-otlp-proto-http"
+def _explain_missing(signal: _Signal, name: str, entry_point: str) -> str:
+    if entry_point in _OTLP_EXPORTERS.values():
+        package = f"opentelemetry-exporter-{entry_point.replace('_', '-')}"
+        return f"{name} needs a package: pip install {package}"
+    installed = sorted({each.name for each in entry_points(group=signal.group)})
+    return (
+        f"{name!r} is not one of none, otlp, {', '.join(installed)}; "
+        "for another exporter install its package"
     )
 
 
-def _unknown_exporter(setting: str, name: str) -> BadConfiguration:
-    return BadConfiguration(f"{setting}: {name!r} is not one of none, console, otlp")
+def _choose_otlp_exporter(signal: _Signal) -> str:
+    for variable in (signal.otlp_protocol, _OTLP_PROTOCOL):
+        protocol = os.environ.get(variable)
+        if protocol and protocol not in _OTLP_EXPORTERS:
+            raise BadConfiguration(
+                f"{variable}: {protocol!r} is not one of {', '.join(_OTLP_EXPORTERS)}"
+            )
+        if protocol:
+            return _OTLP_EXPORTERS[protocol]
+    return _OTLP_EXPORTERS[_DEFAULT_OTLP_PROTOCOL]
+
+
+def _as_reader(exporter: Any) -> MetricReader:
+    """Return an exporter that is asked (a reader) as it is; send to any other one periodically."""
+    if isinstance(exporter, MetricReader):
+        return exporter
+    return PeriodicExportingMetricReader(exporter)
