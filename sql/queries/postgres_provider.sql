@@ -7,33 +7,11 @@ select
 from pg_catalog.pg_roles
 where rolname = current_user;
 
--- name: find_database
--- A database of that name: whose it is, whether it is closed to everybody else, and whether all
--- that it has from a template has become its owner's. It is whole when both are true.
-select
-    pg_catalog.pg_get_userbyid(database.datdba) as owner,
-    not exists (
-        select 1
-        from
-            pg_catalog.aclexplode(
-                coalesce(database.datacl, pg_catalog.acldefault('d', database.datdba))
-            ) as granted
-        where granted.grantee = 0
-    ) as is_closed,
-    not exists (
-        select 1
-        from pg_catalog.pg_shdepend as dependency
-        where
-            dependency.dbid = database.oid
-            and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-            and starts_with(pg_catalog.pg_get_userbyid(dependency.refobjid), 'template_pgw_')
-    ) as is_taken_over
-from pg_catalog.pg_database as database
-where database.datname = {name}; -- noqa: PRS
-
 -- name: list_tenants
--- The databases and roles that bear names of ours. No owner: there is a role only.
--- A connection limit of -2 marks a database whose drop was interrupted.
+-- The databases and roles whose names match. A row without an owner is a role without a database.
+-- is_closed: no other role may connect. is_reassigned: nothing in it belongs to its template's role
+-- any more; a tenant is complete when both are true. is_invalid: its drop was interrupted, which
+-- PostgreSQL marks with a connection limit of -2.
 with named_database as (
     select
         database.datname as name,
@@ -54,31 +32,31 @@ with named_database as (
                 dependency.dbid = database.oid
                 and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
                 and starts_with(pg_catalog.pg_get_userbyid(dependency.refobjid), 'template_pgw_')
-        ) as is_taken_over
+        ) as is_reassigned
     from pg_catalog.pg_database as database
-    where database.datname ~ '^pgw_[0-9a-f]{32}$'
+    where database.datname {matches} -- noqa: PRS
 ),
 
 named_role as (
     select role.rolname as name
     from pg_catalog.pg_roles as role
-    where role.rolname ~ '^pgw_[0-9a-f]{32}$'
+    where role.rolname {matches} -- noqa: PRS
 )
 
 select
     named_database.owner,
     named_database.is_invalid,
     named_database.is_closed,
-    named_database.is_taken_over,
+    named_database.is_reassigned,
     coalesce(named_database.name, named_role.name) as name
 from named_database
 full join named_role on named_database.name = named_role.name
 order by name;
 
 -- name: create_roles
--- The owner, who can't log in yet, and the roles that canonical migrations grant to
--- (as a Supabase project has them). Roles belong to the whole server, and another worker
--- may be making them at this moment. Waits for no disk: CREATE DATABASE does, which comes next.
+-- The owner, which can't log in yet, and the roles that canonical migrations grant to, as in a
+-- Supabase project. Roles belong to the whole server: another worker may be creating them at the
+-- same time. This doesn't wait for the disk, because CREATE DATABASE comes next and does.
 do $create_roles$
 declare
     v_role text;
@@ -95,14 +73,14 @@ begin
         end if;
     end loop;
 
-    -- nosuperuser and the like are what a new role is; to name them needs a superuser.
+    -- Without nosuperuser and the like: they are the default, and naming them needs a superuser.
     if not exists (select 1 from pg_catalog.pg_roles where rolname = {name}) then
         execute pg_catalog.format('create role %I', {name});
     end if;
 
-    -- To give a database to a role, and to close it for others, one must be able to become the
-    -- role and have its rights. Superusers do; since PostgreSQL 16 creating a role gives neither,
-    -- only the right to grant both to oneself.
+    -- To give a database to a role, and to close it for others, we must be able to become the role
+    -- and have its rights. Superusers can; since PostgreSQL 16 the creator of a role gets neither,
+    -- only the right to grant itself both.
     if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
         execute pg_catalog.format('grant %I to %I', {name}, current_user)
             || case
@@ -115,11 +93,11 @@ end
 $create_roles$;
 
 -- name: create_database
--- template0: nobody is ever connected to it, so it can always be copied.
+-- template0: no session is ever connected to it, so it can always be copied.
 create database {database} with owner {database} template template0 encoding 'UTF8'; -- noqa: PRS
 
 -- name: close_database
--- Tenants don't see into each other's databases. Closed is the last thing that it becomes.
+-- Tenants can't connect to each other's databases. This is the last step of a create.
 revoke all on database {database} from public;
 
 -- name: set_password

@@ -1,7 +1,7 @@
 -- name: find_template
--- What the template of a set is called on this server, for our login, and whether it may be
--- copied. The name holds whatever the set's files can't tell: who makes tenants, the server's
--- version, and the versions of the extensions that the set creates. was_used_today: see `use`.
+-- The name of a set's template on this server, and whether it may be copied. The name is also
+-- derived from what the files don't contain: our role, the server's version, and the versions of
+-- the extensions that the set creates. was_used_today: see `mark_used`.
 with given as (
     select {fingerprint}::text as fingerprint, {extensions}::text[] as extensions -- noqa: PRS, LT09
 ),
@@ -20,7 +20,7 @@ traits as (
                         ',' order by available.name
                     )
                 from pg_catalog.pg_available_extensions() as available
-                -- The first condition spares a set that has none the reading of the disk.
+                -- The first condition avoids a read of the disk for a set without extensions.
                 where cardinality(given.extensions) > 0 and available.name = any(given.extensions)
             )
         ) as text
@@ -49,14 +49,14 @@ select
 from named
 left join pg_catalog.pg_database as database on named.name = database.datname;
 
--- name: copy
--- No strategy is named: where there is a choice (15 and later) the default, by the log, is several
--- times faster than a copy of files, which waits for two checkpoints of the whole server.
+-- name: copy_template
+-- Without a strategy: the default of 15 and later, wal_log, is several times faster than a copy of
+-- the files, which waits for two checkpoints of the whole server.
 create database {database} with owner {database} template {template}; -- noqa: PRS
 
--- name: use
--- A template's comment tells the day on which it was last used, as far as somebody noted it.
-do $use$
+-- name: mark_used
+-- The comment of a template has the day of its last use; workers update it once a day.
+do $mark_used$
 begin
     execute pg_catalog.format(
         'comment on database %I is %L',
@@ -65,15 +65,15 @@ begin
         || to_char(now() at time zone 'UTC', 'YYYY-MM-DD')
     );
 end
-$use$;
+$mark_used$;
 
--- name: take_over
--- What a copy brought along becomes the tenant's, also in ACLs, and the copy is closed to everybody
--- else: all of it, or nothing when anything would remain the template's. For the copy itself.
--- Repeatable. Names are looked up in no schema of the tenant's: we may be a superuser here.
+-- name: reassign_ownership
+-- Runs in a copy: give everything that the copy has from its template to the tenant, also in ACLs,
+-- and close it to other roles. All of it, or nothing if anything would remain the template's.
+-- Repeatable. The search path has no schema of the tenant's: we may be a superuser here.
 set search_path to pg_catalog, pg_temp;
 
-do $take_over$
+do $reassign_ownership$
 declare
     v_database oid := (
         select oid from pg_catalog.pg_database where datname = current_database()
@@ -89,8 +89,8 @@ begin
             and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
             and starts_with(pg_catalog.pg_get_userbyid(dependency.refobjid), 'template_pgw_')
     loop
-        -- Schemas first: unless a superuser says so, an owner must have the right to create where
-        -- its objects are.
+        -- Schemas first: without a superuser, the new owner of an object needs the right to create
+        -- in its schema.
         for v_schema in
             select namespace.nspname
             from pg_catalog.pg_namespace as namespace
@@ -109,28 +109,28 @@ begin
                 and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
                 and dependency.refobjid = v_role
         ) then
-            raise exception 'a copy does not change hands as a whole: more than ownership ties it to %',
+            raise exception 'the copy can not be reassigned: more than ownership refers to role %',
                 v_role;
         end if;
     end loop;
 
     execute pg_catalog.format('revoke all on database %I from public', current_database());
 end
-$take_over$;
+$reassign_ownership$;
 
 -- name: lock
--- One maker of templates at a time, of those who log in to this database; one that dies lets go.
--- The number is "pgwtempl" in ASCII.
+-- One builder of templates at a time, among the workers that log in to this database; the lock
+-- ends with the session. The number is "pgwtempl" in ASCII.
 select pg_catalog.pg_try_advisory_lock(8099573796650709100) as is_ours;
 
 -- name: unlock
 select pg_catalog.pg_advisory_unlock(8099573796650709100) as was_ours;
 
 -- name: list_leftovers
--- Names of ours that nobody needs, of databases, roles or both: what an interrupted maker left an
--- hour ago (its names end in the second of its start and four random digits, in hexadecimal),
--- templates that nobody has used for two days, and the roles of templates that are gone; not a
--- role that still owns something.
+-- Databases and roles of ours that no worker needs: drafts of a build that was interrupted an hour
+-- ago (their names end in the second of its start and four random digits, in hexadecimal),
+-- templates that no worker has used for two days, and the roles of dropped templates, unless a role
+-- still owns something.
 select database.datname as name
 from pg_catalog.pg_database as database
 where
@@ -166,19 +166,19 @@ where
             and dependency.deptype = 'o'
     );
 
--- name: objections
--- Reasons not to copy this database, in words; no row when there is none. What isn't plainly owned
--- wouldn't change hands; what holds data would give the same data to all.
+-- name: find_blockers
+-- Reasons not to copy this database, in words; no row when there is none. A copy can reassign plain
+-- ownership only, and data would be the same in all tenants.
 with here as (
     select oid from pg_catalog.pg_database where datname = current_database()
 ),
 
-maker as (
+builder as (
     select oid from pg_catalog.pg_roles where rolname = {name}
 )
 
 select
-    'more than ownership ties its role to '
+    'more than ownership connects its role with '
     || pg_catalog.pg_describe_object(
         dependency.classid, dependency.objid, dependency.objsubid
     ) as reason
@@ -186,7 +186,7 @@ from pg_catalog.pg_shdepend as dependency
 where
     dependency.dbid = (select oid from here)
     and dependency.refclassid = 'pg_catalog.pg_authid'::regclass
-    and dependency.refobjid = (select oid from maker)
+    and dependency.refobjid = (select oid from builder)
     and (
         dependency.deptype <> 'o'
         or dependency.classid in (
@@ -196,7 +196,7 @@ where
 
 union all
 
-select 'rows are in ' || class.oid::regclass as reason
+select 'there are rows in ' || class.oid::regclass as reason
 from pg_catalog.pg_class as class
 where
     class.relkind in ('r', 'm')
@@ -221,25 +221,25 @@ union all
 
 select 'database or role have settings of their own' as reason
 from pg_catalog.pg_db_role_setting as setting
-where setting.setdatabase = (select oid from here) or setting.setrole = (select oid from maker);
+where setting.setdatabase = (select oid from here) or setting.setrole = (select oid from builder);
 
--- name: retire_maker
--- Nobody logs in as the role any more, and it owns nothing that is shared.
+-- name: disable_builder
+-- The role can't log in any more, and owns nothing outside of its database.
 alter role {database} with nologin password null;
 alter database {database} owner to current_user; -- noqa: PRS
 
 -- name: close_template
--- Nobody gets in, so that it can always be copied.
+-- No session can connect, so that it can always be copied.
 alter database {database} with allow_connections false is_template true; -- noqa: PRS
 
 -- name: publish
--- The last step: by this name it is looked for.
+-- The last step: workers look for this name.
 alter database {database} rename to {template}; -- noqa: PRS
 
 -- name: unprotect
--- A template can't be dropped.
+-- PostgreSQL doesn't drop templates.
 alter database {database} with is_template false; -- noqa: PRS
 
 -- name: drop_unused
--- Without force: what somebody is in stays.
+-- Without force: a database with a session in it stays.
 drop database if exists {database}; -- noqa: PRS

@@ -1,8 +1,8 @@
-"""Which migrations leave the same behind whoever runs them, in whichever database, and whenever.
+"""Which migrations have the same result for every role, in every database and at any time.
 
-What they leave may be copied from one tenant to the next. Judged by PostgreSQL's own syntax trees
-(libpg_query, through postgast), from a list of what is known to be safe: whatever isn't on it, or
-can't be parsed, runs in each tenant itself. Pure.
+Their result may be copied from one tenant to another. This is judged by PostgreSQL's own syntax
+trees (libpg_query, through postgast) and a list of statements that are known to be safe: a
+statement that isn't on it, or can't be parsed, runs in each tenant itself. Pure.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 _GRAMMAR: Final = postgast.pg_query_pb2
 
-# They make or change objects of the database, and neither read nor write a row. Left out for a
-# reason: whatever carries data (a seed's `now()` and `gen_random_uuid()` are the tenant's own),
-# runs code (`do`, `call`, `select`), speaks of roles or of the database, or leaves what doesn't
-# change hands with `reassign owned` (default privileges, publications, foreign servers).
+# They create or change objects of the database, and neither read nor write a row. Left out on
+# purpose: statements with data (a seed's `now()` and `gen_random_uuid()` must differ from tenant to
+# tenant), with code (`do`, `call`, `select`), about roles or the database, and those whose result
+# `reassign owned` doesn't reassign (default privileges, publications, foreign servers).
 _SCHEMA_ONLY: Final = frozenset(
     {
         "AlterDomainStmt",
@@ -56,7 +56,7 @@ _SCHEMA_ONLY: Final = frozenset(
         "ViewStmt",
     }
 )
-_NOT_OF_A_SCHEMA: Final = frozenset(
+_OUTSIDE_OF_SCHEMAS: Final = frozenset(
     {
         _GRAMMAR.OBJECT_DATABASE,
         _GRAMMAR.OBJECT_EVENT_TRIGGER,
@@ -71,7 +71,7 @@ _NOT_OF_A_SCHEMA: Final = frozenset(
     }
 )
 _NAMED_ROLES: Final = frozenset({_GRAMMAR.ROLESPEC_CSTRING, _GRAMMAR.ROLESPEC_PUBLIC})
-_WHO_WE_ARE: Final = frozenset({"role", "session_authorization"})
+_IDENTITY_SETTINGS: Final = frozenset({"role", "session_authorization"})
 _CLAUSES: Final = frozenset(
     {"from_clause", "where_clause", "into_clause", "with_clause", "values_lists", "larg", "rarg"}
 )
@@ -91,12 +91,12 @@ def portable_part(canonical: CanonicalSet) -> tuple[Migration, ...]:
 
 
 def is_portable(migration: Migration) -> bool:
-    """Tell whether what the file leaves may be copied to another database and owner."""
+    """Return whether the file's result may be copied to another database and owner."""
     return all(_is_portable(statement.text) for statement in migration.statements)
 
 
 def created_extensions(migrations: tuple[Migration, ...]) -> tuple[str, ...]:
-    """Return the names of the extensions that the files create; their versions are the server's."""
+    """Return the names of the extensions that the files create, in the server's versions."""
     names = {
         node.extname
         for migration in migrations
@@ -110,13 +110,14 @@ def created_extensions(migrations: tuple[Migration, ...]) -> tuple[str, ...]:
 def _is_portable(sql: str) -> bool:
     nodes = parse(sql)
     return nodes is not None and all(
-        _is_search_path(node) or (type(node).__name__ in _SCHEMA_ONLY and not any(_doubts(node)))
+        _is_search_path(node)
+        or (type(node).__name__ in _SCHEMA_ONLY and not any(_find_variable_parts(node)))
         for node in nodes
     )
 
 
 def _is_search_path(node: Any) -> bool:
-    """Know `select pg_catalog.set_config('search_path', '', false)`, with which dumps begin."""
+    """Recognise `select pg_catalog.set_config('search_path', '', false)`: dumps begin with it."""
     if type(node).__name__ != "SelectStmt" or len(node.target_list) != 1:
         return False
     if [field.name for field, _ in node.ListFields() if field.name in _CLAUSES]:
@@ -129,14 +130,14 @@ def _is_search_path(node: Any) -> bool:
     return (
         name[-1:] == ["set_config"]
         and kinds == {"a_const"}
-        and value.func_call.args[0].a_const.sval.sval not in _WHO_WE_ARE
+        and value.func_call.args[0].a_const.sval.sval not in _IDENTITY_SETTINGS
     )
 
 
-def _doubts(node: Any) -> Iterator[bool]:
+def _find_variable_parts(node: Any) -> Iterator[bool]:
     """Yield true for each part of a statement whose result may differ from run to run."""
-    # An expression is stored, and read anew each time, but for these.
-    yield type(node).__name__ == "VariableSetStmt" and node.name in _WHO_WE_ARE
+    # Expressions are stored and evaluated again each time, except for these.
+    yield type(node).__name__ == "VariableSetStmt" and node.name in _IDENTITY_SETTINGS
     for _, part in postgast.walk(node):
         match type(part).__name__:
             case "RoleSpec":
@@ -151,7 +152,7 @@ def _doubts(node: Any) -> Iterator[bool]:
                 pass
         for field in ("objtype", "object_type", "remove_type", "rename_type"):
             if field in part.DESCRIPTOR.fields_by_name:
-                yield getattr(part, field) in _NOT_OF_A_SCHEMA
+                yield getattr(part, field) in _OUTSIDE_OF_SCHEMAS
 
 
 def _is_computed(part: Any) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
-from pgworker.db.queries import load
 from pgworker.db.sqlstate import ALREADY_THERE, belongs_to
 from pgworker.errors import CredentialRefused, Permanent
 from pgworker.providers.base import (
@@ -21,12 +20,13 @@ from pgworker.providers.base import (
     TenantState,
 )
 from pgworker.providers.postgres.scram import scram_verifier
-from pgworker.providers.postgres.server import PostgresServer, identifier, literal
-from pgworker.providers.postgres.templates import (
-    Templates,
-    copy,
-    take_over,
+from pgworker.providers.postgres.server import (
+    POSTGRES_QUERIES,
+    PostgresServer,
+    identifier,
+    literal,
 )
+from pgworker.providers.postgres.templates import Templates, copy_template, reassign_ownership
 from pgworker.tenants.at_once import at_once
 from pgworker.tenants.connection import StatementError
 
@@ -38,42 +38,36 @@ if TYPE_CHECKING:
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
-# Followed by the 32 hexadecimal digits of the client's id; `list_tenants` has the whole pattern.
+# Followed by the 32 hexadecimal digits of the client's id.
 PREFIX = "pgw_"
+NAMES = "^pgw_[0-9a-f]{32}$"
 
-# CREATE DATABASE copies files: more at a time make each of them slower.
-CREATES_AT_ONCE = 4
-
-
-class PostgresQueries(NamedTuple):
-    """The statements of `sql/queries/postgres_provider.sql`."""
-
-    admin_rights: str
-    find_database: str
-    list_tenants: str
-    create_roles: str
-    create_database: str
-    close_database: str
-    set_password: str
-    drop_database: str
-    drop_role: str
-
-
-QUERIES = load(PostgresQueries, "queries/postgres_provider.sql")
+# CREATE DATABASE copies files: more of them at once make each one slower.
+MAX_CREATES = 4
 
 
 class _Rights(NamedTuple):
-    """What our role lacks, by the words of `alter role`."""
+    """The rights that our role lacks, as `alter role` calls them."""
 
     role: str
     missing: tuple[str, ...]
 
 
-class PostgresProvider:
-    """Makes tenants on the server of `admin_url`, whose role may create roles and databases.
+class _Row(NamedTuple):
+    """A row of `list_tenants`; its comment explains the columns."""
 
-    Every step of making one may be repeated from any line, and the look-up is final: the
-    server's catalogue shows what was committed.
+    name: str
+    owner: str | None
+    is_invalid: bool | None
+    is_closed: bool | None
+    is_reassigned: bool | None
+
+
+class PostgresProvider:
+    """Creates tenants on the server of `admin_url`, whose role may create roles and databases.
+
+    Every step of a create may be repeated from any line, and the look-up is final: the server's
+    catalogue shows what was committed.
     """
 
     name = "postgres"
@@ -81,33 +75,32 @@ class PostgresProvider:
     ready_checks = 1
     may_cost_money = False
     required_secrets = (("db_password",), ("dsn",))
-    # No limit of CREATE DATABASE: a second create beside the first one meets its names.
+    # CREATE DATABASE itself has no limit: a create may outlast its lease, because a second one
+    # beside it fails at the name or finishes the same tenant.
     create_timeout = timedelta(seconds=65)
 
     def __init__(self, admin_url: str, *, migrations_dir: Path | None = None) -> None:
-        """Take the URL of who makes tenants.
+        """Connect nowhere yet.
 
         Args:
-            admin_url: on the tenants' server.
-            migrations_dir: the canonical set, for templates; None makes every tenant from scratch.
+            admin_url: the login that creates tenants, on the tenants' server.
+            migrations_dir: the canonical set, for templates; None creates all tenants without.
         """
         self._server = PostgresServer(admin_url)
-        self.templates = (
-            None if migrations_dir is None else Templates(self._server, migrations_dir, QUERIES)
-        )
-        self._creating = asyncio.Semaphore(CREATES_AT_ONCE)
+        self.templates = None if migrations_dir is None else Templates(self._server, migrations_dir)
+        self._creates = asyncio.Semaphore(MAX_CREATES)
 
     @property
     def credential(self) -> str:
-        """Name the login that we use, by user and server."""
+        """An identifier of our login: its user and server, hashed."""
         return self._server.credential
 
     async def check_credential(self) -> None:
-        """Log in, and read what the role may do.
+        """Log in, and read which rights the role has.
 
         Raises:
             CredentialRefused: the login is refused, or may not create tenants.
-            Transient: the server doesn't say.
+            Transient: the server didn't answer.
         """
         rights = await self._read_rights()
         if rights.missing:
@@ -118,7 +111,7 @@ class PostgresProvider:
             )
 
     async def diagnose(self) -> tuple[Diagnosis, ...]:
-        """Log in, and check what the role may do."""
+        """Log in, and check which rights the role has."""
         rights = await self._read_rights()
         who = f"role {rights.role} at {self._server.host or 'the socket'}"
         if not rights.missing:
@@ -129,7 +122,7 @@ class PostgresProvider:
 
     async def _read_rights(self) -> _Rights:
         async with self._server.admin(fresh=True) as admin:
-            (row,) = await admin.fetch(QUERIES.admin_rights)
+            (row,) = await admin.fetch(POSTGRES_QUERIES.admin_rights)
         missing = {
             "createdb": not row["may_create_databases"],
             "createrole": not row["may_create_roles"],
@@ -141,71 +134,75 @@ class PostgresProvider:
         return f"{PREFIX}{client_id.hex}"
 
     async def find(self, name: str) -> Tenant | None:
-        """Return the tenant when it is whole; a half-made one is finished by `create`.
+        """Return the tenant when it is complete; `create` finishes an unfinished one.
 
         Raises:
-            Permanent: a database of that name belongs to somebody else.
+            Permanent: a database of that name has another owner.
         """
         async with self._server.admin() as admin:
-            found = await _look_up(admin, name)
-        return self._tenant(name) if found is not None and _is_whole(found) else None
+            row = await _find_database(admin, name)
+        is_complete = row is not None and row.is_closed and row.is_reassigned
+        return self._tenant(name) if is_complete else None
 
     async def list_tenants(self) -> tuple[RemoteTenant, ...]:
-        """Return the databases and roles of our names; the server's catalogue is complete."""
+        """Return the databases and roles with names of ours; the catalogue is complete."""
         async with self._server.admin() as admin:
-            rows = await admin.fetch(QUERIES.list_tenants)
+            rows = await _list(admin, f"~ '{NAMES}'")
         return tuple(_remote_tenant(row) for row in rows)
 
     async def create(self, request: TenantRequest) -> Tenant:
-        """Create role and database, or what is missing of them.
+        """Create role and database, or the missing one of them.
 
         Raises:
-            Permanent: a database of that name belongs to somebody else; it stays as it is.
+            Permanent: a database of that name has another owner; it stays as it is.
         """
         name, password = request.name, request.database_password
-        async with self._creating:
+        async with self._creates:
             async with self._server.admin() as admin:
                 template, _ = await at_once(
                     self._find_template(),
-                    admin.execute(QUERIES.create_roles.format(name=literal(name))),
+                    admin.execute(POSTGRES_QUERIES.create_roles.format(name=literal(name))),
                 )
-                # The server hashes too: meanwhile it can copy.
+                # At the same time: the server hashes the password as well, for milliseconds.
                 is_copy, _ = await at_once(
-                    self._make_database(admin, name, template), self.set_password(name, password)
+                    self._create_database(admin, name, template), self.set_password(name, password)
                 )
                 if not is_copy:
-                    await admin.execute(QUERIES.close_database.format(database=identifier(name)))
+                    await admin.execute(
+                        POSTGRES_QUERIES.close_database.format(database=identifier(name))
+                    )
             if is_copy:
                 async with self._server.admin(name) as inside:
-                    # `await_project` comes next. We are in first: two logins hinder each other.
-                    self._server.expect_tenant(name, password)
-                    await take_over(inside, name)
+                    # The owner logs in for `await_project`, which comes next. Only now: of two
+                    # logins to a new database at the same time each is slower.
+                    self._server.prewarm_tenant(name, password)
+                    await reassign_ownership(inside, name)
         return self._tenant(name)
 
     async def _find_template(self) -> str | None:
         return None if self.templates is None else await self.templates.find()
 
-    async def _make_database(
+    async def _create_database(
         self, admin: TenantConnection, name: str, template: str | None
     ) -> bool:
-        """Make the database unless it is there; tell whether it is still its template's."""
+        """Create the database unless it exists; return whether ownership must be reassigned."""
         try:
-            if template is not None and await copy(admin, template, name):
+            if template is not None and await copy_template(admin, template, name):
                 return True
-            await admin.execute(QUERIES.create_database.format(database=identifier(name)))
+            await admin.execute(POSTGRES_QUERIES.create_database.format(database=identifier(name)))
         except StatementError as error:
             if not belongs_to(error.sqlstate, ALREADY_THERE):
                 raise
-            # An earlier try's, or made in this very moment: whose is it? We touch ours only.
-            found = await _look_up(admin, name)
-            return found is not None and not found["is_taken_over"]
+            # From an earlier attempt, or created at this moment: refuse another owner's.
+            row = await _find_database(admin, name)
+            return row is not None and not row.is_reassigned
         return False
 
     async def observe(self, ref: str) -> Observation:
-        """Look whether the database is there; one that is there is up."""
+        """Look whether the database exists; one that exists is up."""
         if await self.find(ref) is None:
             return Observation(TenantState.GONE, "the server has no such database")
-        return Observation(TenantState.READY, "the database is there")
+        return Observation(TenantState.READY, "the database exists")
 
     async def credentials(
         self,
@@ -222,7 +219,7 @@ class PostgresProvider:
         verifier = literal(await asyncio.to_thread(scram_verifier, database_password))
         async with self._server.admin() as admin:
             await admin.execute(
-                QUERIES.set_password.format(database=identifier(ref), verifier=verifier)
+                POSTGRES_QUERIES.set_password.format(database=identifier(ref), verifier=verifier)
             )
 
     def connect(
@@ -232,22 +229,22 @@ class PostgresProvider:
         return self._server.tenant(ref, credentials.fields["db_password"])
 
     async def check_services(self, ref: str, credentials: Credentials) -> None:
-        """Do nothing: a database has no services but itself, which has just answered."""
+        """Do nothing: a database has no service but itself, which has just answered."""
 
     async def delete(self, ref: str) -> None:
-        """Drop database and role, data and all. Safe to repeat.
+        """Drop database and role with all data. Safe to repeat.
 
         Raises:
-            Permanent: the database belongs to somebody else; it stays.
+            Permanent: the database has another owner; it stays.
         """
         name = identifier(ref)
         async with self._server.admin() as admin:
-            await _look_up(admin, ref)
-            await admin.execute(QUERIES.drop_database.format(database=name))
-            await admin.execute(QUERIES.drop_role.format(database=name))
+            await _find_database(admin, ref)
+            await admin.execute(POSTGRES_QUERIES.drop_database.format(database=name))
+            await admin.execute(POSTGRES_QUERIES.drop_role.format(database=name))
 
     async def aclose(self) -> None:
-        """Stop making a template, and close the sessions that are kept."""
+        """Cancel the build of a template, and close all sessions."""
         if self.templates is not None:
             await self.templates.aclose()
         await self._server.aclose()
@@ -257,7 +254,7 @@ class PostgresProvider:
 
 
 def create_postgres_provider(context: ProviderContext) -> PostgresProvider:
-    """Create the provider; tenants live on the platform's own server unless told otherwise."""
+    """Create the provider; without PGWORKER_TENANTS_URL, tenants live on the platform's server."""
     url = context.settings.tenants_url
     return PostgresProvider(
         context.platform_dsn if url is None else url.get_secret_value(),
@@ -265,46 +262,45 @@ def create_postgres_provider(context: ProviderContext) -> PostgresProvider:
     )
 
 
-async def _look_up(admin: TenantConnection, name: str) -> dict[str, Any] | None:
-    """Return what `find_database` tells of our database, or None when there is none.
+async def _list(admin: TenantConnection, matches: str) -> list[_Row]:
+    rows = await admin.fetch(POSTGRES_QUERIES.list_tenants.format(matches=matches))
+    return [_Row(**row) for row in rows]
+
+
+async def _find_database(admin: TenantConnection, name: str) -> _Row | None:
+    """Return the row of our database, or None when there is none.
 
     Raises:
-        Permanent: it belongs to somebody else.
+        Permanent: it has another owner.
     """
-    rows = await admin.fetch(QUERIES.find_database.format(name=literal(name)))
-    if rows and rows[0]["owner"] != name:
+    rows = [row for row in await _list(admin, f"= {literal(name)}") if row.owner is not None]
+    if rows and rows[0].owner != name:
         raise Permanent(
-            f"database {name} is there already and belongs to role {rows[0]['owner']}, not to "
-            f"{name}: pgworker did not make it and leaves it alone"
+            f"database {name} exists and belongs to role {rows[0].owner}, not to {name}: pgworker "
+            "did not create it and leaves it alone"
         )
     return rows[0] if rows else None
 
 
-def _is_whole(row: dict[str, Any]) -> bool:
-    return bool(row["is_closed"] and row["is_taken_over"])
-
-
-def _remote_tenant(row: dict[str, Any]) -> RemoteTenant:
-    name = row["name"]
+def _remote_tenant(row: _Row) -> RemoteTenant:
     state, detail, repair = _judge(row)
-    client_id = UUID(name.removeprefix(PREFIX))
-    return RemoteTenant(name, name, client_id, state, detail, repair=repair)
+    client_id = UUID(row.name.removeprefix(PREFIX))
+    return RemoteTenant(row.name, row.name, client_id, state, detail, repair=repair)
 
 
-def _judge(row: dict[str, Any]) -> tuple[RemoteState, str, str | None]:
-    """Return a tenant's state, a description, and a repair, from its row of `list_tenants`."""
-    name, owner = row["name"], row["owner"]
-    database = f"database {name}"
-    if owner is None:
+def _judge(row: _Row) -> tuple[RemoteState, str, str | None]:
+    """Return the state of a tenant, a description, and a repair."""
+    name, database = row.name, f"database {row.name}"
+    if row.owner is None:
         return RemoteState.PARTIAL, f"role {name} without its database", None
-    if owner != name:
+    if row.owner != name:
         take_back = f'alter database "{name}" owner to "{name}";'
-        return RemoteState.FOREIGN, f"{database}, which belongs to role {owner}", take_back
-    if row["is_invalid"]:
+        return RemoteState.FOREIGN, f"{database}, which belongs to role {row.owner}", take_back
+    if row.is_invalid:
         return RemoteState.PARTIAL, f"{database}, which an interrupted drop left unusable", None
-    if not row["is_closed"]:
+    if not row.is_closed:
         close = f'revoke all on database "{name}" from public;'
         return RemoteState.UNFINISHED, f"{database}, still open to every role of its server", close
-    if not row["is_taken_over"]:
+    if not row.is_reassigned:
         return RemoteState.UNFINISHED, f"{database}, which still belongs to its template", None
     return RemoteState.COMPLETE, database, None

@@ -1,4 +1,4 @@
-"""Password verifiers for PostgreSQL, so that no clear password is ever in a statement or its log.
+"""Password verifiers for PostgreSQL: no statement, and so no log, contains a clear password.
 
 PostgreSQL 18, chapter 20.5 and `pg_authid.rolpassword`; RFC 5802, RFC 7677.
 """

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from pgworker.db.queries import load
 from pgworker.db.sqlstate import (
     DATABASE_COMMAND_PASSING,
     INSUFFICIENT_PRIVILEGE,
     belongs_to,
 )
-from pgworker.errors import CredentialRefused, JobError, Permanent
-from pgworker.providers.postgres.sessions import Sessions
+from pgworker.errors import CredentialRefused, JobError, Permanent, Transient
+from pgworker.providers.postgres.sessions import SessionPool
 from pgworker.tenants.connection import StatementError
 
 if TYPE_CHECKING:
@@ -23,26 +24,42 @@ if TYPE_CHECKING:
 
     from pgworker.tenants.connection import TenantConnection
 
-# Options of a URL that tell who logs in, and where to (libpq, chapter 32.1.2).
-OF_OUR_LOGIN = frozenset({"user", "password", "passfile", "dbname", "service", "sslpassword"})
+# Options of a URL that say who logs in, and to which database (libpq, chapter 32.1.2).
+LOGIN_OPTIONS = frozenset({"user", "password", "passfile", "dbname", "service", "sslpassword"})
+
+
+class PostgresQueries(NamedTuple):
+    """The statements of `sql/queries/postgres_provider.sql`."""
+
+    admin_rights: str
+    list_tenants: str
+    create_roles: str
+    create_database: str
+    close_database: str
+    set_password: str
+    drop_database: str
+    drop_role: str
+
+
+POSTGRES_QUERIES = load(PostgresQueries, "queries/postgres_provider.sql")
 
 
 class PostgresServer:
-    """Opens sessions on the server of a URL: as the one who makes tenants, or as a tenant."""
+    """Opens sessions on the server of a URL: as the admin who creates tenants, or as a tenant."""
 
     def __init__(self, admin_url: str) -> None:
-        """Take the URL of who makes tenants; connect nowhere yet."""
+        """Take the admin's URL; connect nowhere yet."""
         self._admin_url = admin_url
-        self._sessions = Sessions()
+        self._sessions = SessionPool()
 
     @property
     def credential(self) -> str:
-        """Name the login that we use, by user and server."""
+        """An identifier of the admin's login: its user and server, hashed."""
         parts = urlsplit(self._admin_url)
         options = dict(parse_qsl(parts.query))
         user = parts.username or options.get("user", "")
-        place = f"{user}@{self.host}:{options.get('port', '')}"
-        return f"postgres:{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+        login = f"{user}@{self.host}:{options.get('port', '')}"
+        return f"postgres:{hashlib.sha256(login.encode()).hexdigest()[:8]}"
 
     @property
     def host(self) -> str:
@@ -55,20 +72,20 @@ class PostgresServer:
     async def admin(
         self, database: str | None = None, *, fresh: bool = False
     ) -> AsyncIterator[TenantConnection]:
-        """Be the one who makes tenants; every refusal becomes a `JobError`.
+        """Open a session of the admin; every refusal becomes a `JobError`.
 
         Args:
-            database: to be in; by default that of the URL. No session of ours stays in another.
-            fresh: log in, even if a session is there.
+            database: by default that of the URL. Sessions in any other database aren't kept.
+            fresh: log in, even if an idle session is there.
         """
         url = self._admin_url if database is None else self._admin_url_for(database)
         async with AsyncExitStack() as stack:
             try:
                 admin = await stack.enter_async_context(
-                    self._sessions.lend(url, fresh=fresh, keep=database is None)
+                    self._sessions.acquire(url, fresh=fresh, keep=database is None)
                 )
             except Permanent as error:
-                # Our own login is refused, and so it is for every other job.
+                # Every other job would be refused as well.
                 raise CredentialRefused(
                     f"PGWORKER_TENANTS_URL: {error}", credential=self.credential
                 ) from error
@@ -80,27 +97,27 @@ class PostgresServer:
     def tenant(
         self, ref: str, password: str, *, keep: bool = True
     ) -> AbstractAsyncContextManager[TenantConnection]:
-        """Be the owner of a tenant's database, in that database; `keep` as `Sessions.lend`."""
-        return self._sessions.lend(self.dsn(ref, password), keep=keep)
+        """Open a session of a tenant's owner in its database; `keep` as `SessionPool.acquire`."""
+        return self._sessions.acquire(self.dsn(ref, password), keep=keep)
 
-    def expect_tenant(self, ref: str, password: str) -> None:
-        """Begin to log in as the owner, who will come soon."""
-        self._sessions.expect(self.dsn(ref, password))
+    def prewarm_tenant(self, ref: str, password: str) -> None:
+        """Start to log in as the owner, who will need a session soon."""
+        self._sessions.prewarm(self.dsn(ref, password))
 
     def dsn(self, ref: str, password: str | None) -> str:
         """Return the tenant's DSN on the server, with the server's own options.
 
-        Nothing of our own login goes along: options of a URL may hold it as well.
+        The admin's login is left out, which may be among the options of the URL as well.
         """
         parts = urlsplit(self._admin_url)
         hosts = parts.netloc.rpartition("@")[2]
         login = ref if password is None else f"{ref}:{password}"
         return urlunsplit(
-            (parts.scheme, f"{login}@{hosts}", f"/{ref}", self._options_without(OF_OUR_LOGIN), "")
+            (parts.scheme, f"{login}@{hosts}", f"/{ref}", self._options_without(LOGIN_OPTIONS), "")
         )
 
     async def aclose(self) -> None:
-        """Close the sessions that are kept."""
+        """Close all sessions."""
         await self._sessions.aclose()
 
     def _admin_url_for(self, database: str) -> str:
@@ -121,7 +138,9 @@ class PostgresServer:
                 "createdb and createrole)",
                 credential=self.credential,
             )
-        return error.to_job_error("the tenants' server", passing=DATABASE_COMMAND_PASSING)
+        if belongs_to(error.sqlstate, DATABASE_COMMAND_PASSING):
+            return Transient(f"the tenants' server can't do this now: {error.message}")
+        return Permanent(f"the tenants' server refuses: {error.message} [{error.sqlstate}]")
 
 
 def literal(name: str) -> str:
@@ -130,8 +149,8 @@ def literal(name: str) -> str:
     Raises:
         Permanent: it isn't one of ours.
     """
-    # Names are pgw_ and hexadecimal digits, verifiers base64: nothing needs escaping, and
-    # whatever would is refused.
+    # Names are pgw_ and hexadecimal digits, verifiers base64. Neither needs escaping, and any
+    # other text is refused.
     if not re.fullmatch(r"[\w$:+/=-]+", name):
         raise Permanent(f"{name!r} is not a name that pgworker gives")
     return f"'{name}'"

@@ -1,4 +1,4 @@
-"""The run's server as one of tenants, and what a test made on it."""
+"""The run's server as a server of tenants, and the tenants of a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PASSWORD = "Kq7Zp2Wm9Xr4Tb6Vn8Lc3Hd5Jf1Gs0Ay"
 
 @dataclass
 class Server:
-    """The run's server, and the tenants that a test made on it."""
+    """The run's server, and the tenants that a test creates on it."""
 
     dsn: str
     names: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Server:
 
 
 async def as_tenant(tenant: Tenant, password: str = PASSWORD) -> asyncpg.Connection:
-    """Log in as a customer would, with the DSN that is stored."""
+    """Log in as a customer would, with the stored DSN."""
     return await asyncpg.connect(tenant.url, password=password)
 
 

@@ -38,14 +38,14 @@ from tests.support.stack import CANONICAL
         "create statistics st on a, b from t",
     ],
 )
-def test_what_only_shapes_the_schema_may_be_copied(sql: str) -> None:
+def test_statements_that_only_change_the_schema_may_be_copied(sql: str) -> None:
     assert is_portable(parse_migration("1_a.sql", sql))
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        # data: its time, its chance and its owner are the tenant's own
+        # data: its times and random values must be the tenant's own
         "insert into settings values ('key', gen_random_uuid(), now())",
         "update t set a = 1",
         "delete from t",
@@ -64,7 +64,7 @@ def test_what_only_shapes_the_schema_may_be_copied(sql: str) -> None:
         "create view v as select timestamptz ' NOW'",
         "create table p partition of t for values from (now()) to ('2030-01-01')",
         "create table p partition of t for values in (current_date)",
-        # who runs it
+        # the role that runs it
         "grant select on t to current_user",
         "create policy p on t to session_user using (true)",
         "create schema s authorization current_role",
@@ -83,7 +83,7 @@ def test_what_only_shapes_the_schema_may_be_copied(sql: str) -> None:
         "comment on role r is 'it'",
         "create subscription s connection '' publication p",
         "security label on table t is 'secret'",
-        # what doesn't change hands with its owner, or which we don't know to do so
+        # not reassigned with its owner, or not known to be
         "alter default privileges in schema public grant select on tables to anon",
         "create publication p for table t",
         "create event trigger e on ddl_command_end execute function f()",
@@ -95,7 +95,7 @@ def test_what_only_shapes_the_schema_may_be_copied(sql: str) -> None:
         "create table t (a int); insert into t values (1)",
     ],
 )
-def test_what_may_differ_from_tenant_to_tenant_runs_in_each_of_them(sql: str) -> None:
+def test_a_statement_whose_result_may_differ_runs_in_each_tenant(sql: str) -> None:
     assert not is_portable(parse_migration("1_a.sql", sql))
 
 
@@ -110,7 +110,7 @@ def test_a_set_is_copied_up_to_the_first_file_that_must_run_in_the_tenant() -> N
     assert part == migrations[:2]
 
 
-def test_of_the_set_that_we_ship_all_but_the_seed_is_copied() -> None:
+def test_the_shipped_set_is_copied_except_for_its_seed() -> None:
     from pgworker.schema.directory import read_canonical_set
 
     canonical = read_canonical_set(CANONICAL)
@@ -119,7 +119,7 @@ def test_of_the_set_that_we_ship_all_but_the_seed_is_copied() -> None:
     assert canonical.migrations[-1].name == "default_settings"
 
 
-def test_the_extensions_of_a_set_are_known_by_name() -> None:
+def test_the_extensions_of_a_set_are_found_by_name() -> None:
     migrations = (
         parse_migration("1_a.sql", 'create extension citext; create extension "uuid-ossp"'),
         parse_migration("2_b.sql", "create extension if not exists citext; create table t (a int)"),

