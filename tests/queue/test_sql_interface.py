@@ -550,6 +550,27 @@ async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -
     assert await blocked(client_id) == (None, None)
 
 
+async def test_client_status_names_the_refused_credential_that_a_client_waits_for(
+    jobs: JobsInTest,
+) -> None:
+    job = await jobs.claimed()
+    await jobs.pool.execute("select pgworker.open_breaker('supabase:0123abcd', 'no', '30 s')")
+    await jobs.pool.execute(
+        "select pgworker.snooze(array[$1::bigint], array[$2::bigint], '{30 s}', '{a credential}',"
+        " '{null}', '{auth}', '{no}', '{supabase:0123abcd}')",
+        job.id,
+        job.claim_token,
+    )
+
+    row = await jobs.pool.fetchrow(
+        "select blocked_code, blocked_because from pgworker.client_status"
+    )
+
+    assert row is not None
+    assert row["blocked_code"] == "breaker_open"
+    assert "supabase:0123abcd" in row["blocked_because"]
+
+
 async def test_client_status_names_a_pause_before_a_missing_worker(jobs: JobsInTest) -> None:
     await jobs.add()
     await jobs.commands.pause("provision")
