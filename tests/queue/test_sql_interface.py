@@ -553,7 +553,7 @@ async def test_client_status_says_why_a_client_does_not_move(jobs: JobsInTest) -
 async def test_client_status_names_the_refused_credential_that_a_client_waits_for(
     jobs: JobsInTest,
 ) -> None:
-    job = await jobs.claimed()
+    job = await jobs.add_claimed()
     await jobs.pool.execute("select pgworker.open_breaker('supabase:0123abcd', 'no', '30 s')")
     await jobs.pool.execute(
         "select pgworker.snooze(array[$1::bigint], array[$2::bigint], '{30 s}', '{a credential}',"
