@@ -164,7 +164,7 @@ def _last_column(row: JobStatusRow) -> str | None:
     if row.status == JobStatus.FAILED:
         return f"{row.error_kind}: {row.last_error}"
     if row.status == JobStatus.WAITING:
-        reason = row.waiting_for or row.last_error or "its time"
+        reason = row.waiting_for or row.last_error or "the next try"
         return f"{format_relative(row.next_try_at)}: {reason}"
     return None
 

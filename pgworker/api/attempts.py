@@ -60,7 +60,7 @@ class SignInAttempts:
             wait = math.ceil(times[0] + self._window - now)
             raise Refused(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"too many attempts to sign in from here: wait {wait} s",
+                f"too many attempts to sign in from this address: wait {wait} s",
                 headers={"Retry-After": str(wait)},
             )
         times.append(now)

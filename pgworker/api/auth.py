@@ -75,7 +75,7 @@ def _identify_local(request: Request, service: Service) -> Principal:
     if forwarded is not None or not is_loopback(client) or not is_loopback(host):
         raise Refused(
             HTTPStatus.FORBIDDEN,
-            "without PGWORKER_API_TOKENS only this machine is served, by a loopback name",
+            "without PGWORKER_API_TOKENS only this machine may call, by a loopback name",
         )
     return Principal("local", Scope.ADMIN, "local", service.sessions.local_csrf_token)
 
@@ -122,7 +122,7 @@ async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
     if (origin is not None and _split(origin).netloc != request.headers.get("host")) or (
         site not in {None, "same-origin", "none"}
     ):
-        raise Refused(HTTPStatus.FORBIDDEN, "this comes from a page of another site")
+        raise Refused(HTTPStatus.FORBIDDEN, "this request comes from a page of another site")
     is_browser = origin is not None or site is not None
     if principal.via == "local" and not is_browser:
         # A program on this machine: it sends no cookie, so no page can act in its name.
@@ -130,7 +130,8 @@ async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
     presented = request.headers.get(CSRF_HEADER) or await _get_form_field(request, CSRF_FIELD)
     if not hmac.compare_digest(presented.encode(errors="replace"), principal.csrf_token.encode()):
         raise Refused(
-            HTTPStatus.FORBIDDEN, "the page is too old, or not ours: load it again and repeat"
+            HTTPStatus.FORBIDDEN,
+            "the page is too old, or not from this server: reload it and try again",
         )
 
 

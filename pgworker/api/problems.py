@@ -215,14 +215,14 @@ def make_problem_from_error(request: Request, error: Exception) -> Response:
         case PgworkerError():
             return _make_problem_from_ours(request, error)
     # A bug. The log has the traceback; the caller learns nothing about our inside.
-    return make_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "something broke; the log tells what")
+    return make_problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error: the log has the details")
 
 
 # Starlette's own are single words, such as `Not Found`.
 _DETAILS: dict[int, str] = {
     HTTPStatus.NOT_FOUND: "there is nothing at this address",
     HTTPStatus.METHOD_NOT_ALLOWED: (
-        "this address does not take that method; the header Allow names those it takes"
+        "this address does not support that method; the Allow header lists those that it supports"
     ),
 }
 

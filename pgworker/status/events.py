@@ -170,7 +170,8 @@ class EventFeed:
         """
         if self._is_closed or len(self._streams) >= self._max_streams:
             raise TooManyStreams(
-                f"{len(self._streams)} streams are open here: try again, or ask for the state"
+                f"{len(self._streams)} streams are open in this process: "
+                "try again later, or fetch the state"
             )
         stream = Stream(client_id, after)
         self._streams.add(stream)

@@ -64,17 +64,17 @@ def describe_state(client: ClientStatusRow) -> str:
         phase = f"{phase} (phase {client.phase_number} of {client.phase_count})"
     match client.job_status:
         case JobStatus.FAILED:
-            return f"Failed in {phase}: it needs a person, and keeps everything that was done."
+            return f"Failed in {phase}: needs a person. What was done so far is kept."
         case JobStatus.RUNNING if client.blocked_because:
-            return f"Left behind in {phase}: {client.blocked_because}."
+            return f"Stalled in {phase}: {client.blocked_because}."
         case JobStatus.RUNNING:
-            return f"Under way: a worker is on {phase}."
+            return f"In progress: a worker is running {phase}."
         case JobStatus.QUEUED:
-            return f"In line for {phase}: {client.blocked_because}."
+            return f"Queued for {phase}: {client.blocked_because}."
         case JobStatus.WAITING:
-            return f"Waiting in {phase}: {client.blocked_because or 'its time'}."
+            return f"Waiting in {phase}: {client.blocked_because or 'the next try'}."
         case JobStatus.CANCELLED:
-            return f"Cancelled in {phase}; what exists at the provider stays there."
+            return f"Cancelled in {phase}. What exists at the provider stays there."
         case JobStatus.SUCCEEDED if client.status != ClientStatus.READY:
             return f"Done: it is {client.status}."
         case JobStatus.SUCCEEDED:
@@ -82,7 +82,7 @@ def describe_state(client: ClientStatusRow) -> str:
     # It has no job. An adopted client may be ready without one.
     if client.status == ClientStatus.READY:
         return "Ready."
-    return "Nobody has asked for this client to be provisioned."
+    return "Provisioning was never requested for this client."
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
     cancel = Action(
         "cancel",
         "Cancel",
-        "Stops the work on this client. What exists at the provider stays there, and may go on "
-        "costing money.",
+        "Stops the work on this client. What exists at the provider stays there, and may "
+        "keep costing money.",
         asks_first=True,
     )
     if client.job_status == JobStatus.FAILED:
@@ -118,7 +118,7 @@ def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
             Action(
                 "retry",
                 "Start again",
-                "Begins anew with what exists already; it may create the client's project, which "
+                "Starts over and reuses what exists; it may create the client's project, which "
                 "the provider bills.",
                 asks_first=True,
             ),
@@ -127,7 +127,9 @@ def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
 
 
 def _get_retry(client: ClientStatusRow) -> Action:
-    consequence = f"Goes on at {client.phase} with everything that was done; nothing is made twice."
+    consequence = (
+        f"Continues at {client.phase} and keeps what was done so far; nothing is created twice."
+    )
     if client.may_cost_money:
         consequence += " It may create the client's project, which the provider bills."
     return Action("retry", "Retry", consequence, asks_first=client.may_cost_money)
@@ -143,12 +145,12 @@ def advise(client: ClientStatusRow, remedy: str | None) -> tuple[str, ...]:
     retry, cancel = f"pgworker retry {client.client_id}", f"pgworker cancel {client.client_id}"
     match client.job_status:
         case JobStatus.FAILED:
-            first = remedy or "mend what the error names"
+            first = remedy or "fix what the error names"
             # The remedy of some kinds is to retry all jobs of that kind.
             again = () if retry in first else (f"try again: {retry}",)
             return (first, *again, f"give up: {cancel}")
         case JobStatus.CANCELLED:
-            return (f"start again, with what exists already: {retry}",)
+            return (f"start over, reusing what exists: {retry}",)
         case None if client.status != ClientStatus.READY:
             return (f"provision it, in SQL: select pgworker.enqueue('{client.client_id}');",)
         case None | JobStatus.SUCCEEDED:
@@ -163,5 +165,5 @@ def _advise_live(client: ClientStatusRow, cancel: str) -> tuple[str, ...]:
         case "paused":
             return ("end the pause: pgworker resume",)
     if client.error_kind == "auth":
-        return ("the provider refuses our credential: pgworker doctor names it",)
-    return ("nothing: it goes on by itself", f"give up: {cancel}")
+        return ("the provider refuses the credential; see which one: pgworker doctor",)
+    return ("nothing: it continues by itself", f"give up: {cancel}")

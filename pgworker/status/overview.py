@@ -206,14 +206,18 @@ async def _get_queue_state(
 def summarize(health: HealthRow, notices: Sequence[Notice]) -> str:
     """Return the state of provisioning in one sentence. Pure."""
     if health.failed:
-        return "1 client needs you" if health.failed == 1 else f"{health.failed} clients need you"
+        return (
+            "1 client needs attention"
+            if health.failed == 1
+            else f"{health.failed} clients need attention"
+        )
     if any(notice.urgency is Urgency.ALARM for notice in notices):
-        return "Provisioning needs you"
+        return "Provisioning needs attention"
     if any(notice.urgency is Urgency.WARNING for notice in notices):
-        return "Something wants a look"
+        return "There are warnings"
     if health.unfinished:
-        return "All is well, and work is under way"
-    return "All is well, and nothing is left to do"
+        return "All is well; work is in progress"
+    return "All is well; nothing is in progress"
 
 
 def get_notices(
@@ -253,7 +257,7 @@ def _notice_breaker(breaker: BreakerRow) -> Notice:
     return Notice(
         Urgency.ALARM,
         f"The provider has refused {breaker.credential} for {since}: {breaker.reason}",
-        "Renew the credential: the jobs that wait for it go on by themselves.",
+        "Renew the credential; the jobs that wait for it then continue by themselves.",
     )
 
 
@@ -262,8 +266,8 @@ def _notice_pause(pause: PauseRow) -> Notice:
     since = format_duration(datetime.now(UTC) - pause.paused_at)
     return Notice(
         Urgency.WARNING,
-        f"{what} is paused: {pause.paused_by} did so {since} ago.",
-        "No further phase starts until somebody resumes it.",
+        f"{what} is paused: {pause.paused_by} paused it {since} ago.",
+        "No further phase starts until it is resumed.",
         scope=pause.scope,
     )
 
@@ -283,12 +287,13 @@ def _notice_overdue(overdue: Overdue) -> Notice:
 def _notice_limits(limits: Sequence[LimitRow]) -> list[Notice]:
     if not limits:
         return []
+    endpoints = "1 endpoint" if len(limits) == 1 else f"{len(limits)} endpoints"
     longest = format_duration(max(row.seconds for row in limits))
     return [
         Notice(
             Urgency.NOTE,
-            f"The provider's rate limit is used up for {len(limits)} kinds of requests.",
-            f"Nothing to do: what needs them waits, {longest} at most.",
+            f"The provider's rate limit is used up for {endpoints}.",
+            f"Nothing to do: the jobs that need them wait, for {longest} at most.",
         )
     ]
 

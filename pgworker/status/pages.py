@@ -132,7 +132,7 @@ def _parse_cursor(cursor: str, kind: str, parse_position: Callable[..., T]) -> T
     Raises:
         BadCursor: it is one of another list, or was made up.
     """
-    refusal = BadCursor("the cursor is not one that a list of this kind gave")
+    refusal = BadCursor("the cursor doesn't come from a list of this kind")
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         found, *position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))

@@ -28,19 +28,19 @@ LATENCY_SHARE = 0.02
 # Browsers, proxies and load balancers take a connection for dead after 30 s or more of silence.
 KEEP_ALIVE = timedelta(seconds=15)
 
-NEVER_REQUESTED = "nobody has asked for it to be provisioned"
+NEVER_REQUESTED = "provisioning was never requested"
 _STATE = {
     ClientStatus.NOT_PROVISIONED: NEVER_REQUESTED,
-    ClientStatus.QUEUED: "it waits in line",
+    ClientStatus.QUEUED: "it is queued",
     ClientStatus.CREATING_PROJECT: "its project is being created",
-    ClientStatus.WAITING_FOR_PROJECT: "its project is coming up",
+    ClientStatus.WAITING_FOR_PROJECT: "its project is starting",
     ClientStatus.SCHEMA_SYNCING: "its schema is being applied",
     ClientStatus.SMOKE_CHECKING: "it is being checked",
     ClientStatus.READY: "it is ready",
     ClientStatus.FAILED: "it failed",
     ClientStatus.CANCELLED: "it was cancelled",
-    ClientStatus.DEPROVISIONING: "it is being taken down",
-    ClientStatus.DEPROVISIONED: "it was taken down",
+    ClientStatus.DEPROVISIONING: "it is being removed",
+    ClientStatus.DEPROVISIONED: "it was removed",
 }
 
 
@@ -232,10 +232,10 @@ def describe_progress(
     if status is ClientStatus.FAILED:
         return _write_sentence(state, remedy)
     if status is ClientStatus.CANCELLED:
-        return _write_sentence(state, "retry it to go on with what exists")
+        return _write_sentence(state, "retry it to continue with what exists")
     if client.job_status == JobStatus.WAITING and client.error_kind is not None:
-        return _write_sentence(state, "an error held it up, and it is tried again by itself")
-    return _write_sentence(state, "it takes longer than usual" if is_late else None)
+        return _write_sentence(state, "an error delayed it, and it is retried automatically")
+    return _write_sentence(state, "it is taking longer than usual" if is_late else None)
 
 
 def _write_sentence(state: str, rest: str | None = None) -> str:

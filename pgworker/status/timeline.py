@@ -33,16 +33,16 @@ class Heading(NamedTuple):
 
 # By the event's name. An event that isn't here is newer than this table, and shown by its name.
 HEADINGS = {
-    "enqueued": Heading("Put in line", EntryKind.NOTE),
-    "claimed": Heading("A worker took it", EntryKind.WORK),
-    "rescued": Heading("Taken over from a worker that fell silent", EntryKind.WORK),
-    "advanced": Heading("{from_phase} is done, on to {to_phase}", EntryKind.GOOD),
-    "snoozed": Heading("Waits: {waiting_for}", EntryKind.WAIT),
-    "backed_off": Heading("Try {attempts} failed", EntryKind.BAD),
-    "failed": Heading("Failed: it needs a person", EntryKind.BAD),
+    "enqueued": Heading("Queued", EntryKind.NOTE),
+    "claimed": Heading("Claimed by a worker", EntryKind.WORK),
+    "rescued": Heading("Taken over from a worker that stopped responding", EntryKind.WORK),
+    "advanced": Heading("{from_phase} is done, next is {to_phase}", EntryKind.GOOD),
+    "snoozed": Heading("Waiting: {waiting_for}", EntryKind.WAIT),
+    "backed_off": Heading("Attempt {attempts} failed", EntryKind.BAD),
+    "failed": Heading("Failed: needs a person", EntryKind.BAD),
     "succeeded": Heading("{from_phase} is done: ready", EntryKind.GOOD),
-    "released": Heading("Given back by a worker that left", EntryKind.NOTE),
-    "retried": Heading("Put back in line by a person", EntryKind.NOTE),
+    "released": Heading("Released by a worker that shut down", EntryKind.NOTE),
+    "retried": Heading("Retried by a person", EntryKind.NOTE),
     "cancelled": Heading("Cancelled", EntryKind.NOTE),
 }
 SUPERSEDED = Heading("Replaced by a new job", EntryKind.NOTE)
@@ -125,7 +125,7 @@ def _get_heading(event: EventRow) -> Heading:
     title = heading.title.format(
         from_phase=event.from_phase,
         to_phase=event.to_phase,
-        waiting_for=detail.get("waiting_for") or "its time",
+        waiting_for=detail.get("waiting_for") or "the next try",
         attempts=detail.get("attempts", "?"),
     )
     return Heading(title, heading.kind)

@@ -248,4 +248,4 @@ async def test_a_database_that_is_away_is_503_and_a_bug_is_500(
             answer = await client.get("/clients")
             assert answer.status_code == status
             assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["detail"] == "something broke; the log tells what"
+    assert answer.json()["detail"] == "internal error: the log has the details"

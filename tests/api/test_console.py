@@ -273,7 +273,7 @@ async def test_a_failed_client_is_retried_by_its_form(
     answer = await submit(operator, page.form("/retry"))
 
     assert answer.status_code == 303
-    assert "Back in line." in (await operator.get(answer.headers["Location"])).text
+    assert "Queued again." in (await operator.get(answer.headers["Location"])).text
     assert await status_of(api, client_id) == JobStatus.QUEUED
 
 
@@ -316,10 +316,13 @@ async def test_a_group_is_retried_after_a_question_that_names_its_clients(
 
     answer = await submit(operator, question.form("/retry"))
 
-    assert "Back in line: 14 clients." in (await operator.get(answer.headers["Location"])).text
+    assert "Queued again: 14 clients." in (await operator.get(answer.headers["Location"])).text
     assert {await status_of(api, each) for each in ids} == {JobStatus.QUEUED}
     again = await submit(operator, question.form("/retry"))
-    assert "somebody was faster" in (await operator.get(again.headers["Location"])).text
+    assert (
+        "no client is failed with this error any more"
+        in (await operator.get(again.headers["Location"])).text
+    )
 
 
 async def test_everything_is_paused_and_resumed(
@@ -390,8 +393,8 @@ async def test_an_operator_retries_and_does_not_pause(api: ApiInTest) -> None:
         (f"/clients/{UUID(int=7)}", 404, "There is no client"),
         ("/clients/not-an-id", 422, "client_id"),
         ("/clients?status=strange", 422, "status"),
-        ("/errors/0123456789abcdef", 404, "No client is failed by that error any more"),
-        ("/errors/0123456789abcdef/retry", 404, "No client is failed by that error any more"),
+        ("/errors/0123456789abcdef", 404, "No client is failed with that error any more"),
+        ("/errors/0123456789abcdef/retry", 404, "No client is failed with that error any more"),
     ],
 )
 async def test_an_error_is_a_page_with_a_way_out(
@@ -399,7 +402,7 @@ async def test_an_error_is_a_page_with_a_way_out(
 ) -> None:
     page = await read(operator, path, status=status)
     assert words in page.words
-    assert "To the overview" in page.words
+    assert "Go to the overview" in page.words
 
 
 async def test_a_press_that_came_too_late_says_so(

@@ -51,7 +51,7 @@ class Site:
         return [row["id"] for row in rows]
 
     async def tidy(self) -> None:
-        """Leave nothing behind that another test would see."""
+        """Remove what another test would see."""
         self.mend_migrations()
         await self.connection.execute("select pgworker.resume('all')")
         await self.connection.execute(
@@ -117,7 +117,7 @@ async def test_a_client_is_seen_becoming_ready_without_a_reload(
     await operator.open(f"/clients/{client_id}")
     await operator.wait_until_live()
     await operator.mark()
-    await operator.expect_text("In line for create_project (phase 1 of 4): paused by a person")
+    await operator.expect_text("Queued for create_project (phase 1 of 4): paused by sql:postgres")
 
     await site.connection.execute("select pgworker.resume('all')")
 
@@ -152,9 +152,9 @@ async def test_a_failure_is_read_mended_and_retried(site: Site, operator: Operat
 
     await operator.press("Retry")
 
-    await operator.expect_text("Back in line.")
+    await operator.expect_text("Queued again.")
     await operator.expect_text("Ready: provisioned and checked.")
-    await operator.expect_text("Put back in line by a person")
+    await operator.expect_text("Retried by a person")
 
 
 async def test_a_group_of_clients_with_the_same_error_is_retried_by_one_press(
@@ -169,27 +169,27 @@ async def test_a_group_of_clients_with_the_same_error_is_retried_by_one_press(
     site.mend_migrations()
 
     await group.get_by_role("link", name="Retry 4 clients").click()
-    await expect(operator.page.get_by_role("dialog")).to_contain_text("nothing is made twice")
+    await expect(operator.page.get_by_role("dialog")).to_contain_text("nothing is created twice")
     assert await site.statuses(ids) == {"failed"}, "it must ask first"
     await operator.confirm("Retry 4 clients")
 
-    await operator.expect_text("Back in line: 4 clients.")
+    await operator.expect_text("Queued again: 4 clients.")
     await expect(group).to_have_count(0)
     await operator.search("Forty")
     await expect(operator.page.locator("tbody .chip.good")).to_have_count(4)
     assert await site.statuses(ids) == {"ready"}
 
 
-async def test_a_pause_holds_clients_back_until_somebody_resumes(
+async def test_a_pause_holds_clients_back_until_it_is_resumed(
     site: Site, operator: Operator
 ) -> None:
     await operator.open()
     await operator.press("Pause")
     await operator.expect_text("Everything is paused")
     (client_id,) = await site.add("Held back")
-    held = operator.page.get_by_role("region", name="In line and waiting")
+    held = operator.page.get_by_role("region", name="Queued and waiting")
     await expect(held).to_contain_text("Held back")
-    await expect(held).to_contain_text("Paused by a person")
+    await expect(held).to_contain_text("Paused by sql:postgres for ada")
 
     await operator.press("Resume")
 
@@ -206,7 +206,7 @@ async def test_cancelling_asks_first_and_a_no_changes_nothing(
     await operator.open(f"/clients/{client_id}")
     await operator.press("Cancel")
     dialog = operator.page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("stays there, and may go on costing money")
+    await expect(dialog).to_contain_text("stays there, and may keep costing money")
     await dialog.get_by_role("link", name="Keep going").click()
     await expect(dialog).to_be_hidden()
     assert await site.statuses([client_id]) == {"queued"}
@@ -229,7 +229,7 @@ async def test_everything_is_pressed_without_javascript_too(site: Site, browser:
         site.mend_migrations()
         await group.get_by_role("link", name="Retry 2 clients").click()
         await operator.press("Retry 2 clients")
-        await operator.expect_text("Back in line: 2 clients.")
+        await operator.expect_text("Queued again: 2 clients.")
         await operator.press("Pause")
         await operator.expect_text("Everything is paused")
         await operator.press("Resume")
@@ -241,18 +241,18 @@ async def test_everything_is_pressed_without_javascript_too(site: Site, browser:
         await operator.expect_text("Ready: provisioned and checked.")
 
 
-async def test_whoever_signs_out_is_out(operator: Operator) -> None:
+async def test_a_person_who_signs_out_is_out(operator: Operator) -> None:
     await operator.press("Sign out")
     await expect(operator.page.get_by_label("Token")).to_be_visible()
     await operator.open()
     await expect(operator.page.get_by_label("Token")).to_be_visible()
 
 
-async def test_a_wrong_token_is_told_so(site: Site, browser: Browser) -> None:
+async def test_a_wrong_token_is_refused_in_words(site: Site, browser: Browser) -> None:
     async with open_console(browser, site.url) as stranger:
         await stranger.open()
         await stranger.page.get_by_label("Token").fill("this is not a token")
         await stranger.press("Sign in")
         await stranger.expect_text("There is no such token")
-        # The browser tells of every 401 in its own words.
+        # The browser reports every 401 in its own words.
         stranger.ignore_problems("401")

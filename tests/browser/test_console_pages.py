@@ -110,7 +110,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-async def test_no_page_is_closed_to_anybody(
+async def test_every_page_is_accessible(
     site: Site, browser: Browser, *, is_dark: bool, size: tuple[int, int]
 ) -> None:
     async with open_console(browser, site.url, size=size, is_dark=is_dark) as operator:
@@ -171,7 +171,7 @@ async def test_what_is_focused_stays_so_when_the_page_follows_a_change(
         await expect(link).to_be_focused()
 
 
-async def test_whoever_stays_too_long_is_asked_to_sign_in_again(
+async def test_a_person_whose_session_has_ended_is_asked_to_sign_in_again(
     site: Site, browser: Browser
 ) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
@@ -182,7 +182,7 @@ async def test_whoever_stays_too_long_is_asked_to_sign_in_again(
         await expect(operator.page.get_by_label("Token")).to_be_visible()
 
 
-async def test_a_lost_connection_is_told_and_comes_back_by_itself(
+async def test_a_lost_connection_is_shown_and_comes_back_by_itself(
     site: Site, browser: Browser
 ) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
@@ -196,16 +196,16 @@ async def test_a_lost_connection_is_told_and_comes_back_by_itself(
         await operator.page.unroute_all()
 
         await operator.wait_until_live()
-        await operator.expect_text("11 clients need you")
+        await operator.expect_text("11 clients need attention")
         assert await operator.was_not_reloaded()
-        # The browser and htmx tell of a cut connection, in their own words: of the stream's, and
-        # of a request's that was under way.
+        # The browser and htmx report a cut connection in their own words: the stream's, and that
+        # of a request in progress.
         operator.ignore_problems(
             "net::ERR_", "htmx:sseError", "htmx:sendError", "htmx:afterRequest", "[object Event]"
         )
 
 
-async def test_times_are_told_both_ways(site: Site, browser: Browser) -> None:
+async def test_times_are_shown_both_ways(site: Site, browser: Browser) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open(f"/clients/{site.story['Acorn Dental']}")
         times = operator.page.locator("time")
@@ -215,7 +215,7 @@ async def test_times_are_told_both_ways(site: Site, browser: Browser) -> None:
             assert (await each.get_attribute("title") or "").endswith(" UTC")
 
 
-async def test_a_chart_tells_in_words_what_it_shows(site: Site, browser: Browser) -> None:
+async def test_a_chart_describes_in_words_what_it_shows(site: Site, browser: Browser) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
         chart = operator.page.get_by_role("img", name="Time in await_project, hour by hour")
         await expect(chart).to_have_count(1)

@@ -24,35 +24,32 @@ def client(job_status: str | None, **more: Any) -> ClientStatusRow:
     [
         (
             client("failed"),
-            (
-                "Failed in schema_sync (phase 3 of 4): it needs a person, and keeps everything "
-                "that was done."
-            ),
+            ("Failed in schema_sync (phase 3 of 4): needs a person. What was done so far is kept."),
         ),
-        (client("running"), "Under way: a worker is on schema_sync (phase 3 of 4)."),
+        (client("running"), "In progress: a worker is running schema_sync (phase 3 of 4)."),
         (
             client("running", blocked_because="worker a fell silent"),
-            "Left behind in schema_sync (phase 3 of 4): worker a fell silent.",
+            "Stalled in schema_sync (phase 3 of 4): worker a fell silent.",
         ),
         (
             client("queued", blocked_because="waiting for a free worker"),
-            "In line for schema_sync (phase 3 of 4): waiting for a free worker.",
+            "Queued for schema_sync (phase 3 of 4): waiting for a free worker.",
         ),
-        (client("waiting"), "Waiting in schema_sync (phase 3 of 4): its time."),
+        (client("waiting"), "Waiting in schema_sync (phase 3 of 4): the next try."),
         (
             client("waiting", phase="seed_data", phase_number=None, blocked_because="the project"),
             "Waiting in seed_data: the project.",
         ),
         (
             client("cancelled"),
-            "Cancelled in schema_sync (phase 3 of 4); what exists at the provider stays there.",
+            "Cancelled in schema_sync (phase 3 of 4). What exists at the provider stays there.",
         ),
         (client("succeeded", status="ready"), "Ready: provisioned and checked."),
         (client("succeeded", status="deprovisioned"), "Done: it is deprovisioned."),
         (client(None, status="ready", phase=None, phase_number=None), "Ready."),
         (
             client(None, status="not_provisioned", phase=None, phase_number=None),
-            "Nobody has asked for this client to be provisioned.",
+            "Provisioning was never requested for this client.",
         ),
     ],
 )
@@ -109,9 +106,9 @@ async def test_a_retry_asks_first_in_a_phase_that_may_cost_money(
     [
         ("no_worker", "start a worker: pgworker run"),
         ("paused", "end the pause: pgworker resume"),
-        ("waiting", "nothing: it goes on by itself"),
-        ("no_free_worker", "nothing: it goes on by itself"),
-        ("lease_expired", "nothing: it goes on by itself"),
+        ("waiting", "nothing: it continues by itself"),
+        ("no_free_worker", "nothing: it continues by itself"),
+        ("lease_expired", "nothing: it continues by itself"),
     ],
 )
 def test_advice_follows_from_what_blocks_the_client(blocked_code: str, advice: str) -> None:

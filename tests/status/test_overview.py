@@ -77,7 +77,7 @@ def test_what_stops_everything_comes_first() -> None:
 def test_a_pause_says_who_made_it_and_when_and_what_it_holds() -> None:
     (everything,) = noticed(pauses=[pause()])
     (one,) = noticed(pauses=[pause("seed")])
-    assert everything.what == "Everything is paused: ada did so 3 min ago."
+    assert everything.what == "Everything is paused: ada paused it 3 min ago."
     assert everything.scope == "all"
     assert one.what.startswith("The workflow seed is paused")
 
@@ -106,12 +106,12 @@ def test_failures_are_left_to_their_groups() -> None:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (health(), "All is well, and nothing is left to do"),
-        (health(running=1), "All is well, and work is under way"),
-        (health(failed=1, running=3), "1 client needs you"),
-        (health(failed=40), "40 clients need you"),
-        (health(workers_alive=0), "Something wants a look"),
-        (health(workers_alive=0, queued=1), "Provisioning needs you"),
+        (health(), "All is well; nothing is in progress"),
+        (health(running=1), "All is well; work is in progress"),
+        (health(failed=1, running=3), "1 client needs attention"),
+        (health(failed=40), "40 clients need attention"),
+        (health(workers_alive=0), "There are warnings"),
+        (health(workers_alive=0, queued=1), "Provisioning needs attention"),
     ],
 )
 def test_the_verdict_is_one_sentence(state: HealthRow, words: str) -> None:
@@ -160,7 +160,7 @@ async def test_a_day_is_surveyed(
             stack.platform.pool, stack.platform.settings, ProgressReader(jobs.pool)
         )
 
-    assert seen.summary == "11 clients need you"
+    assert seen.summary == "11 clients need attention"
     assert seen.urgency is Urgency.ALARM
     assert seen.queue.health.unfinished == 8
     assert (seen.queue.is_paused, seen.queue.is_overdue) == (False, False)

@@ -72,17 +72,17 @@ def test_without_statistics_nobody_can_tell() -> None:
     ("more", "sentence"),
     [
         ({}, "Its project is being created (phase 1 of 4)."),
-        ({"status": "queued", "job_status": "queued"}, "It waits in line."),
+        ({"status": "queued", "job_status": "queued"}, "It is queued."),
         ({"status": "ready", "job_status": "succeeded"}, "It is ready."),
         (
             {"job_status": "waiting", "error_kind": "transient"},
             (
-                "Its project is being created (phase 1 of 4); an error held it up, and it is tried "
-                "again by itself."
+                "Its project is being created (phase 1 of 4); an error delayed it, and it is "
+                "retried automatically."
             ),
         ),
-        ({"status": None, "job_status": None}, "Nobody has asked for it to be provisioned."),
-        ({"status": "of their own"}, "Nobody has asked for it to be provisioned."),
+        ({"status": None, "job_status": None}, "Provisioning was never requested."),
+        ({"status": "of their own"}, "Provisioning was never requested."),
     ],
 )
 def test_the_sentence_says_where_it_stands(more: dict[str, Any], sentence: str) -> None:
@@ -90,7 +90,7 @@ def test_the_sentence_says_where_it_stands(more: dict[str, Any], sentence: str) 
 
 
 def test_who_is_late_is_told_so() -> None:
-    assert describe_progress(client(), is_late=True).endswith("; it takes longer than usual.")
+    assert describe_progress(client(), is_late=True).endswith("; it is taking longer than usual.")
 
 
 @pytest.fixture

@@ -29,21 +29,21 @@ def wait(at: float, what: str = "the project") -> EventRow:
 @pytest.mark.parametrize(
     ("row", "title", "kind"),
     [
-        (event("enqueued"), "Put in line", EntryKind.NOTE),
-        (event("claimed"), "A worker took it", EntryKind.WORK),
-        (event("rescued"), "Taken over from a worker that fell silent", EntryKind.WORK),
+        (event("enqueued"), "Queued", EntryKind.NOTE),
+        (event("claimed"), "Claimed by a worker", EntryKind.WORK),
+        (event("rescued"), "Taken over from a worker that stopped responding", EntryKind.WORK),
         (
             event("advanced", to_phase="schema_sync"),
-            "await_project is done, on to schema_sync",
+            "await_project is done, next is schema_sync",
             EntryKind.GOOD,
         ),
-        (wait(0, "a rate limit"), "Waits: a rate limit", EntryKind.WAIT),
-        (event("snoozed"), "Waits: its time", EntryKind.WAIT),
-        (event("backed_off", detail={"attempts": 3}), "Try 3 failed", EntryKind.BAD),
-        (event("failed"), "Failed: it needs a person", EntryKind.BAD),
+        (wait(0, "a rate limit"), "Waiting: a rate limit", EntryKind.WAIT),
+        (event("snoozed"), "Waiting: the next try", EntryKind.WAIT),
+        (event("backed_off", detail={"attempts": 3}), "Attempt 3 failed", EntryKind.BAD),
+        (event("failed"), "Failed: needs a person", EntryKind.BAD),
         (event("succeeded"), "await_project is done: ready", EntryKind.GOOD),
-        (event("released"), "Given back by a worker that left", EntryKind.NOTE),
-        (event("retried"), "Put back in line by a person", EntryKind.NOTE),
+        (event("released"), "Released by a worker that shut down", EntryKind.NOTE),
+        (event("retried"), "Retried by a person", EntryKind.NOTE),
         (event("cancelled"), "Cancelled", EntryKind.NOTE),
         (event("cancelled", detail={"superseded_by": 7}), "Replaced by a new job", EntryKind.NOTE),
         (event("some_day_new"), "Some day new", EntryKind.NOTE),
@@ -66,8 +66,8 @@ def test_looks_that_found_nothing_new_are_one_wait() -> None:
         [claim, wait(1), event("claimed", at=6), wait(7), event("claimed", at=12), wait(13)]
     )
     assert [(entry.title, entry.times) for entry in timeline] == [
-        ("A worker took it", 1),
-        ("Waits: the project", 3),
+        ("Claimed by a worker", 1),
+        ("Waiting: the project", 3),
     ]
     assert timeline[1].at == BEGIN + timedelta(seconds=1)
 
@@ -75,9 +75,9 @@ def test_looks_that_found_nothing_new_are_one_wait() -> None:
 def test_a_wait_for_something_else_is_told_apart() -> None:
     timeline = build_timeline([wait(0), event("claimed", at=5), wait(6, "the data api")])
     assert [entry.title for entry in timeline] == [
-        "Waits: the project",
-        "A worker took it",
-        "Waits: the data api",
+        "Waiting: the project",
+        "Claimed by a worker",
+        "Waiting: the data api",
     ]
 
 
@@ -108,11 +108,11 @@ async def test_it_is_told_from_what_the_queue_has_written(jobs: JobsInTest) -> N
     timeline = build_timeline(await jobs.status.list_events(job.client_id, limit=100))
 
     assert [entry.title for entry in timeline] == [
-        "Put in line",
-        "A worker took it",
-        "Waits: the project",
-        "A worker took it",
-        "Try 1 failed",
+        "Queued",
+        "Claimed by a worker",
+        "Waiting: the project",
+        "Claimed by a worker",
+        "Attempt 1 failed",
     ]
     assert timeline[-1].error == "it did not work"
     assert timeline[-1].error_kind == "transient"

@@ -98,11 +98,11 @@ async def ask_retry_group(
     """Ask whether to retry all clients that failed with the same error."""
     group = await service.status.get_failed_group(key)
     if group is None:
-        raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
+        raise Refused(HTTPStatus.NOT_FOUND, "no client is failed with that error any more")
     rows = await service.status.list_clients_of_group(key, limit=NAMES_SHOWN)
     number = "1 client" if group.jobs == 1 else f"{group.jobs:,} clients"
     consequence = (
-        f"Each goes on at {group.phase} with everything that was done; nothing is made twice."
+        f"Each continues at {group.phase} and keeps what was done so far; nothing is created twice."
     )
     if group.may_cost_money:
         consequence += " Their projects may be created, which the provider bills."

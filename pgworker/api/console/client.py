@@ -74,7 +74,7 @@ def _show_phase(found: Explanation, phases: list[str], phase: str) -> PhaseShown
     if client.job_status == JobStatus.SUCCEEDED or index < current:
         return PhaseShown(phase, "done", "done", seconds)
     if index > current:
-        return PhaseShown(phase, "todo", "to come", None)
+        return PhaseShown(phase, "todo", "pending", None)
     if client.job_status == JobStatus.FAILED:
         return PhaseShown(phase, "failed", "failed", seconds)
     if client.job_status == JobStatus.CANCELLED:
@@ -85,14 +85,14 @@ def _show_phase(found: Explanation, phases: list[str], phase: str) -> PhaseShown
 def _list_facts(found: Explanation) -> list[tuple[str, object]]:
     """Return names and values; what is unknown is left out."""
     row = found.client
-    tries = f"{row.attempts} of {row.max_attempts} in this phase" if row.attempts else None
+    attempts = f"{row.attempts} of {row.max_attempts} in this phase" if row.attempts else None
     facts: tuple[tuple[str, object], ...] = (
         ("Project", row.project_ref),
         ("Address", row.project_url),
         ("Schema", row.schema_version),
         ("Provider said", found.last_answer),
         ("Held by", row.claimed_by),
-        ("Tries", tries),
+        ("Attempts", attempts),
         ("Job", row.job_id),
     )
     return [(name, value) for name, value in facts if value is not None]

@@ -88,7 +88,7 @@ async def list_failures(
     """List the clients that failed with the same error."""
     group = await service.status.get_failed_group(key)
     if group is None:
-        raise Refused(HTTPStatus.NOT_FOUND, "no client is failed by that error any more")
+        raise Refused(HTTPStatus.NOT_FOUND, "no client is failed with that error any more")
     return render_page(
         request,
         "failures.html",

@@ -27,13 +27,15 @@ class Flash(NamedTuple):
 
 
 MESSAGES = {
-    "retried": Flash("Back in line."),
-    "group-retried": Flash("Back in line: {}."),
-    "group-gone": Flash("None of them is failed any more: somebody was faster.", "warn"),
+    "retried": Flash("Queued again."),
+    "group-retried": Flash("Queued again: {}."),
+    "group-gone": Flash(
+        "Nothing was retried: no client is failed with this error any more.", "warn"
+    ),
     "cancelled": Flash("Cancelled. What exists at the provider stays there."),
     "not-cancelled": Flash("There was nothing left to cancel.", "warn"),
-    "paused": Flash("Paused. What runs goes on; no further phase starts.", "warn"),
-    "resumed": Flash("Resumed. Workers go on at once."),
+    "paused": Flash("Paused. Running phases end as usual; no further phase starts.", "warn"),
+    "resumed": Flash("Resumed. Workers continue at once."),
 }
 
 

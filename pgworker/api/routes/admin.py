@@ -68,7 +68,7 @@ async def retry_group(
     """Retry all clients that failed with the same error."""
     count = await service.commands.retry_group(group_id, by=principal.name)
     if not count:
-        raise Refused(HTTPStatus.CONFLICT, f"no failed job is left of the group {group_id}")
+        raise Refused(HTTPStatus.CONFLICT, f"no job of the group {group_id} is failed any more")
     return GroupRetried(retried=count)
 
 

@@ -45,7 +45,8 @@ async def healthz(service: ServiceDep) -> Health:
     daemon = service.daemon
     if daemon is not None and daemon.started.is_set() and not daemon.is_running:
         raise Refused(
-            HTTPStatus.SERVICE_UNAVAILABLE, "the worker of this process has ended: restart it"
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "the worker of this process has ended: restart the process",
         )
     return Health()
 

@@ -1,11 +1,11 @@
-// What the pages do beyond htmx: relative times, the dialog that asks, and whether they are live.
-// Everything can be read and pressed without it.
+// What the pages do beyond htmx: relative times, the dialog, and the mark that shows whether the
+// page is live. Everything can be read and pressed without it.
 "use strict";
 
 (() => {
   const UNITS = [["d", 86400], ["h", 3600], ["min", 60]];
 
-  // As pgworker/tenants/durations.py says them.
+  // The same words as in pgworker/status/durations.py.
   const duration = (seconds) => {
     for (const [unit, size] of UNITS) {
       if (seconds >= 2 * size) return `${Math.round(seconds / size)} ${unit}`;
@@ -33,7 +33,7 @@
     shown.title = title;
   };
   const found = () => show("live", "Live", "Changes are shown as they happen");
-  const lost = () => show("lost", "Reconnecting", "What you see may be old");
+  const lost = () => show("lost", "Reconnecting", "This page may be out of date");
 
   const dialog = document.getElementById("dialog");
 
@@ -42,7 +42,7 @@
     if (event.detail.target.id === "live") found();
     tick();
   });
-  // What stands behind a dead link (the client is gone, the session is over) is a page of its own.
+  // An error (the client was deleted, the session has ended) is shown as a page of its own.
   document.addEventListener("htmx:responseError", (event) => {
     if (event.detail.target.id === "dialog-body") location.assign(event.detail.pathInfo.requestPath);
   });
@@ -53,17 +53,17 @@
       dialog.close();
     }
   });
-  // A second press of the same button asks for nothing new.
+  // A second press of the same button would submit the form twice.
   document.addEventListener("submit", (event) => {
     const button = event.submitter;
     if (button && event.target.method === "post") setTimeout(() => (button.disabled = true));
   });
-  // Back from another page: what was pressed before may be pressed again.
+  // After the browser's back button, the buttons of the restored page work again.
   addEventListener("pageshow", () => {
     for (const button of document.querySelectorAll("form button:disabled")) button.disabled = false;
   });
 
-  // A refresh that brings no such page brings another one: the session is over, the client is gone.
+  // A refresh may return another page: the session has ended, the client was deleted.
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, xhr, shouldSwap } = event.detail;
     if (target.id === "live" && shouldSwap && !xhr.responseText.includes('id="live"')) {
@@ -79,7 +79,7 @@
   document.addEventListener("htmx:sseOpen", found);
   document.addEventListener("htmx:sseError", lost);
 
-  // Told once; a reload shall not say again what was done.
+  // The message is shown once, and not again after a reload.
   if (location.search.includes("done=")) {
     const url = new URL(location.href);
     for (const name of ["done", "n"]) url.searchParams.delete(name);
