@@ -1,4 +1,4 @@
-"""pgworker's own statements in a bare loop: all that is written for a job, and no worker."""
+"""pgworker's own statements in a bare loop: they write everything for a job, without a worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class SqlAlone(Pgworker):
 
     async def _loop(self, pool: Pool, on_start: Callable[[], None]) -> None:
         limit = self._settings["batch_size"]
-        while rows := await pool.fetch(JOB_QUERIES.claim, WORKER, limit, LEASE, ["provision"]):
+        arguments = (WORKER, limit, LEASE, ["provision"], 0)
+        while rows := await pool.fetch(JOB_QUERIES.claim, *arguments):
             for _ in rows:
                 on_start()
             nothing = [None] * len(rows)
