@@ -132,7 +132,7 @@ def one_project_per_client(snapshot: Snapshot, _: Expectation) -> Found:
 def no_orphan(snapshot: Snapshot, expected: Expectation) -> Found:
     """Each project, database and role belongs to a client that refers to it."""
     refs = {client["project_ref"] for _, client in _list_clients(snapshot)}
-    # Where not all clients are ready, an unfulfilled intent tells a person of what may exist.
+    # Where not all clients are ready, an unfulfilled intent shows a person what may exist.
     intended = {
         row["name"]
         for platform in snapshot.platforms

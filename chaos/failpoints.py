@@ -1,4 +1,4 @@
-"""The failpoints of a worker: it records each step boundary it passes, and fails where told to."""
+"""The failpoints of a worker: it records each step boundary, and fails where one is armed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANY = "*"
-# Marks the lines of a trace that tell of a failpoint; the others are boundaries.
+# Marks the lines of a trace that record a failpoint; the others are boundaries.
 FIRED = "!"
 
 Action = Literal["die", "freeze", "lose", "requeue"]

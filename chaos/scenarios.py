@@ -106,6 +106,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("a flaky provider", "supabase", _flaky_provider),
     Scenario("keys to be made", "supabase", _no_legacy_keys, simulated={"key_kinds": "legacy"}),
     Scenario(
-        "a worker told to stop", "supabase", _hanging_query, disturb=_terminate_twice, exit_code=1
+        "a worker stopped by SIGTERM",
+        "supabase",
+        _hanging_query,
+        disturb=_terminate_twice,
+        exit_code=1,
     ),
 )

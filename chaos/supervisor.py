@@ -50,7 +50,7 @@ class Supervisor:
                 slots.create_task(self._run_slot(slot), name=f"slot {slot}")
 
     async def stop(self) -> None:
-        """Tell all workers to drain, and wait until they have ended."""
+        """Send SIGTERM to all workers, and wait until they have ended."""
         self._is_stopping = True
         running = [worker for worker in self.workers if worker.is_running]
         for worker in running:

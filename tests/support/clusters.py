@@ -71,7 +71,7 @@ class Server:
         await asyncio.to_thread(self.cluster.start, self.port, {**SETTINGS, **self.settings})
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT is fast (sessions are told), SIGQUIT immediate (a crash)."""
+        """Stop it: SIGINT is fast (sessions are ended), SIGQUIT immediate (a crash)."""
         pid = self.pid
         if pid is None:
             return
