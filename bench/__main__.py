@@ -1,4 +1,4 @@
-"""`make bench`: measure pgworker beside its peers and the limits of this machine."""
+"""`make bench`: compare pgworker with its peers and with the limits of this machine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CELLS = {
     "awaiting": awaiting,
     "processes": processes,
     "tenants": tenants,
-    "degradation": degradation,  # takes longest: what is left of the time
+    "degradation": degradation,  # takes longest: gets the rest of the time
 }
 BUILD = ROOT / "build" / "bench"
 DOCS = ROOT / "docs"
@@ -73,12 +73,12 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         postgres = await server.admin.fetchval("show server_version")
     conditions = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": machine(),
+        "machine": describe_machine(),
         "postgres": postgres,
         "python": platform.python_version(),
         "pgworker": __version__,
         "settings": ", ".join(f"{name}={value}" for name, value in SETTINGS.items()),
-        "peers": peers(arguments.peers),
+        "peers": list_peers(arguments.peers),
         "rounds": arguments.rounds,
         "scale": arguments.scale,
         "minutes": (time.monotonic() - began) / 60,
@@ -86,8 +86,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"conditions": conditions, "cells": cells}
 
 
-def machine() -> str:
-    """Return what a reader must know of the machine."""
+def describe_machine() -> str:
+    """Return the processor and the memory of the machine."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -100,7 +100,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), {gib:.0f} GiB"
 
 
-def peers(python: Path | None) -> str:
+def list_peers(python: Path | None) -> str:
     """Return the versions of the peers that are installed."""
     if python is None:
         return ""
@@ -109,7 +109,7 @@ def peers(python: Path | None) -> str:
 
 
 def write(results: Mapping[str, Any], *, publish: bool) -> None:
-    """Write the report and its picture, to build/bench and, when asked to, to docs."""
+    """Write the report and its picture to build/bench; with `publish`, to docs as well."""
     places = [(BUILD / "report.md", BUILD / "bench.svg", "bench.svg")]
     if publish:
         places.append((DOCS / "benchmarks.md", DOCS / "images" / "bench.svg", "images/bench.svg"))
@@ -118,51 +118,50 @@ def write(results: Mapping[str, Any], *, publish: bool) -> None:
         image.write_text(picture.draw(results["cells"]))
 
 
-def show(results: Mapping[str, Any]) -> None:
+def print_verdicts(results: Mapping[str, Any]) -> None:
     """Print the verdicts."""
     for verdict in judge(results["cells"]):
         if verdict.value is not None:
             print(
-                f"{verdict.promise}: {verdict.value:.2f}"
-                f" (target {verdict.target}) {verdict.outcome}"
+                f"{verdict.name}: {verdict.value:.2f} (target {verdict.target}) {verdict.outcome}"
             )
     print(f"report: {(BUILD / 'report.md').relative_to(ROOT)}")
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument(
-        "--cells", type=cell_names, default=list(CELLS), help=f"some of {','.join(CELLS)}"
+        "--cells", type=parse_cells, default=list(CELLS), help=f"some of {','.join(CELLS)}"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--minutes", type=float, default=25.0, help="after these no cell begins another round"
+        "--minutes", type=float, default=25.0, help="after this time no cell starts another round"
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="of the counts of jobs")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of all counts of jobs")
     parser.add_argument("--peers", type=Path, help="an interpreter that has the peers")
     parser.add_argument(
-        "--publish", action="store_true", help="write docs/benchmarks.md and its picture, too"
+        "--publish", action="store_true", help="write docs/benchmarks.md and its picture as well"
     )
     parser.add_argument(
-        "--again", action="store_true", help="measure nothing: report the last results again"
+        "--again", action="store_true", help="report the last results again, without measuring"
     )
     return parser.parse_args(arguments)
 
 
-def cell_names(text: str) -> list[str]:
+def parse_cells(text: str) -> list[str]:
     """Read the names of cells."""
     names = text.split(",")
     for name in names:
         if name not in CELLS:
-            raise argparse.ArgumentTypeError(f"no cell {name!r}: there are {','.join(CELLS)}")
+            raise argparse.ArgumentTypeError(f"unknown cell {name!r}: known are {','.join(CELLS)}")
     return names
 
 
 def main() -> None:
-    """Measure, and write what was measured."""
-    arguments = parse()
-    # As Ctrl-C, which a shell lets jobs in the background ignore: the server must not outlive us.
+    """Measure, and write the results."""
+    arguments = parse_arguments()
+    # A shell lets background jobs ignore Ctrl-C. Both signals must stop our server.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     kept = BUILD / "results.json"
@@ -175,7 +174,7 @@ def main() -> None:
             sys.exit("bench: interrupted, nothing is reported")
         kept.write_text(json.dumps(results))
     write(results, publish=arguments.publish)
-    show(results)
+    print_verdicts(results)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What every contender can do, and how the bench tells it: a process, JSON on its stdout.
+"""The actions of every contender, and its process, which prints its result as JSON.
 
 A contender is a module that ends with `main(ItsClass)`. It runs in its own interpreter (ours or
-that of the peers), so nothing here imports pgworker. The database is named by BENCH_DSN.
+that of the peers), so nothing here imports pgworker. BENCH_DSN names the database.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Jobs of one call of a bulk API.
+# Jobs in one call of a bulk API.
 BULK = 1000
-PATIENCE_SECONDS = 400.0
-# How often the end of a run is looked for, once the last handler has started.
-LOOK_SECONDS = 0.005
+TIMEOUT_SECONDS = 400.0
+# Between two polls for the end of a run, once the last handler has started.
+POLL_SECONDS = 0.005
 
 
 class Contender(Protocol):
     """A queue under test, in one database and with one set of settings.
 
     Attributes:
-        unfinished: a query that says whether there is a job that isn't durably finished.
+        unfinished: a query whether there is a job that isn't durably finished.
     """
 
     unfinished: str
 
     def __init__(self, dsn: str, settings: Mapping[str, Any]) -> None:
-        """Take the database and the settings that the field names."""
+        """Take the database and the settings of the entry in `field`."""
         ...
 
     async def prepare(self, jobs: int) -> None:
-        """Make the schema, and what must be there before so many jobs can be enqueued."""
+        """Create the schema, and what must exist before so many jobs can be enqueued."""
         ...
 
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
-        """Get ready to enqueue so many jobs by the bulk call, and return what does it."""
+        """Prepare to enqueue so many jobs by the bulk call; return the function that does it."""
         ...
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
-        """Get ready to enqueue jobs one by one, and return what enqueues the next."""
+        """Prepare to enqueue jobs one by one; return the function that enqueues the next one."""
         ...
 
     async def work(self, on_start: Callable[[], None]) -> None:
-        """Run one worker until cancelled; `on_start` is the whole of each job."""
+        """Run one worker until cancelled; each job does nothing but call `on_start`."""
         ...
 
 
 class Ticks:
-    """Counts handlers that start, and notes when the first of interest and the last did."""
+    """Counts starting handlers; records when the first after the warm-up and the last started."""
 
     def __init__(self, first: int, last: int) -> None:
         self._first, self._last = first, last
@@ -69,7 +69,7 @@ class Ticks:
         self.reached = asyncio.Event()
 
     def tick(self) -> None:
-        """Count one."""
+        """Count a handler that starts."""
         self._count += 1
         if self._count == self._first:
             self.began = time.perf_counter()
@@ -81,39 +81,39 @@ class Ticks:
 async def work(
     contender: Contender, dsn: str, *, jobs: int, warm_up: int, to_the_end: bool
 ) -> dict[str, Any]:
-    """Let one worker start so many jobs; return seconds from the end of the warm-up.
+    """Let one worker start so many jobs; return the seconds from the end of the warm-up.
 
-    To the end: until the last of them is durably finished, and nothing else may be queued.
-    Otherwise until the last of them started, beside a backlog that stays.
+    With `to_the_end`, the run lasts until the last job is durably finished; no other jobs may be
+    queued then. Otherwise it lasts until the last job has started, and a backlog remains.
     """
     ticks = Ticks(warm_up, jobs)
-    eye = await asyncpg.connect(dsn)
+    observer = await asyncpg.connect(dsn)
     cpu = time.process_time()
     working = asyncio.create_task(contender.work(ticks.tick))
     try:
-        await unless_ended(working, ticks.reached.wait())
+        await await_unless_ended(working, ticks.reached.wait())
         ended = ticks.ended
         if to_the_end:
-            # What a look sees was so when it began; how long it takes is no matter of theirs.
+            # A query returns the state when it began: its own duration must not count.
             ended = time.perf_counter()
-            while await eye.fetchval(contender.unfinished):
-                await asyncio.sleep(LOOK_SECONDS)
+            while await observer.fetchval(contender.unfinished):
+                await asyncio.sleep(POLL_SECONDS)
                 ended = time.perf_counter()
         cpu = time.process_time() - cpu
     finally:
-        await stopped(working)
-        await eye.close()
+        await stop(working)
+        await observer.close()
     return {
         "jobs": jobs,
         "seconds": ended - ticks.began,
         "jobs_per_second": (jobs - warm_up) / (ended - ticks.began),
         "worker_cpu_us": cpu / jobs * 1e6,
-        "worker_mib": peak_mib(),
+        "worker_mib": read_peak_mib(),
     }
 
 
 async def latency(contender: Contender, *, jobs: int, warm_up: int, pause: float) -> dict[str, Any]:
-    """Enqueue one job after the other for an idle worker; return ms until each one started."""
+    """Enqueue jobs one by one for an idle worker; return the milliseconds until each started."""
     started: asyncio.Queue[float] = asyncio.Queue()
     working = asyncio.create_task(contender.work(lambda: started.put_nowait(time.perf_counter())))
     waits = []
@@ -123,11 +123,11 @@ async def latency(contender: Contender, *, jobs: int, warm_up: int, pause: float
             await asyncio.sleep(pause)
             began = time.perf_counter()
             await enqueue()
-            at = await unless_ended(working, started.get())
+            at = await await_unless_ended(working, started.get())
             if number >= warm_up:
                 waits.append((at - began) * 1000)
     finally:
-        await stopped(working)
+        await stop(working)
     return {"ms": [round(wait, 4) for wait in waits]}
 
 
@@ -140,8 +140,8 @@ async def enqueue(contender: Contender, *, jobs: int) -> dict[str, Any]:
     return {"jobs": jobs, "seconds": seconds, "jobs_per_second": jobs / seconds}
 
 
-async def one_by_one(contender: Contender, jobs: int) -> Callable[[], Awaitable[None]]:
-    """Return what enqueues so many jobs, for contenders without a bulk call."""
+async def enqueue_one_by_one(contender: Contender, jobs: int) -> Callable[[], Awaitable[None]]:
+    """Return a function that enqueues so many jobs, for contenders without a bulk call."""
     enqueue_one = await contender.enqueue_one()
 
     async def go() -> None:
@@ -151,34 +151,36 @@ async def one_by_one(contender: Contender, jobs: int) -> Callable[[], Awaitable[
     return go
 
 
-async def unless_ended(working: asyncio.Task[None], awaitable: Coroutine[Any, Any, T]) -> T:
-    """Await something, or raise what ended the worker."""
+async def await_unless_ended(working: asyncio.Task[None], awaitable: Coroutine[Any, Any, T]) -> T:
+    """Await something, or raise the error that ended the worker."""
     waiting = asyncio.ensure_future(awaitable)
     await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if waiting.done():
         return waiting.result()
     waiting.cancel()
     working.result()
-    raise RuntimeError("the worker has left before its jobs were done")
+    raise RuntimeError("the worker ended before its jobs were done")
 
 
-async def stopped(working: asyncio.Task[None]) -> None:
-    """Cancel the worker and wait for it; what it says while it leaves isn't measured."""
+async def stop(working: asyncio.Task[None]) -> None:
+    """Cancel the worker and wait for it; errors while it stops don't matter."""
     working.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await working
 
 
-def peak_mib() -> float:
-    """Return the most memory that this process has had (VmHWM; ru_maxrss knows of its parent)."""
+def read_peak_mib() -> float:
+    """Return the peak memory of this process (VmHWM; ru_maxrss includes its parent's)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-async def act(contender: Contender, dsn: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Do what the command line asks for."""
+async def run_action(
+    contender: Contender, dsn: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Run the action of the command line."""
     jobs, warm_up = arguments.jobs, arguments.warm_up
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         match arguments.action:
             case "prepare":
                 await contender.prepare(jobs)
@@ -202,7 +204,7 @@ def main(
     *,
     run: Callable[[Coroutine[Any, Any, dict[str, Any]]], dict[str, Any]] = asyncio.run,
 ) -> None:
-    """Be the process of a contender; `run` is the event loop that its own documentation takes."""
+    """Run the process of a contender; `run` is the event loop that its documentation uses."""
     parser = argparse.ArgumentParser()
     parser.add_argument("action", choices=("prepare", "enqueue", "work", "latency"))
     parser.add_argument("--jobs", type=int, required=True)
@@ -212,8 +214,8 @@ def main(
     parser.add_argument("--settings", type=json.loads, default={})
     arguments = parser.parse_args()
     dsn = os.environ["BENCH_DSN"]
-    result = run(act(make(dsn, arguments.settings), dsn, arguments))
-    # Alone on the last line: a library may print, too.
+    result = run(run_action(make(dsn, arguments.settings), dsn, arguments))
+    # On a line of its own, the last one: a library may print as well.
     print(f"\n{json.dumps(result)}", flush=True)
-    # Threads and pools of a library that won't leave are no business of ours.
+    # Don't wait for a library's threads and pools.
     os._exit(0)

@@ -18,23 +18,27 @@ from pgworker.context import generate_key
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PATIENCE_SECONDS = 120
-# Settings of whoever runs the bench, which would be measured, too.
-OURS = ("PGWORKER_", "SUPABASE_", "DATABASE_URL", "OTEL_")
+TIMEOUT_SECONDS = 120
+# Variables of the shell that runs the bench must not reach the measured processes.
+REMOVED = ("PGWORKER_", "SUPABASE_", "DATABASE_URL", "OTEL_")
 STARTED = "select count(*) from pgworker.workers where state = 'running'"
 
 
 @asynccontextmanager
-async def daemons(
+async def running_daemons(
     count: int, dsn: str, folder: Path, *arguments: str, **variables: str
 ) -> AsyncIterator[None]:
-    """Start so many and wait until all of them work; at the end they are told to leave.
+    """Run so many processes while the block runs; it starts once all of them work.
 
     Args:
-        folder: where their logs go, and where they run.
+        count: of processes.
+        dsn: of the platform's database.
+        folder: for their log, and their working directory.
+        *arguments: of `pgworker run`.
+        **variables: of the environment, added to the usual ones.
     """
     environment = {
-        **{name: text for name, text in os.environ.items() if not name.startswith(OURS)},
+        **{name: text for name, text in os.environ.items() if not name.startswith(REMOVED)},
         "DATABASE_URL": dsn,
         "PGWORKER_PROVIDER": "postgres",
         "PGWORKER_ENCRYPTION_KEYS": generate_key("bench"),
@@ -57,19 +61,19 @@ async def daemons(
             for _ in range(count)
         ]
         try:
-            await _all_work(processes, dsn, log)
+            await _wait_until_started(processes, dsn, log)
             yield
         finally:
-            await _leave(processes)
+            await _stop(processes)
 
 
-async def _leave(processes: list[asyncio.subprocess.Process]) -> None:
-    """Tell them to leave and wait for it; who doesn't manage in time is killed."""
+async def _stop(processes: list[asyncio.subprocess.Process]) -> None:
+    """Send SIGTERM and wait until all have ended; those that are too slow are killed."""
     for process in processes:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             for process in processes:
                 await process.wait()
     finally:
@@ -78,14 +82,16 @@ async def _leave(processes: list[asyncio.subprocess.Process]) -> None:
                 process.kill()
 
 
-async def _all_work(processes: list[asyncio.subprocess.Process], dsn: str, log: Path) -> None:
+async def _wait_until_started(
+    processes: list[asyncio.subprocess.Process], dsn: str, log: Path
+) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while await connection.fetchval(STARTED) < len(processes):
                 if any(process.returncode is not None for process in processes):
-                    last_words = log.read_text().strip().splitlines()[-1:]
-                    raise RunFailed(f"pgworker run has left: {''.join(last_words)}")
+                    last_line = log.read_text().strip().splitlines()[-1:]
+                    raise RunFailed(f"pgworker run has ended: {''.join(last_line)}")
                 await asyncio.sleep(0.05)
     finally:
         await connection.close()

@@ -1,4 +1,4 @@
-"""Who takes part: each with the settings that its documentation recommends, and its defaults."""
+"""The contenders, each with the settings that its documentation recommends and its defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Entry:
     Attributes:
         name: of the contender.
         jobs: of a throughput run: a few seconds of work.
-        settings: what the contender is told; empty are its defaults.
+        settings: of the contender; empty: its defaults.
     """
 
     name: str
@@ -28,25 +28,25 @@ class Entry:
     @property
     def label(self) -> str:
         """The name with the settings."""
-        told = " ".join(f"{name}={value}" for name, value in self.settings.items())
-        return f"{self.name} {told or '(defaults)'}"
+        settings = " ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.name} {settings or '(defaults)'}"
 
 
-def ours(jobs: int, **settings: int) -> Entry:
+def make_ours(jobs: int, **settings: int) -> Entry:
     return Entry("pgworker", "ours", "bench.ours", jobs, settings)
 
 
-def peer(name: str, jobs: int, **settings: int) -> Entry:
+def make_peer(name: str, jobs: int, **settings: int) -> Entry:
     return Entry(name, "peer", f"bench.peers.{name}", jobs, settings)
 
 
-def limit(jobs: int, **settings: int) -> Entry:
+def make_limit(jobs: int, **settings: int) -> Entry:
     return Entry("asyncpg loop", "limit", "bench.limits", jobs, settings)
 
 
-ONE_CONNECTION = limit(100_000, connections=1, batch_size=500)
-TWO_CONNECTIONS = limit(100_000, connections=2, batch_size=500)
-# What pgworker's own statements cost, whoever calls them.
+ONE_CONNECTION = make_limit(100_000, connections=1, batch_size=500)
+TWO_CONNECTIONS = make_limit(100_000, connections=2, batch_size=500)
+# The cost of pgworker's own statements, without a worker.
 SQL_ALONE = Entry(
     "pgworker's SQL alone",
     "limit",
@@ -59,46 +59,46 @@ CLAIMING_FLOOR = Entry(
     "a bare listener that claims", "limit", "bench.limits", 200, {"connections": 0, "batch_size": 1}
 )
 
-BEST = ours(50_000, concurrency=1000)
+BEST = make_ours(50_000, concurrency=1000)
 
 THROUGHPUT = (
     ONE_CONNECTION,
     TWO_CONNECTIONS,
     SQL_ALONE,
     BEST,
-    ours(20_000),
-    peer("pgqueuer", 40_000, batch_size=500, pool=10),
-    peer("pgqueuer", 12_000),
-    peer("awa", 25_000, workers=1024, claim_batch_size=512),
-    peer("awa", 8_000),
-    peer("procrastinate", 1_200, concurrency=20),
-    peer("procrastinate", 600),
-    peer("chancy", 4_000, concurrency=100),
-    peer("absurd", 1_500, concurrency=100),
-    peer("dbos", 1_500),
+    make_ours(20_000),
+    make_peer("pgqueuer", 40_000, batch_size=500, pool=10),
+    make_peer("pgqueuer", 12_000),
+    make_peer("awa", 25_000, workers=1024, claim_batch_size=512),
+    make_peer("awa", 8_000),
+    make_peer("procrastinate", 1_200, concurrency=20),
+    make_peer("procrastinate", 600),
+    make_peer("chancy", 4_000, concurrency=100),
+    make_peer("absurd", 1_500, concurrency=100),
+    make_peer("dbos", 1_500),
 )
 
-# Those that poll take longer for each: fewer jobs tell as much.
+# A job takes longer with a contender that polls: fewer of them are enough.
 LATENCY = (
     FLOOR,
     CLAIMING_FLOOR,
-    ours(200),
-    peer("pgqueuer", 200),
-    peer("awa", 200),
-    peer("procrastinate", 200, concurrency=20),
-    peer("chancy", 200, concurrency=100),
-    peer("absurd", 40, concurrency=100),
-    peer("dbos", 10),
+    make_ours(200),
+    make_peer("pgqueuer", 200),
+    make_peer("awa", 200),
+    make_peer("procrastinate", 200, concurrency=20),
+    make_peer("chancy", 200, concurrency=100),
+    make_peer("absurd", 40, concurrency=100),
+    make_peer("dbos", 10),
 )
 
-# Those that have a bulk call.
+# Contenders with a bulk call.
 ENQUEUE = (
-    ours(50_000),
-    peer("pgqueuer", 50_000),
-    peer("awa", 50_000),
-    peer("procrastinate", 15_000),
-    peer("chancy", 5_000),
+    make_ours(50_000),
+    make_peer("pgqueuer", 50_000),
+    make_peer("awa", 50_000),
+    make_peer("procrastinate", 15_000),
+    make_peer("chancy", 5_000),
 )
 
-# Who would belong here and doesn't take part.
-ABSENT = {"oban": "its package can't be had for Python 3.11"}
+# A contender that should be here but isn't.
+ABSENT = {"oban": "its package can't be installed with Python 3.11"}

@@ -1,4 +1,4 @@
-"""The few statistics that the bench uses."""
+"""The statistics that the bench uses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ __all__ = ["median", "percentile"]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least so many percent of all don't exceed."""
+    """Return the smallest value that at least so many percent of the values don't exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -1,11 +1,11 @@
 """How many instructions the server executes for a job: `make bench-instructions`; needs valgrind.
 
-Instructions, not seconds: the same count on a busy machine as on an idle one, so that a change to a
-statement shows even if it saves one part in a hundred. What is waited for, memory included, counts
-nothing: whether it is faster, `make bench` tells.
+The count of instructions, unlike a time, is the same on a busy machine as on an idle one, so that
+it shows a change to a statement even if it saves one percent. Waits, for memory as well, are not
+counted: `make bench` shows whether it is faster.
 
-The statements run in PostgreSQL's single-user mode under callgrind, first a few and then more of
-them: the difference is theirs alone, without the start, the plans and the first look at everything.
+The statements run in PostgreSQL's single-user mode under callgrind, once a few of them and once
+more: the difference is theirs alone, without the start, the plans and the first reads.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from pgworker.db.postmaster import Cluster, find_program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CROWD: Final = 500
+BATCH: Final = 500
 FEW, MORE = 2, 8
-JOBS: Final = CROWD * MORE
-# What a statement hands to the next one: single-user mode has no variables and binds nothing.
+JOBS: Final = BATCH * MORE
+# Passes ids from one statement to the next: single-user mode has no variables or parameters.
 KEEP = "select set_config('bench.ids', array_agg(id)::text, false)"
 IDS = "current_setting('bench.ids')::bigint[]"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is counted.
+    """Statements whose instructions are counted.
 
     Attributes:
-        round: the statements of a round, by its number.
-        jobs: of a round.
+        round: returns the statements of a round, by its number.
+        jobs: in each round.
     """
 
     label: str
@@ -53,17 +53,17 @@ class Work:
     jobs: int
 
 
-def bare_loop(_: int) -> list[str]:
-    """Claim and complete rows that promise nothing."""
+def build_bare_loop(_: int) -> list[str]:
+    """Return statements that claim and complete rows of a plain table."""
     claim, complete = (" ".join(statement.split()) for statement in (limits.CLAIM, limits.COMPLETE))
     return [
-        f"with claimed as ({claim.replace('$1', str(CROWD))}) {KEEP} from claimed",
+        f"with claimed as ({claim.replace('$1', str(BATCH))}) {KEEP} from claimed",
         complete.replace("$1::bigint[]", IDS),
     ]
 
 
-def claim_and_complete(jobs: int) -> list[str]:
-    """Claim and complete so many jobs."""
+def build_claim_and_complete(jobs: int) -> list[str]:
+    """Return statements that claim and complete so many jobs."""
     tokens, nothing = f"array_fill(1, array[{jobs}])", f"array_fill(null::jsonb, array[{jobs}])"
     return [
         f"{KEEP} from pgworker.claim('bench', {jobs}, '30 s')",
@@ -71,22 +71,22 @@ def claim_and_complete(jobs: int) -> list[str]:
     ]
 
 
-def enqueue(number: int) -> list[str]:
-    """Enqueue a job for each client of a crowd that has none."""
-    chosen = f"select id from chosen where n / {CROWD} = {number}"
+def build_enqueue(number: int) -> list[str]:
+    """Return the statement that enqueues a job for each client of a batch without jobs."""
+    chosen = f"select id from chosen where n / {BATCH} = {number}"
     return [f"insert into client_provisioning_jobs (client_id) {chosen}"]
 
 
 ALL_WORK = (
-    Work("bare loop, 500 a statement", bare_loop, CROWD),
-    Work("claim and complete, 500", lambda _: claim_and_complete(CROWD), CROWD),
-    Work("claim and complete, 1", lambda _: claim_and_complete(1), 1),
-    Work("enqueue, 500", enqueue, CROWD),
+    Work("bare loop, 500 a statement", build_bare_loop, BATCH),
+    Work("claim and complete, 500", lambda _: build_claim_and_complete(BATCH), BATCH),
+    Work("claim and complete, 1", lambda _: build_claim_and_complete(1), 1),
+    Work("enqueue, 500", build_enqueue, BATCH),
 )
 
 
 async def prepare(folder: Path) -> Cluster:
-    """Make a cluster with clients, jobs, and rows that promise nothing; stop its server."""
+    """Create a cluster with clients, jobs and rows of a plain table; stop its server."""
     async with embedded_server(folder) as server:
         connection = await asyncpg.connect(server.dsn)
         await migrate(connection)
@@ -103,8 +103,8 @@ async def prepare(folder: Path) -> Cluster:
     return Cluster(path, folder / "postgres.log")
 
 
-def count(cluster: Cluster, statements: list[str]) -> int:
-    """Return what a server executes for these statements, from its start to its end."""
+def count_instructions(cluster: Cluster, statements: list[str]) -> int:
+    """Return how many instructions a server executes for these statements, with start and end."""
     with tempfile.TemporaryDirectory(dir=cluster.path.parent) as scratch:
         copy = Path(scratch) / "postgres"
         subprocess.run(["cp", "--archive", cluster.path, copy], check=True)
@@ -130,26 +130,28 @@ def count(cluster: Cluster, statements: list[str]) -> int:
         )
     if "ERROR" in done.stderr:
         raise SystemExit(next(line for line in done.stderr.splitlines() if "ERROR" in line))
-    return executed(done.stderr)
+    return parse_count(done.stderr)
 
 
-def executed(said: str) -> int:
-    """Read the count from what callgrind has said.
+def parse_count(output: str) -> int:
+    """Return the count in the output of callgrind.
 
     Raises:
-        ValueError: it isn't there.
+        ValueError: there is none.
     """
-    found = re.search(r"Collected : (\d+)", said)
+    found = re.search(r"Collected : (\d+)", output)
     if found is None:
-        msg = f"callgrind tells no count: {said[-200:]}"
+        msg = f"callgrind printed no count: {output[-200:]}"
         raise ValueError(msg)
     return int(found[1])
 
 
-def per_job(cluster: Cluster, work: Work) -> float:
-    """Return what a job costs."""
+def count_per_job(cluster: Cluster, work: Work) -> float:
+    """Return the instructions for one job."""
     few, more = (
-        count(cluster, [line for number in range(rounds) for line in work.round(number)])
+        count_instructions(
+            cluster, [line for number in range(rounds) for line in work.round(number)]
+        )
         for rounds in (FEW, MORE)
     )
     return (more - few) / (MORE - FEW) / work.jobs
@@ -161,7 +163,7 @@ async def main() -> None:
         sys.exit("valgrind is missing: install it (apt-get install valgrind)")
     with tempfile.TemporaryDirectory() as folder:
         cluster = await prepare(Path(folder))
-        counts = {work.label: per_job(cluster, work) for work in ALL_WORK}
+        counts = {work.label: count_per_job(cluster, work) for work in ALL_WORK}
     bare = counts[ALL_WORK[0].label]
     print(f"{'instructions of the server':28}{'a job':>12}{'÷ bare loop':>13}")
     for label, instructions in counts.items():

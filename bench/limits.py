@@ -1,9 +1,9 @@
-"""The limits of the machine: what bare asyncpg does on a table that promises nothing.
+"""The limits of the machine: bare asyncpg on a plain table, without any guarantee.
 
-Throughput: rows are claimed and completed 500 a statement, on each of so many connections, and
-fetched, but nobody looks at them. Latency: an insert whose trigger notifies, heard by a bare
-LISTEN connection: no queue that wakes by notification can be faster. One that claims what it hears
-of before it begins, durably, has a second commit to wait for.
+Throughput: rows are claimed, fetched and completed, 500 with each statement, on each of so many
+connections. Latency: a bare LISTEN connection is notified by the trigger of an insert; no queue
+that is woken by notifications can be faster. A listener that first claims the row durably waits for
+a second commit.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ create table jobs (
     finished_at timestamptz
 );
 create index jobs_queued on jobs (priority desc, id) where status = 'queued';
-create function told() returns trigger language plpgsql as
+create function notify_jobs() returns trigger language plpgsql as
 $$ begin perform pg_notify('jobs', ''); return null; end $$;
-create trigger jobs_inserted after insert on jobs for each statement execute function told();
+create trigger jobs_inserted after insert on jobs for each statement execute function notify_jobs();
 """
 INSERT = "insert into jobs (payload) select '{}' from generate_series(1, $1::int)"
 CLAIM = """
@@ -46,7 +46,7 @@ COMPLETE = "update jobs set status = 'done', finished_at = now() where id = any(
 
 
 class BareLoop:
-    """Settings: `connections` that claim (none: one listens), `batch_size` (0: it only listens)."""
+    """Settings: `connections` that claim (0: one that listens), `batch_size` (0: don't claim)."""
 
     unfinished = "select exists (select from jobs where status <> 'done')"
 
@@ -71,7 +71,7 @@ class BareLoop:
         return go
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
-        # Nothing else tells it of what it hasn't heard of.
+        # It gets no notification of what is inserted before it listens.
         await self._is_listening.wait()
         connection = await asyncpg.connect(self._dsn)
         statement = await connection.prepare(INSERT)
@@ -89,14 +89,14 @@ class BareLoop:
                 loops.create_task(self._loop(on_start))
 
     async def _listen(self, on_start: Callable[[], None]) -> None:
-        ear, hand = await asyncpg.connect(self._dsn), await asyncpg.connect(self._dsn)
-        claim = await hand.prepare(CLAIM)
+        listener, claimer = await asyncpg.connect(self._dsn), await asyncpg.connect(self._dsn)
+        claim = await claimer.prepare(CLAIM)
         batch_size = self._settings["batch_size"]
-        heard = asyncio.Event()
-        await ear.add_listener("jobs", lambda *_: heard.set())
+        notified = asyncio.Event()
+        await listener.add_listener("jobs", lambda *_: notified.set())
         self._is_listening.set()
-        while await heard.wait():
-            heard.clear()
+        while await notified.wait():
+            notified.clear()
             if batch_size:
                 await claim.fetch(batch_size)
             on_start()

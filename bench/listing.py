@@ -1,7 +1,7 @@
-"""How long lists take over HTTP, beside a thousand clients and beside a hundred thousand.
+"""How long lists take over HTTP, with a thousand clients and with a hundred thousand.
 
 Run it with `make bench-listing`. It starts a durable embedded PostgreSQL of its own and the API on
-a loopback port, fills the tables, and asks one request after the other. Times are medians in
+a loopback port, fills the tables, and sends one request after the other. Times are medians in
 milliseconds, from the request to the last byte of its answer.
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pgworker.db.pool import Pool
 
 SIZES = (1_000, 100_000)
-ASKED = 40
-# As a platform looks: nearly all ready, a few failed, some on their way.
+REQUESTS = 40
+# Like a real platform: nearly all ready, a few failed, some in progress.
 FILL = """
 with client as (
     insert into clients (name, provisioning_status, created_at)
@@ -59,16 +59,16 @@ LISTS = {
     "kind=permanent": "/clients?kind=permanent",
     "phase=create_project": "/clients?phase=create_project",
     "text, found": "/clients?text=client%2042",
-    "text, not found": "/clients?text=nobody",
+    "text, not found": "/clients?text=nothing",
     "jobs": "/clients/provisioning/jobs",
     "overview": "/admin/provisioning",
 }
 
 
-async def median(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> float:
-    """Ask, and return the median of the milliseconds."""
+async def measure_list(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -> float:
+    """Request a list repeatedly; return the median of the milliseconds."""
     times = []
-    for _ in range(ASKED):
+    for _ in range(REQUESTS):
         began = time.perf_counter()
         answer = await client.get(path, headers=headers)
         times.append((time.perf_counter() - began) * 1000)
@@ -89,12 +89,12 @@ async def measure(pool: Pool, url: str) -> dict[str, list[float]]:
                 headers = {}
                 if name == "not modified":
                     headers["If-None-Match"] = (await client.get(path)).headers["ETag"]
-                found[name].append(await median(client, path, headers))
+                found[name].append(await measure_list(client, path, headers))
     return found
 
 
 async def main() -> None:
-    """Measure and print."""
+    """Measure, and print a table."""
     configure_logging("json", level=40)
     with tempfile.TemporaryDirectory(prefix="pgworker-bench-") as folder:
         settings = load_settings(
@@ -106,7 +106,8 @@ async def main() -> None:
         )
         async with open_platform(settings) as platform, serving(platform, None) as url:
             found = await measure(platform.pool, url)
-    print(f"{'median ms beside':22}" + "".join(f"{size:>12,}" for size in SIZES) + f"{'ratio':>8}")
+    sizes = "".join(f"{size:>12,}" for size in SIZES)
+    print(f"{'median ms, clients':22}{sizes}{'ratio':>8}")
     for name, medians in found.items():
         cells = "".join(f"{each:12.1f}" for each in medians)
         print(f"{name:22}{cells}{medians[-1] / medians[0]:8.2f}")

@@ -1,4 +1,4 @@
-"""pgworker as a contender: a real `Worker` whose phase does nothing, with every promise kept."""
+"""pgworker as a contender: a real `Worker` with all guarantees, whose phase does nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
 CLIENTS = "insert into clients (name) select 'client ' || n from generate_series(1, $1::int) n"
-# As they lie in the table: jobs of sign-ups come in the order of their clients.
+# In the order of the table, as jobs of inserted clients come.
 FREE_CLIENTS = (
     "select id from clients c where not exists"
     " (select from client_provisioning_jobs j where j.client_id = c.id) order by ctid limit $1"
@@ -33,7 +33,7 @@ LEASE = timedelta(seconds=30)
 class Pgworker:
     """Settings: `concurrency`."""
 
-    # Three looks, because each status has its own index.
+    # Three queries, because each status has its own index.
     unfinished = (
         "select exists (select from client_provisioning_jobs where status = 'queued')"
         " or exists (select from client_provisioning_jobs where status = 'running')"
@@ -53,7 +53,7 @@ class Pgworker:
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
         connection = await connect(self._dsn)
         clients = [row["id"] for row in await connection.fetch(FREE_CLIENTS, jobs, timeout=600)]
-        assert len(clients) == jobs, "prepare comes first, for so many jobs"
+        assert len(clients) == jobs, "prepare must create enough clients first"
         calls = [clients[start : start + BULK] for start in range(0, jobs, BULK)]
         statement = await connection.prepare(ENQUEUE)
 
@@ -90,5 +90,5 @@ class Pgworker:
 if __name__ == "__main__":
     # As quiet as the peers are by default: warnings and errors.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    # The event loop that `pgworker run` takes.
+    # The event loop of `pgworker run`.
     main(Pgworker, run=uvloop.run)

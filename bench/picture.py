@@ -1,4 +1,4 @@
-"""The picture: throughput and latency of the best of each contender, as a small SVG."""
+"""The picture: throughput and latency of each contender's best settings, as a small SVG."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STYLE = (
 
 
 def draw(cells: Mapping[str, Sequence[Run]]) -> str:
-    """Return the SVG; a cell that wasn't measured is left out."""
+    """Return the SVG, without the cells that weren't measured."""
     panels = [
         ("No-op jobs a second, one worker process", "throughput", "jobs_per_second", max, ",.0f"),
         ("Enqueue to start, median ms (less is better)", "latency", "p50_ms", min, ",.2f"),
@@ -31,13 +31,13 @@ def draw(cells: Mapping[str, Sequence[Run]]) -> str:
     parts: list[str] = []
     y = 0
     for title, cell, figure, best, shape in panels:
-        bars = best_of_each(cells.get(cell, ()), figure, best)
+        bars = choose_best(cells.get(cell, ()), figure, best)
         if not bars:
             continue
         parts.append(f'<text class="title" x="0" y="{y + 18}">{escape(title)}</text>')
         y += 30
         values = [value for _, _, value in bars]
-        # Latencies differ a thousandfold: who is off the scale is cut off, and its number tells.
+        # Latencies differ by a factor of a thousand: longer bars are cut off, and have their value.
         largest = min(max(values), OFF_SCALE * min(values)) if best is min else max(values)
         for name, kind, value in bars:
             length = max(2.0, min(1.0, value / largest) * (WIDTH - LEFT - RIGHT))
@@ -56,10 +56,10 @@ def draw(cells: Mapping[str, Sequence[Run]]) -> str:
     )
 
 
-def best_of_each(
+def choose_best(
     runs: Sequence[Run], figure: str, best: Callable[..., float]
 ) -> list[tuple[str, str, float]]:
-    """Return name, kind and median of the best settings of each contender, the best one first."""
+    """Return name, kind and median of each contender's best settings, the best contender first."""
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if figure in run:

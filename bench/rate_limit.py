@@ -1,11 +1,10 @@
 """How many requests the provider refuses (429) when many workers share one token.
 
-Run it with `.venv/bin/python -m bench.rate_limit`; it is no part of `make bench`, which compares.
+Run it with `.venv/bin/python -m bench.rate_limit`; it is no part of `make bench`, having no peer.
 It starts a durable embedded PostgreSQL of its own, the simulator of the Management API with a low
-rate limit that it really counts, and so many worker processes; then it signs all clients up at
-once. That is done twice: with workers that share the rate limit through PostgreSQL, and with
-workers that each follow the headers of their own answers, which is what a process can do that asks
-nobody.
+rate limit, and so many worker processes; then it inserts all clients at once. That is done twice:
+with workers that share the rate limit through PostgreSQL, and with workers that each follow only
+the headers of their own answers.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import structlog
 
 from bench.running import ROOT
 from bench.server import bench_server
-from pgworker import context as platform
+from pgworker import context
 from pgworker.db.migrate import migrate
 from pgworker.db.pool import connect
 from pgworker.providers.rate_limits import OwnLimits
@@ -39,19 +38,19 @@ INSERT = (
     " select 'client ' || n, true from generate_series(1, $1::int) n"
 )
 READY = "select count(*) from clients where provisioning_status = 'ready'"
-BURNT = "select count(*) from pgworker.event_log where event in ('backed_off', 'failed')"
+FAILED_ATTEMPTS = "select count(*) from pgworker.event_log where event in ('backed_off', 'failed')"
 
 
 async def work(mode: str) -> None:
-    """Be one of the workers, until nothing is left to do."""
+    """Run one of the workers until no job is left."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     if mode == ALONE:
 
         def follow_own_answers(_: Pool) -> OwnLimits:
             return OwnLimits()
 
-        setattr(platform, "SharedLimits", follow_own_answers)  # noqa: B010
-    async with platform.open_platform(load_settings()) as opened:
+        setattr(context, "SharedLimits", follow_own_answers)  # noqa: B010
+    async with context.open_platform(load_settings()) as opened:
         await Daemon(opened, until_empty=True).run()
 
 
@@ -85,36 +84,36 @@ async def run_workers(count: int, mode: str, dsn: str, simulator: Simulator) -> 
 
 
 async def measure(arguments: argparse.Namespace, mode: str, dsn: str) -> None:
-    """Provision all clients in an empty database; print what the simulator saw."""
+    """Provision all clients in an empty database; print what the simulator counted."""
     connection = await connect(dsn)
     await migrate(connection)
     await connection.execute(INSERT, arguments.clients)
-    how = SimulatorSettings(
+    settings = SimulatorSettings(
         admin_dsn=dsn,
         rate_limit=arguments.limit,
         rate_window_seconds=arguments.window,
         coming_up_seconds=1.0,
     )
-    async with running_simulator(how) as simulator:
+    async with running_simulator(settings) as simulator:
         began = time.perf_counter()
         await run_workers(arguments.workers, mode, dsn, simulator)
         seconds = time.perf_counter() - began
         counted = [entry for entry in simulator.ledger.entries if entry.path.startswith("/v1/")]
         refused = Counter(entry.operation for entry in counted if entry.status == 429)
-    ready, burnt = await connection.fetchval(READY), await connection.fetchval(BURNT)
+    ready, attempts = await connection.fetchval(READY), await connection.fetchval(FAILED_ATTEMPTS)
     await connection.close()
     total = refused.total()
     print(
         f"{mode:18} {len(counted):5} requests, {total:5} refused:"
         f" {1000 * total / len(counted):6.1f} of 1,000; {ready} of {arguments.clients} clients"
-        f" ready in {seconds:.0f} s; attempts burnt: {burnt}"
+        f" ready in {seconds:.0f} s; failed attempts: {attempts}"
     )
     for operation, times in refused.most_common():
         print(f"{'':18} {times:5} of them {operation}")
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    """Measure both ways, each on a database of its own."""
+    """Measure both modes, each on a database of its own."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     print(
         f"{arguments.workers} workers, {arguments.clients} clients, "
@@ -128,17 +127,17 @@ async def main(arguments: argparse.Namespace) -> None:
             await server.drop("bench_run")
 
 
-def parse() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--limit", type=int, default=30, help="requests of a window")
-    parser.add_argument("--window", type=float, default=5.0, help="its seconds")
+    parser.add_argument("--limit", type=int, default=30, help="requests in a window")
+    parser.add_argument("--window", type=float, default=5.0, help="seconds of a window")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    chosen = parse()
+    chosen = parse_arguments()
     asyncio.run(work(chosen.work) if chosen.work else main(chosen))

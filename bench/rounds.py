@@ -1,4 +1,4 @@
-"""Rounds: all subjects in turn, so that the machine's moods meet each of them."""
+"""Rounds: all subjects take turns, so that changes of the machine affect each of them."""
 
 from __future__ import annotations
 
@@ -30,76 +30,76 @@ class Subject:
     """What is measured in turn with others.
 
     Attributes:
-        told: what each of its runs says of it; `label` at least.
+        description: part of each of its results; contains at least `label`.
         template: the database that its runs are copies of; subjects may share one.
-        prepare: makes the template, of that name.
-        run: measures once, on the database of that name.
-        copied: whether each run has a fresh copy; else each goes on where the last one ended.
+        prepare: creates the template with this name.
+        run: measures once, on the database with this name.
+        copied: whether each run has a fresh copy; else it continues where the last one ended.
     """
 
-    told: dict[str, Any]
+    description: dict[str, Any]
     template: str
     prepare: Callable[[str], Awaitable[None]]
     run: Callable[[str], Awaitable[dict[str, Any]]]
     copied: bool = True
 
 
-async def in_turns(bench: Bench, subjects: Iterable[Subject]) -> list[dict[str, Any]]:
+async def take_turns(bench: Bench, subjects: Iterable[Subject]) -> list[dict[str, Any]]:
     """Prepare the templates, then measure in rounds; return all runs.
 
-    A subject that fails is named with its last words, and the others go on.
+    A subject that fails is reported with its last line of output; the others continue.
     """
     runs: list[dict[str, Any]] = []
     failures: dict[str, Exception | None] = {}
     ready = []
     for subject in subjects:
         if subject.template not in failures:
-            failures[subject.template] = await _failure_of(subject.prepare(subject.template))
+            failures[subject.template] = await _find_failure(subject.prepare(subject.template))
         failure = failures[subject.template]
         if failure is None:
             ready.append(subject)
         else:
-            _keep(runs, subject.told | {"failed": _words(subject, failure)})
-    for number in bench.turns():
+            _record(runs, subject.description | {"failed": _describe_failure(subject, failure)})
+    for number in bench.iterate_rounds():
         for subject in list(ready):
             if subject.copied:
                 await bench.server.copy(subject.template, RUN)
             try:
                 result = await subject.run(RUN if subject.copied else subject.template)
             except FAILURES as error:
-                _keep(runs, subject.told | {"failed": _words(subject, error)})
+                _record(runs, subject.description | {"failed": _describe_failure(subject, error)})
                 ready.remove(subject)
             else:
-                _keep(runs, subject.told | {"round": number} | result)
+                _record(runs, subject.description | {"round": number} | result)
     for database in (RUN, *failures):
         await bench.server.drop(database)
     return runs
 
 
-def entries(
+def list_subjects(
     bench: Bench,
-    taking_part: Iterable[Entry],
+    candidates: Iterable[Entry],
     prepare: Callable[[Entry, str], Awaitable[None]],
     run: Callable[[Entry, str], Awaitable[dict[str, Any]]],
 ) -> list[Subject]:
-    """Return a subject for each entry that can take part."""
+    """Return a subject for each entry that can be measured."""
     return [
         Subject(
-            described(entry),
+            describe(entry),
             f"bench_template_{number}",
             partial(prepare, entry),
             partial(run, entry),
         )
-        for number, entry in enumerate(filter(bench.takes, taking_part))
+        for number, entry in enumerate(filter(bench.has, candidates))
     ]
 
 
-def described(entry: Entry) -> dict[str, Any]:
-    """Return what a run says of its contender."""
+def describe(entry: Entry) -> dict[str, Any]:
+    """Return the contender's part of its results."""
     return {"label": entry.label, "name": entry.name, "kind": entry.kind}
 
 
-async def _failure_of(work: Awaitable[None]) -> Exception | None:
+async def _find_failure(work: Awaitable[None]) -> Exception | None:
     try:
         await work
     except FAILURES as error:
@@ -107,12 +107,12 @@ async def _failure_of(work: Awaitable[None]) -> Exception | None:
     return None
 
 
-def _words(subject: Subject, error: Exception) -> str:
-    return str(error) or f"{subject.told['label']}: it took too long"
+def _describe_failure(subject: Subject, error: Exception) -> str:
+    return str(error) or f"{subject.description['label']}: it took too long"
 
 
-def _keep(runs: list[dict[str, Any]], run: dict[str, Any]) -> None:
-    """Keep a run, and show it while the bench goes on."""
+def _record(runs: list[dict[str, Any]], run: dict[str, Any]) -> None:
+    """Add a result, and print it."""
     runs.append(run)
     figures = "  ".join(f"{name} {run[name]:,.4g}" for name in SHOWN if name in run)
     print(f"  {run['label']:50} {run.get('failed', figures)}", file=sys.stderr, flush=True)

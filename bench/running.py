@@ -1,4 +1,4 @@
-"""Runs contenders, each in a process of its own, beside what the server uses meanwhile."""
+"""Runs contenders, each in a process of its own, and measures what the server uses meanwhile."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from bench.server import BenchServer
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 420
+TIMEOUT_SECONDS = 420
 
 
 class RunFailed(Exception):
-    """A contender could not be measured; the message says whose, and its last words."""
+    """A contender could not be measured; the message has its name and its last line of output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What cells measure with.
+    """What a cell needs to measure.
 
     Attributes:
-        peers_python: an interpreter that has the peers; None leaves them out.
-        scale: of all counts of jobs; below 1 for a quick look.
-        deadline: on `time.monotonic`; after it no cell begins a second round.
+        peers_python: an interpreter that has the peers; None: they are not measured.
+        scale: factor of all counts of jobs; below 1 for a quick look.
+        deadline: on `time.monotonic`; after it no cell starts a second round.
     """
 
     server: BenchServer
@@ -46,26 +46,26 @@ class Bench:
     scale: float = 1.0
     deadline: float = math.inf
 
-    def turns(self) -> Iterator[int]:
-        """Number the rounds, as many as there is time for, and one at least."""
+    def iterate_rounds(self) -> Iterator[int]:
+        """Yield the numbers of the rounds: at least one, and as many as there is time for."""
         for number in range(1, self.rounds + 1):
             if number > 1 and time.monotonic() > self.deadline:
                 return
             yield number
 
-    def takes(self, entry: Entry) -> bool:
-        """Tell whether the entry can take part."""
+    def has(self, entry: Entry) -> bool:
+        """Return whether the entry can be measured."""
         return entry.kind != "peer" or self.peers_python is not None
 
-    def scaled(self, count: int) -> int:
-        """Return the count at our scale."""
+    def scale_count(self, count: int) -> int:
+        """Return the count multiplied by the scale."""
         return max(10, int(count * self.scale))
 
     async def run(self, entry: Entry, action: str, database: str, *options: str) -> dict[str, Any]:
-        """Let an entry's process act on a database; return what it measured.
+        """Run an action of an entry on a database; return its result.
 
         Raises:
-            RunFailed: with its last words.
+            RunFailed: with its last line of output.
         """
         python = str(self.peers_python) if entry.kind == "peer" else sys.executable
         process = await asyncio.create_subprocess_exec(
@@ -79,27 +79,27 @@ class Bench:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+            out, err = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
         lines = out.decode().strip().splitlines()
         if process.returncode != 0 or not lines:
-            last_words = (err.decode().strip().splitlines() or ["it said nothing"])[-1]
-            raise RunFailed(f"{entry.label}, {action}: {last_words}")
+            last_line = (err.decode().strip().splitlines() or ["it printed nothing"])[-1]
+            raise RunFailed(f"{entry.label}, {action}: {last_line}")
         result: dict[str, Any] = json.loads(lines[-1])
         return result
 
     async def measure(
         self, entry: Entry, action: str, database: str, *options: str
     ) -> dict[str, Any]:
-        """Do what `run` does, and add what the server used for each job, and what others used."""
-        before = await self.server.usage(database)
-        ours_before, began = _our_cpu_seconds(), time.perf_counter()
+        """As `run`; adds what the server used for each job, and what other processes used."""
+        before = await self.server.read_usage(database)
+        ours_before, began = _read_our_cpu_seconds(), time.perf_counter()
         result = await self.run(entry, action, database, *options)
-        await self.server.gone(database)
-        used = await self.server.usage(database) - before
-        others = used.busy_seconds - used.cpu_seconds - (_our_cpu_seconds() - ours_before)
+        await self.server.wait_until_unused(database)
+        used = await self.server.read_usage(database) - before
+        others = used.busy_seconds - used.cpu_seconds - (_read_our_cpu_seconds() - ours_before)
         jobs = result.get("jobs")
         if jobs:
             result |= {
@@ -109,7 +109,7 @@ class Bench:
             }
         return result | {"others_cores": others / (time.perf_counter() - began)}
 
-    async def template(
+    async def create_template(
         self,
         entry: Entry,
         database: str,
@@ -118,10 +118,14 @@ class Bench:
         enqueued: int = 0,
         paused: bool = False,
     ) -> None:
-        """Make a database to copy runs from: prepared, so many jobs enqueued, tidy.
+        """Create a database that runs are copies of: prepared, filled, vacuumed.
 
         Args:
-            paused: no worker claims, until resumed (ours only).
+            entry: whose database it is.
+            database: its name.
+            prepared: for how many jobs.
+            enqueued: how many jobs.
+            paused: no worker claims until it is resumed (ours only).
         """
         await self.server.create(database)
         await self.run(entry, "prepare", database, "--jobs", str(prepared))
@@ -131,10 +135,10 @@ class Bench:
             await connection.close()
         if enqueued:
             await self.run(entry, "enqueue", database, "--jobs", str(enqueued))
-        await self.server.settle(database)
+        await self.server.tidy(database)
 
 
-def _our_cpu_seconds() -> float:
+def _read_our_cpu_seconds() -> float:
     """Return the CPU time of this process and of its children that have ended."""
     return sum(
         used.ru_utime + used.ru_stime

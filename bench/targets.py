@@ -1,4 +1,4 @@
-"""What the figures must show, and whether they do. Pure: from results to verdicts."""
+"""The targets of the bench, and whether results meet them. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ Run = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One promise and the figure that keeps it or doesn't.
+    """A figure and its target.
 
     Attributes:
+        name: what the figure is.
         value: None when it was not measured.
-        bound: that it must reach (`at_least`), or must not exceed.
+        bound: what the value must reach (`at_least`), or must not exceed.
     """
 
-    promise: str
+    name: str
     value: float | None
     bound: float
     at_least: bool
@@ -38,46 +39,48 @@ class Verdict:
 
     @property
     def target(self) -> str:
-        """The bound, in signs."""
+        """The bound, with its relation."""
         return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
 
 
 def judge(cells: Mapping[str, Sequence[Run]]) -> list[Verdict]:
-    """Hold the runs of all cells against what the bench must show."""
+    """Compare the runs of all cells with the targets."""
     throughput = Medians(cells.get("throughput", ()), "jobs_per_second")
     p50 = Medians(cells.get("latency", ()), "p50_ms")
     p99 = Medians(cells.get("latency", ()), "p99_ms")
     enqueue = Medians(cells.get("enqueue", ()), "jobs_per_second")
     beside = Medians(cells.get("degradation", ()), "jobs_per_second", by="beside")
     processes = Medians(cells.get("processes", ()), "jobs_per_second", by="processes")
-    floor = p50.of(field.FLOOR.label)
-    few = beside.of("few")
+    floor = p50.get(field.FLOOR.label)
+    few = beside.get("few")
     awaiting = cells.get("awaiting", ())
+    ours, bare_loop = throughput.get_ours(), throughput.get(field.ONE_CONNECTION.label)
+    fastest = p50.get_best_peer(min)
     return [
-        at_least("no-op throughput ÷ best peer", ratio(throughput.ours(), throughput.peer(max)), 2),
-        at_least(
-            "no-op throughput ÷ bare loop on one connection",
-            ratio(throughput.ours(), throughput.of(field.ONE_CONNECTION.label)),
-            0.45,
-        ),
-        at_most("enqueue to start, median ÷ floor", ratio(p50.ours(min), floor), 2.5),
-        at_most("enqueue to start, median ÷ best peer", ratio(p50.ours(min), p50.peer(min)), 0.65),
-        at_most("enqueue to start, p99 ÷ floor", ratio(p99.ours(min), floor), 6),
+        at_least("no-op throughput ÷ best peer", divide(ours, throughput.get_best_peer(max)), 2),
+        at_least("no-op throughput ÷ bare loop on one connection", divide(ours, bare_loop), 0.45),
+        at_most("enqueue to start, median ÷ floor", divide(p50.get_ours(min), floor), 2.5),
+        at_most("enqueue to start, median ÷ best peer", divide(p50.get_ours(min), fastest), 0.65),
+        at_most("enqueue to start, p99 ÷ floor", divide(p99.get_ours(min), floor), 6),
         *(
-            at_least(f"throughput beside 1 M {what} ÷ few", ratio(beside.of(what), few), 0.95)
-            for what in ("queued", "waiting", "finished")
+            at_least(f"throughput with 1 M {rows} ÷ few", divide(beside.get(rows), few), 0.95)
+            for rows in ("queued", "waiting", "finished")
         ),
-        at_least("bulk enqueue ÷ best peer", ratio(enqueue.ours(), enqueue.peer(max)), 1.2),
-        at_most("clients coming up: p99 of lateness, s", middle(awaiting, "late_p99_s"), 1),
-        at_most("clients coming up: connections", middle(awaiting, "connections"), 10),
-        at_most("clients coming up: memory, MiB", middle(awaiting, "worker_mib"), 300),
+        at_least(
+            "bulk enqueue ÷ best peer", divide(enqueue.get_ours(), enqueue.get_best_peer(max)), 1.2
+        ),
+        at_most(
+            "clients coming up: p99 of the delay, s", compute_median(awaiting, "late_p99_s"), 1
+        ),
+        at_most("clients coming up: connections", compute_median(awaiting, "connections"), 10),
+        at_most("clients coming up: memory, MiB", compute_median(awaiting, "worker_mib"), 300),
         at_most(
             "tenant end to end ÷ CREATE DATABASE + psql",
-            middle(cells.get("tenants", ()), "ratio"),
+            compute_median(cells.get("tenants", ()), "ratio"),
             1.5,
         ),
-        at_least("throughput of 2 processes ÷ 1", ratio(processes.of(2), processes.of(1)), 1),
-        at_least("throughput of 8 processes ÷ 2", ratio(processes.of(8), processes.of(2)), 1),
+        at_least("throughput of 2 processes ÷ 1", divide(processes.get(2), processes.get(1)), 1),
+        at_least("throughput of 8 processes ÷ 2", divide(processes.get(8), processes.get(2)), 1),
     ]
 
 
@@ -94,15 +97,15 @@ class Medians:
                 self._kinds[run[by]] = run.get("kind", "")
         self._medians = {key: median(values) for key, values in grouped.items()}
 
-    def of(self, key: object) -> float | None:
-        """Return one's median; None when it has none."""
+    def get(self, key: object) -> float | None:
+        """Return the median of this contender; None when it has none."""
         return self._medians.get(key)
 
-    def ours(self, best: Callable[..., float] = max) -> float | None:
-        """Return our best median."""
+    def get_ours(self, best: Callable[..., float] = max) -> float | None:
+        """Return the best median of our settings."""
         return self._best("ours", best)
 
-    def peer(self, best: Callable[..., float]) -> float | None:
+    def get_best_peer(self, best: Callable[..., float]) -> float | None:
         """Return the best peer's median."""
         return self._best("peer", best)
 
@@ -111,22 +114,22 @@ class Medians:
         return best(found) if found else None
 
 
-def at_least(promise: str, value: float | None, bound: float) -> Verdict:
+def at_least(name: str, value: float | None, bound: float) -> Verdict:
     """Return the verdict on a figure that must reach a bound."""
-    return Verdict(promise, value, bound, at_least=True)
+    return Verdict(name, value, bound, at_least=True)
 
 
-def at_most(promise: str, value: float | None, bound: float) -> Verdict:
+def at_most(name: str, value: float | None, bound: float) -> Verdict:
     """Return the verdict on a figure that must not exceed a bound."""
-    return Verdict(promise, value, bound, at_least=False)
+    return Verdict(name, value, bound, at_least=False)
 
 
-def ratio(value: float | None, other: float | None) -> float | None:
-    """Return the quotient; None when a part is missing."""
+def divide(value: float | None, other: float | None) -> float | None:
+    """Return the quotient; None when one of the two is missing."""
     return None if value is None or not other else value / other
 
 
-def middle(runs: Sequence[Run], figure: str) -> float | None:
+def compute_median(runs: Sequence[Run], figure: str) -> float | None:
     """Return the median of a figure; None when no run has it."""
     values = [run[figure] for run in runs if figure in run]
     return median(values) if values else None

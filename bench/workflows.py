@@ -1,4 +1,4 @@
-"""Workflows for `pgworker run` under measurement, named by PGWORKER_WORKFLOW as users do."""
+"""Workflows of measured `pgworker run` processes, chosen by PGWORKER_WORKFLOW as users do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from bench.contender import peak_mib
+from bench.contender import read_peak_mib
 from pgworker.models import ClientStatus, Done, Outcome, Snooze
 from pgworker.providers.base import Observation, Provider, TenantState
 from pgworker.provisioning.phases.await_project import AwaitProject
@@ -19,7 +19,7 @@ from pgworker.provisioning.workflow import Workflow
 
 
 class NoOp:
-    """Does nothing, under the name of a workflow's first phase."""
+    """A phase that does nothing, with the name of the first phase."""
 
     name = "create_project"
     client_status = ClientStatus.CREATING_PROJECT
@@ -29,18 +29,17 @@ class NoOp:
 
 
 class ComingUp:
-    """A stub of a provider whose every project is still coming up: it answers at once."""
+    """A stub of a provider: it answers at once that the project is coming up."""
 
     async def observe(self, ref: str) -> Observation:
         return Observation(TenantState.COMING_UP, "COMING_UP")
 
 
-class AwaitForEver:
-    """The real `await_project` before that stub; notes how late each look comes.
+class AwaitForever:
+    """The real `await_project` with that stub; records the delay of each poll.
 
-    A look is due when the delay is over that the look before it asked for. What is noted goes to
-    the file BENCH_NOTES when the process leaves: when each look came (seconds, monotonic) and how
-    late.
+    A poll is due when the snooze of the one before it is over. When the process ends it writes to
+    the file BENCH_NOTES when each poll came (seconds, monotonic) and its delay.
     """
 
     name = AwaitProject.name
@@ -49,22 +48,22 @@ class AwaitForEver:
     def __init__(self) -> None:
         self._phase = AwaitProject()
         self._due: dict[int, float] = {}
-        self._looks: list[tuple[float, float]] = []
+        self._polls: list[tuple[float, float]] = []
         if "BENCH_NOTES" in os.environ:
             atexit.register(self._write, Path(os.environ["BENCH_NOTES"]))
 
     async def run(self, ctx: PhaseContext) -> Outcome:
         now = time.monotonic()
         if ctx.job.id in self._due:
-            self._looks.append((now, now - self._due[ctx.job.id]))
+            self._polls.append((now, now - self._due[ctx.job.id]))
         outcome = await self._phase.run(replace(ctx, provider=cast("Provider", ComingUp())))
         assert isinstance(outcome, Snooze), "the stub is never ready"
         self._due[ctx.job.id] = time.monotonic() + outcome.delay.total_seconds()
         return outcome
 
     def _write(self, path: Path) -> None:
-        path.write_text(json.dumps({"looks": self._looks, "peak_mib": peak_mib()}))
+        path.write_text(json.dumps({"polls": self._polls, "peak_mib": read_peak_mib()}))
 
 
 NO_OP = Workflow("provision", (NoOp(),))
-AWAITING = Workflow("provision", (AwaitForEver(),))
+AWAITING = Workflow("provision", (AwaitForever(),))

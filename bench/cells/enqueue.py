@@ -1,11 +1,11 @@
-"""Bulk enqueue by one producer: ours by plain SQL with triggers on, the peers' by their calls."""
+"""Bulk enqueue by one producer: ours by plain SQL with triggers, the peers' by their bulk calls."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from bench import field
-from bench.rounds import entries, in_turns
+from bench.rounds import list_subjects, take_turns
 
 if TYPE_CHECKING:
     from bench.field import Entry
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
-    """Enqueue 1,000 jobs a call."""
+    """Enqueue 1,000 jobs with each call."""
 
     async def prepare(entry: Entry, template: str) -> None:
-        await bench.template(entry, template, prepared=bench.scaled(entry.jobs))
+        await bench.create_template(entry, template, prepared=bench.scale_count(entry.jobs))
 
     async def run(entry: Entry, database: str) -> dict[str, Any]:
-        options = ("--jobs", str(bench.scaled(entry.jobs)))
+        options = ("--jobs", str(bench.scale_count(entry.jobs)))
         return await bench.measure(entry, "enqueue", database, *options)
 
-    return await in_turns(bench, entries(bench, field.ENQUEUE, prepare, run))
+    return await take_turns(bench, list_subjects(bench, field.ENQUEUE, prepare, run))

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from bench import field
-from bench.daemons import daemons
+from bench.daemons import running_daemons
 from bench.ours import Pgworker
-from bench.rounds import Subject, in_turns
+from bench.rounds import Subject, take_turns
 
 if TYPE_CHECKING:
     from bench.running import Bench
 
 COUNTS = (1, 2, 8)
-# For each of the bench: what is asked for is that nothing is lost, and two runs differ by a tenth.
+# For each round of the bench: two runs differ by a tenth.
 ROUNDS = 2
 JOBS = 60_000
-# A look costs the server as much as thirty jobs.
-LOOK_SECONDS = 0.1
-PATIENCE_SECONDS = 180
+# Not shorter: a poll costs the server as much as thirty jobs.
+POLL_SECONDS = 0.1
+TIMEOUT_SECONDS = 180
 WARMED_UP = """
 select status <> 'queued' from client_provisioning_jobs
 where id = (select min(id) from client_provisioning_jobs) + $1
@@ -37,18 +37,18 @@ select now() as at, count(*) as jobs from client_provisioning_jobs where status 
 
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
-    """Let workers start beside a paused backlog, resume, and count what they finish.
+    """Start workers with a paused backlog, resume, and count the jobs that they finish.
 
-    The first tenth warms up: a session plans each statement when it first comes to it. The end is
-    when nothing is left to claim, with as many jobs in hand as at the beginning.
+    The first tenth is the warm-up: a session plans each statement at its first use. The end is when
+    no job is left to claim: the same number of jobs is running then as at the beginning.
     """
     bench = replace(bench, rounds=bench.rounds * ROUNDS)
-    jobs = bench.scaled(JOBS)
+    jobs = bench.scale_count(JOBS)
 
     async def prepare(template: str) -> None:
-        await bench.template(field.BEST, template, prepared=jobs, enqueued=jobs, paused=True)
+        await bench.create_template(field.BEST, template, prepared=jobs, enqueued=jobs, paused=True)
 
-    return await in_turns(
+    return await take_turns(
         bench,
         [
             Subject(
@@ -66,26 +66,32 @@ async def _run(bench: Bench, count: int, jobs: int, database: str) -> dict[str, 
     dsn = bench.server.dsn_of(database)
     concurrency = str(field.BEST.settings["concurrency"])
     with TemporaryDirectory(prefix="pgworker-bench-") as folder:
-        async with daemons(
+        async with running_daemons(
             count,
             dsn,
             Path(folder),
             *("--concurrency", concurrency),
             PGWORKER_WORKFLOW="bench.workflows:NO_OP",
         ):
-            eye = await asyncpg.connect(dsn)
-            await eye.execute("select pgworker.resume()")
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while not await eye.fetchval(WARMED_UP, jobs // 10):
-                    await asyncio.sleep(LOOK_SECONDS / 10)
-                before, began = await bench.server.usage(database), await eye.fetchrow(DONE)
-                while not await eye.fetchval(ALL_CLAIMED):
-                    await asyncio.sleep(LOOK_SECONDS)
-                used, ended = await bench.server.usage(database) - before, await eye.fetchrow(DONE)
-                while await eye.fetchval(Pgworker.unfinished):
-                    await asyncio.sleep(LOOK_SECONDS)
-            await eye.close()
-    # A handful, as in tests, may be over before anybody looks.
+            observer = await asyncpg.connect(dsn)
+            await observer.execute("select pgworker.resume()")
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                while not await observer.fetchval(WARMED_UP, jobs // 10):
+                    await asyncio.sleep(POLL_SECONDS / 10)
+                before, began = (
+                    await bench.server.read_usage(database),
+                    await observer.fetchrow(DONE),
+                )
+                while not await observer.fetchval(ALL_CLAIMED):
+                    await asyncio.sleep(POLL_SECONDS)
+                used, ended = (
+                    await bench.server.read_usage(database) - before,
+                    await observer.fetchrow(DONE),
+                )
+                while await observer.fetchval(Pgworker.unfinished):
+                    await asyncio.sleep(POLL_SECONDS)
+            await observer.close()
+    # Very few jobs, as in tests, may be finished before the first poll.
     counted = max(1, ended["jobs"] - began["jobs"])
     seconds = (ended["at"] - began["at"]).total_seconds()
     return {

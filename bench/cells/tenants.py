@@ -1,4 +1,4 @@
-"""A `postgres` tenant end to end, beside CREATE DATABASE and the same migrations by psql."""
+"""A `postgres` tenant end to end, compared with CREATE DATABASE and the same migrations by psql."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from uuid import UUID
 import asyncpg
 
 from bench import field
-from bench.daemons import daemons
+from bench.daemons import running_daemons
 from bench.figures import median
-from bench.rounds import Subject, in_turns
+from bench.rounds import Subject, take_turns
 from bench.running import ROOT, RunFailed
 from pgworker.db.postmaster import find_program
 
@@ -24,38 +24,38 @@ if TYPE_CHECKING:
     from bench.running import Bench
     from bench.server import BenchServer
 
-# The first ones warm caches up, and have the provider make a template for those to come.
+# The first ones fill caches, and make the provider create a template.
 WARM_UP = 2
 TENANTS = 5
-PATIENCE_SECONDS = 60
-# Tenants, and what a worker that has left was about to make a template of.
-MADE = "select datname from pg_database where datname ~ 'pgw_[0-9a-f]{32}' and not datistemplate"
+TIMEOUT_SECONDS = 60
+# Tenants, and templates that a worker had not finished when it ended.
+CREATED = "select datname from pg_database where datname ~ 'pgw_[0-9a-f]{32}' and not datistemplate"
 HAS_TEMPLATE = (
     "select exists (select from pg_database where datname ~ '^template_pgw_[0-9a-f]{32}$')"
 )
-SIGN_UP = "insert into clients (name, auto_provision) values ('tenant', true) returning id"
+INSERT_CLIENT = "insert into clients (name, auto_provision) values ('tenant', true) returning id"
 STATUS = "select provisioning_status, provisioning_error from clients where id = $1"
-# A client's end tells of itself: whoever polls would charge us half of a pause, and disturb. The
-# notification is a part of what is measured.
-TELL = """
-create function bench_tell() returns trigger language plpgsql as
+# A trigger notifies when a client is ready or failed: polling would add half of its interval, and
+# load. The notification is part of the measured time.
+NOTIFY = """
+create function bench_notify() returns trigger language plpgsql as
 $$begin perform pg_notify('bench_tenant', new.id::text); return null; end$$;
-create trigger bench_tell after update on clients for each row
+create trigger bench_notify after update on clients for each row
 when (old.provisioning_status <> new.provisioning_status
     and new.provisioning_status in ('ready', 'failed'))
-execute function bench_tell();
+execute function bench_notify();
 """
 
 
 async def measure(bench: Bench) -> list[dict[str, Any]]:
-    """Make tenants one after the other, ours and raw ones in turn."""
-    return await in_turns(
+    """Create tenants one after the other, ours and raw ones in turn."""
+    return await take_turns(
         bench,
         [
             Subject(
                 {"label": "postgres tenant"},
                 "bench_template",
-                partial(bench.template, field.BEST, prepared=0),
+                partial(bench.create_template, field.BEST, prepared=0),
                 partial(_run, bench.server),
             )
         ],
@@ -65,17 +65,17 @@ async def measure(bench: Bench) -> list[dict[str, Any]]:
 async def _run(server: BenchServer, database: str) -> dict[str, Any]:
     dsn = server.dsn_of(database)
     ours, raw = [], []
-    eye = await Eye.open(dsn)
+    observer = await Observer.open(dsn)
     with TemporaryDirectory(prefix="pgworker-bench-") as folder:
-        async with daemons(1, dsn, Path(folder)):
+        async with running_daemons(1, dsn, Path(folder)):
             for number in range(WARM_UP + TENANTS):
                 if number == WARM_UP > 0:
-                    await _template_is_made(server)
-                ours.append(await eye.time_a_tenant())
-                raw.append(await _raw(server, f"bench_raw_{number}"))
-    await eye.close()
-    await server.gone(database)
-    for (name,) in await server.admin.fetch(MADE):
+                    await _wait_for_template(server)
+                ours.append(await observer.measure_tenant())
+                raw.append(await _measure_raw(server, f"bench_raw_{number}"))
+    await observer.close()
+    await server.wait_until_unused(database)
+    for (name,) in await server.admin.fetch(CREATED):
         await server.drop(name)
         await server.admin.execute(f"drop role if exists {name}")
     seconds, raw_seconds = median(ours[WARM_UP:]), median(raw[WARM_UP:])
@@ -89,47 +89,47 @@ async def _run(server: BenchServer, database: str) -> dict[str, Any]:
     }
 
 
-async def _template_is_made(server: BenchServer) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
+async def _wait_for_template(server: BenchServer) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not await server.admin.fetchval(HAS_TEMPLATE):
             await asyncio.sleep(0.02)
 
 
-class Eye:
-    """Signs clients up, and sees when they are ready."""
+class Observer:
+    """Inserts clients, and is notified when they are ready."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
-        self._heard: asyncio.Queue[tuple[UUID, float]] = asyncio.Queue()
+        self._notified: asyncio.Queue[tuple[UUID, float]] = asyncio.Queue()
 
     @classmethod
-    async def open(cls, dsn: str) -> Eye:
+    async def open(cls, dsn: str) -> Observer:
         connection = await asyncpg.connect(dsn)
-        eye = cls(connection)
-        await connection.execute(TELL)
-        await connection.add_listener("bench_tenant", eye._hear)
-        return eye
+        observer = cls(connection)
+        await connection.execute(NOTIFY)
+        await connection.add_listener("bench_tenant", observer._on_notification)
+        return observer
 
     async def close(self) -> None:
         await self._connection.close()
 
-    async def time_a_tenant(self) -> float:
+    async def measure_tenant(self) -> float:
         """Return the seconds from a client's insert until it shows `ready`."""
         began = time.perf_counter()
-        client: UUID = await self._connection.fetchval(SIGN_UP)
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            ended_client, ended = await self._heard.get()
-        assert ended_client == client, "one after the other"
+        client: UUID = await self._connection.fetchval(INSERT_CLIENT)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            ended_client, ended = await self._notified.get()
+        assert ended_client == client, "another client was notified"
         status, error = await self._connection.fetchrow(STATUS, client)
         if status != "ready":
             raise RunFailed(f"the tenant is {status} after {ended - began:.0f} s: {error}")
         return ended - began
 
-    def _hear(self, _: object, __: int, ___: str, client: str) -> None:
-        self._heard.put_nowait((UUID(client), time.perf_counter()))
+    def _on_notification(self, _: object, __: int, ___: str, client: str) -> None:
+        self._notified.put_nowait((UUID(client), time.perf_counter()))
 
 
-async def _raw(server: BenchServer, database: str) -> float:
+async def _measure_raw(server: BenchServer, database: str) -> float:
     """Return the seconds of CREATE DATABASE and of one psql that applies all migrations."""
     files = sorted((ROOT / "supabase" / "migrations").glob("*.sql"))
     began = time.perf_counter()

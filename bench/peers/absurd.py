@@ -1,4 +1,4 @@
-"""absurd (`absurd-sdk`): it polls, each quarter of a second by default; no bulk call."""
+"""absurd (`absurd-sdk`): polls every quarter of a second by default; has no bulk call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from absurd_sdk import AsyncAbsurd
 
-from bench.contender import main, one_by_one
+from bench.contender import enqueue_one_by_one, main
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -37,7 +37,7 @@ class Absurd:
             assert await process.wait() == 0, f"absurdctl {arguments[0]} failed"
 
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
-        return await one_by_one(self, jobs)
+        return await enqueue_one_by_one(self, jobs)
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
         app = AsyncAbsurd(self._dsn)

@@ -1,4 +1,4 @@
-"""awa (`awa-pg`): async handlers; claims, completions and heartbeats are its Rust core's."""
+"""awa (`awa-pg`): async handlers; its Rust core claims, completes and sends heartbeats."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Awa:
 
     def __init__(self, dsn: str, settings: Mapping[str, Any]) -> None:
         self._client = awa.AsyncClient(dsn, max_connections=10)
-        told = dict(settings)
-        self._queue = {"name": QUEUE, "max_workers": told.pop("workers", 50), **told}
+        options = dict(settings)
+        self._queue = {"name": QUEUE, "max_workers": options.pop("workers", 50), **options}
 
     async def prepare(self, jobs: int) -> None:
         await self._client.migrate()

@@ -1,4 +1,4 @@
-"""chancy: a queue on its `AsyncExecutor`; eager polling, or else a poll each 5 s feeds it."""
+"""chancy: a queue on its `AsyncExecutor`, with eager polling instead of a poll every 5 s."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ChancyUnderTest:
         return go
 
     async def work(self, on_start: Callable[[], None]) -> None:
-        # Jobs are found by their import path: the handler is this module's.
+        # Jobs are found by their import path, so the handler must be a global of this module.
         global handler
         handler = on_start
         async with self._chancy:

@@ -1,4 +1,4 @@
-"""DBOS: async workflows on a queue, which it polls each second by default; no bulk call."""
+"""DBOS: async workflows on a queue that is polled every second by default; has no bulk call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbos import DBOS, DBOSClient
 
-from bench.contender import main, one_by_one
+from bench.contender import enqueue_one_by_one, main
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,9 +31,9 @@ class Dbos:
 
     def __init__(self, dsn: str, settings: Mapping[str, Any]) -> None:
         self._dsn = dsn
-        told = dict(settings)
-        poll = told.pop("polling_interval_ms", None)
-        self._options = told | ({} if poll is None else {"polling_interval_sec": poll / 1000})
+        options = dict(settings)
+        poll = options.pop("polling_interval_ms", None)
+        self._options = options | ({} if poll is None else {"polling_interval_sec": poll / 1000})
 
     def _launch(self) -> None:
         DBOS(
@@ -51,7 +51,7 @@ class Dbos:
         await asyncio.to_thread(self._launch)
 
     async def enqueue(self, jobs: int) -> Callable[[], Awaitable[None]]:
-        return await one_by_one(self, jobs)
+        return await enqueue_one_by_one(self, jobs)
 
     async def enqueue_one(self) -> Callable[[], Awaitable[None]]:
         client = DBOSClient(system_database_url=self._dsn)
@@ -62,7 +62,7 @@ class Dbos:
         return go
 
     async def work(self, on_start: Callable[[], None]) -> None:
-        # Workflows run in a thread of its own.
+        # Workflows run in a thread of DBOS.
         loop = asyncio.get_running_loop()
         global handler
         handler = partial(loop.call_soon_threadsafe, on_start)

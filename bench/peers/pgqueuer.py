@@ -1,4 +1,4 @@
-"""pgqueuer: `PgQueuer.run`, `Queries.enqueue` with lists; uvloop, as its own command takes it."""
+"""pgqueuer: `PgQueuer.run`, `Queries.enqueue` with lists; uvloop, as in its own command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Pgqueuer:
-    """Settings: `batch_size`; `pool`, the size of one, by default a single connection."""
+    """Settings: `batch_size`, and `pool`: the size of a pool instead of a single connection."""
 
     # A finished job leaves the table.
     unfinished = "select exists (select from pgqueuer)"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Procrastinate:
-    """Settings: `concurrency`, which is the size of the pool, too."""
+    """Settings: `concurrency`, which is the size of the pool as well."""
 
     unfinished = "select exists (select from procrastinate_jobs where status in ('todo', 'doing'))"
 

@@ -1,4 +1,4 @@
-"""Results as a bench run leaves them, made by hand."""
+"""Results of a bench run, made by hand."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from bench import field
 Run = dict[str, Any]
 
 
-def of(entry: field.Entry, figure: str, *values: float) -> list[Run]:
-    """Return a run a round, with this figure."""
-    told = {"label": entry.label, "name": entry.name, "kind": entry.kind}
-    return [told | {"round": n, figure: value} for n, value in enumerate(values, start=1)]
+def make_runs(entry: field.Entry, figure: str, *values: float) -> list[Run]:
+    """Return a run for each round, with these values of the figure."""
+    run = {"label": entry.label, "name": entry.name, "kind": entry.kind}
+    return [run | {"round": n, figure: value} for n, value in enumerate(values, start=1)]
 
 
-def results(**cells: list[Run]) -> dict[str, Any]:
-    """Return what `measure` returns."""
+def make_results(**cells: list[Run]) -> dict[str, Any]:
+    """Return results like those of `measure`."""
     conditions = {
         "date": "2026-01-02",
         "machine": "2 cores, 24 GiB",
@@ -32,5 +32,5 @@ def results(**cells: list[Run]) -> dict[str, Any]:
     return {"conditions": conditions, "cells": cells}
 
 
-BEST_PEER = field.peer("pgqueuer", 1, batch_size=500)
-SLOW_PEER = field.peer("pgqueuer", 1)
+BEST_PEER = field.make_peer("pgqueuer", 1, batch_size=500)
+SLOW_PEER = field.make_peer("pgqueuer", 1)

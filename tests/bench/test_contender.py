@@ -7,31 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from bench.contender import Ticks, unless_ended
+from bench.contender import Ticks, await_unless_ended
 
 ROOT = Path(__file__).parents[2]
 TAKE_64_MIB = """
-from bench.contender import peak_mib
-before = peak_mib()
+from bench.contender import read_peak_mib
+before = read_peak_mib()
 held = bytearray(b"x" * 64 * 2**20)
-print(before, peak_mib() - before)
+print(before, read_peak_mib() - before)
 """
 
 
-async def test_a_worker_that_breaks_ends_the_wait_with_its_error() -> None:
-    async def broken() -> None:
+async def test_a_failed_worker_ends_the_wait_with_its_error() -> None:
+    async def fail() -> None:
         raise ValueError("no such queue")
 
     with pytest.raises(ValueError, match="no such queue"):
-        await unless_ended(asyncio.create_task(broken()), asyncio.Event().wait())
+        await await_unless_ended(asyncio.create_task(fail()), asyncio.Event().wait())
 
 
-async def test_a_worker_that_leaves_before_its_jobs_are_done_is_no_measurement() -> None:
-    async def leaves() -> None:
+async def test_a_worker_that_ends_before_its_jobs_are_done_is_no_measurement() -> None:
+    async def end() -> None:
         return None
 
-    with pytest.raises(RuntimeError, match="left before its jobs were done"):
-        await unless_ended(asyncio.create_task(leaves()), asyncio.Event().wait())
+    with pytest.raises(RuntimeError, match="ended before its jobs were done"):
+        await await_unless_ended(asyncio.create_task(end()), asyncio.Event().wait())
 
 
 async def test_time_counts_from_the_end_of_the_warm_up_to_the_last_job() -> None:
@@ -47,7 +47,7 @@ async def test_time_counts_from_the_end_of_the_warm_up_to_the_last_job() -> None
 
 
 def test_memory_is_that_of_this_process() -> None:
-    # In one of its own, as contenders are: the peak of this one may have been much higher before.
+    # In a process of its own, like contenders: the peak of this one may have been much higher.
     own = subprocess.run(
         [sys.executable, "-c", TAKE_64_MIB], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -16,7 +16,7 @@ from bench.figures import percentile
         ([1.0, 2.0], 0, 1.0),
     ],
 )
-def test_a_percentile_is_a_value_that_was_measured(
+def test_a_percentile_is_one_of_the_values(
     values: list[float], percent: float, expected: float
 ) -> None:
     assert percentile(values, percent) == expected
