@@ -24,13 +24,13 @@ class JobError(PgworkerError):
 
 
 class Transient(JobError):
-    """It may work later: the other side is busy, restarting or not reachable."""
+    """It may work later: the server is busy, restarting or not reachable."""
 
     kind = ErrorKind.TRANSIENT
 
 
 class Throttled(JobError):
-    """The provider asks us to slow down (HTTP 429).
+    """The provider asks us to send less (HTTP 429).
 
     Attributes:
         retry_after: how long it asks us to wait.
@@ -53,7 +53,7 @@ class CredentialRefused(JobError):
     """The provider refuses our credential (HTTP 401, 403).
 
     Attributes:
-        credential: names the credential without revealing it; its breaker opens.
+        credential: a name that doesn't reveal it; its breaker opens.
     """
 
     kind = ErrorKind.AUTH
@@ -102,10 +102,10 @@ class MigrationFailed(Permanent):
         line: int | None = None,
         sqlstate: str | None = None,
     ) -> None:
-        place = file if line is None else f"{file}:{line}"
+        where = file if line is None else f"{file}:{line}"
         nth = "" if statement is None else f" (statement {statement})"
         code = "" if sqlstate is None else f" [{sqlstate}]"
-        super().__init__(f"{place}{nth}: {detail}{code}")
+        super().__init__(f"{where}{nth}: {detail}{code}")
         self.file = file
         self.statement = statement
         self.line = line
@@ -120,7 +120,7 @@ class SmokeCheckFailed(Permanent):
 
 
 class LeaseLost(PgworkerError):
-    """Somebody else holds the job now (SQLSTATE PW001): stop and write nothing."""
+    """Another worker holds the job now (SQLSTATE PW001): stop and write nothing."""
 
 
 class ResultRefused(PgworkerError):
@@ -156,11 +156,11 @@ class UnstorableText(PgworkerError):
 
 
 class BadCursor(PgworkerError):
-    """What says where a page begins isn't ours."""
+    """A page's cursor isn't one that pgworker made."""
 
 
 class TooManyStreams(PgworkerError):
-    """As many watch the events as this process serves."""
+    """This process serves as many streams of events as it may."""
 
 
 class NotDeleted(PgworkerError):

@@ -1,4 +1,4 @@
-"""Plain data that travels between the floors: no I/O, no asyncpg, no httpx."""
+"""Plain data that several packages share: no I/O, no asyncpg, no httpx."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class ErrorKind(StrEnum):
 class Scope(StrEnum):
     """What the bearer of a token may do over HTTP; each scope includes the ones before it."""
 
-    READ = "read"  # look
+    READ = "read"  # read
     OPERATE = "operate"  # and create, retry and cancel
-    ADMIN = "admin"  # and pause and resume, which is everybody's concern
+    ADMIN = "admin"  # and pause and resume, which concerns all clients
 
     def includes(self, wanted: Scope) -> bool:
-        """Return whether whoever has this scope may do what asks for `wanted`."""
+        """Return whether a token with this scope may do what needs `wanted`."""
         order = list(Scope)
         return order.index(self) >= order.index(wanted)
 
@@ -82,7 +82,7 @@ class ApiToken:
     """A token of the HTTP API, without the token: its SHA-256.
 
     Attributes:
-        name: who bears it; in logs and on screens.
+        name: of its bearer, in logs and on screens.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Job(NamedTuple):
         job_type: the phase it is in.
         claim_token: the fencing token; every write by its holder names it.
         checkpoint: what its phases have recorded so far; never a secret.
-        trace_context: W3C `traceparent` of whoever enqueued it.
+        trace_context: W3C `traceparent` of the request that enqueued it.
         in_phase: how long it had been in its phase when it was claimed, by the database's clock;
             counted from the last time that a person put it there.
         crashes: how many of its holders fell silent in this phase.
@@ -137,7 +137,7 @@ class Client:
 
 
 def client_status(stored: str | None) -> ClientStatus:
-    """Return the status; a null or word that an adopted table had before is none of ours."""
+    """Return the status; a null, or a word that an adopted table had before, is not provisioned."""
     try:
         return ClientStatus(stored or "")
     except ValueError:
@@ -149,8 +149,8 @@ class ClientPatch:
     """Columns of `clients` set in the transaction that ends a phase; None leaves one alone.
 
     Attributes:
-        provisioning: what the worker really got; stored under the key `provisioning` of
-            `additional_settings`, merged with what stands there.
+        provisioning: what the provider really gave; merged into the key `provisioning` of
+            `additional_settings`.
     """
 
     schema_version: str | None = None
@@ -167,7 +167,7 @@ class ClientPatch:
         }
 
 
-# What most phases set. One for all of them, because it is made, and looked at, for each.
+# The patch of most phases. One object for all of them: it is made, and compared, in each.
 UNCHANGED = ClientPatch()
 
 
@@ -188,7 +188,7 @@ def dump_jsonb(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The phase has ended well.
+    """The phase has succeeded.
 
     Attributes:
         patch: columns of `clients` to set in the same transaction.
@@ -259,7 +259,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The job's last phase has ended well."""
+    """The job's last phase has succeeded."""
 
     done: Done
 

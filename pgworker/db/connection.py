@@ -1,4 +1,4 @@
-"""asyncpg's connection, made fit for peers that vanish and for databases that aren't Unicode."""
+"""asyncpg's connection, extended for peers that vanish and databases that don't store Unicode."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SocketOptions:
-    """How a peer that is gone without a word is noticed (tcp(7)); None leaves it to the system.
+    """How a peer that vanished is noticed (tcp(7)); None leaves it to the system.
 
     By default after about half a minute, also by a connection that only waits for a long statement.
 
@@ -54,12 +54,12 @@ class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg isn't 
 
     A database with an encoding other than UTF8 refuses a whole statement for one character that it
     lacks. A statement of ours often writes the results of many jobs, and messages quote texts from
-    outside: so such a character arrives as a question mark. Where that would falsify what a person
-    typed, ask `can_store` first.
+    outside: so such a character is replaced by a question mark. Where that would falsify what a
+    person typed, ask `can_store` first.
 
     Attributes:
         opened_at: `time.monotonic()`.
-        encoding: PostgreSQL's name of the database's encoding; UTF8 when a pooler doesn't tell.
+        encoding: of the database, by PostgreSQL's name; UTF8 when a pooler doesn't report it.
     """
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *others: Any) -> None:
@@ -74,7 +74,7 @@ class OwnConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg isn't 
             options.apply(self._socket)
 
     def can_store(self, text: str) -> bool:
-        """Tell whether the database has all characters of the text."""
+        """Return whether the database can store all characters of the text."""
         return holds(text, self.encoding)
 
     async def fetch(self, query: str, *arguments: Any, **options: Any) -> Any:

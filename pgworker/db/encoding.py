@@ -57,7 +57,7 @@ _AS_TYPED: Final = {"…": "...", "–": "-", "—": "-", "→": "->"}  # en das
 
 
 def holds(text: str, encoding: str) -> bool:
-    """Tell whether a database of that encoding (`server_encoding`) can store the text."""
+    """Return whether a database of that encoding (`server_encoding`) can store the text."""
     if encoding in WITHOUT_CONVERSION or text.isascii():
         return True
     return all(_holds_character(each, encoding) for each in set(text))

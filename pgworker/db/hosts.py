@@ -13,7 +13,7 @@ import asyncpg
 from pgworker.db.connection import OwnConnection
 from pgworker.db.sqlstate import LOGIN_REFUSED, NO_SUCH_DATABASE, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS
-from pgworker.db.url import Wishes, take_wishes
+from pgworker.db.url import UrlOptions, split_options
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # One of several hosts that drops our packets must not keep us long from the next.
@@ -34,22 +34,22 @@ class Hosts:
 
     Attributes:
         current: `host:port` of the newest connection; None before the first.
-        wishes: what the parameters of the URL ask for.
+        url_options: the parameters of the URL that asyncpg doesn't read.
     """
 
     def __init__(self, dsn: str) -> None:
         """Split the URL; a mistake in it is raised by `connect`."""
         self.dsn = dsn
         self.current: str | None = None
-        self.wishes = Wishes()
+        self.url_options = UrlOptions()
         self._mistake: ValueError | None = None
         self._order = [dsn]
         try:
-            usable, self.wishes = take_wishes(dsn)
+            usable, self.url_options = split_options(dsn)
             self._order = split_hosts(usable)
         except ValueError as error:
             self._mistake = error
-        if self.wishes.in_any_order:
+        if self.url_options.in_any_order:
             random.shuffle(self._order)
         self._several = len(self._order) > 1
         self._options: dict[str, Any] = {}
@@ -73,11 +73,8 @@ class Hosts:
         """
         if self._mistake is not None:
             raise self._mistake
-        each = (
-            timeout
-            or self.wishes.connect_timeout
-            or (CONNECT_TIMEOUT_EACH if self._several else CONNECT_TIMEOUT)
-        )
+        default = CONNECT_TIMEOUT_EACH if self._several else CONNECT_TIMEOUT
+        each = timeout or self.url_options.connect_timeout or default
         failures: list[tuple[str, Exception]] = []
         for dsn in tuple(self._order):
             try:
@@ -88,12 +85,10 @@ class Hosts:
                 failures.append((dsn, error))
         if all(_refuses_our_login(error) for _, error in failures):
             raise failures[0][1]
-        raise NoHostTakesWrites(
-            "no host takes writes: "
-            + "; ".join(
-                f"{_format_address(dsn)} {_describe(error, each)}" for dsn, error in failures
-            )
-        ) from failures[-1][1]
+        reasons = "; ".join(
+            f"{_format_address(dsn)} {_describe(error, each)}" for dsn, error in failures
+        )
+        raise NoHostTakesWrites(f"no host takes writes: {reasons}") from failures[-1][1]
 
     async def _connect_to(
         self, dsn: str, timeout: timedelta, options: dict[str, Any]
@@ -110,7 +105,7 @@ class Hosts:
             self._order.remove(dsn)
             self._order.append(dsn)
             raise
-        connection.set_socket_options(self.wishes.socket)
+        connection.set_socket_options(self.url_options.socket)
         self.current = _format_address(dsn)
         return connection
 

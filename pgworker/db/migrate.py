@@ -131,18 +131,20 @@ def own_files(directory: Path | None = None) -> tuple[SqlFile, ...]:
 def compare(files: tuple[SqlFile, ...], applied: tuple[Applied, ...]) -> SchemaState:
     """Return what is to be done, from the files of this program and what is applied. Pure."""
     checksums = {row.name: row.checksum for row in applied}
-    known = {file.name for file in files}
-    differing = [file for file in files if checksums.get(file.name) != file.checksum]
-    return SchemaState(
-        applied=applied,
+    pending: list[SqlFile] = []
+    changed: list[str] = []
+    for file in files:
+        if checksums.get(file.name) == file.checksum:
+            continue
         # A numbered migration is never applied a second time, an object whenever it has changed.
-        pending=tuple(
-            file for file in differing if file.version is None or file.name not in checksums
-        ),
-        # An object that this program dropped may stay; a migration that it doesn't know is newer.
-        newer=tuple(row.name for row in applied if row.version and row.name not in known),
-        changed=tuple(file.name for file in differing if file.version and file.name in checksums),
-    )
+        if file.version is not None and file.name in checksums:
+            changed.append(file.name)
+        else:
+            pending.append(file)
+    known = {file.name for file in files}
+    # An object that this program dropped may stay; a migration that it doesn't know is newer.
+    newer = tuple(row.name for row in applied if row.version and row.name not in known)
+    return SchemaState(applied, tuple(pending), newer, tuple(changed))
 
 
 async def read_state(connection: Connection) -> SchemaState:

@@ -201,7 +201,7 @@ async def open_pool(
     async with connected(hosts, application_name=application_name):
         pass
     settings = {"application_name": application_name}
-    through_pooler = through_pooler or hosts.wishes.is_pooled
+    through_pooler = through_pooler or hosts.url_options.is_pooled
     if not through_pooler:
         settings["idle_in_transaction_session_timeout"] = f"{timeout.total_seconds() * 1000:.0f}"
 

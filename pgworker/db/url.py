@@ -1,8 +1,8 @@
-"""What a database URL asks for beyond its hosts, and what of it asyncpg can't give.
+"""The parameters of a database URL: those that we read, and those that asyncpg doesn't know.
 
 asyncpg takes a parameter that it doesn't know for a setting of the server, which then refuses the
-connection. Here stand libpq's parameters (PostgreSQL 18, chapter 32.1.2) and those that ORMs add to
-the same URL: each is honoured, or left out and named in the log, once in a process.
+connection. Listed here are libpq's parameters (PostgreSQL 18, chapter 32.1.2) and those that ORMs
+add to the same URL: each is honoured, or left out and named in the log, once in a process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ log = get_logger()
 
 
 class UnusableParameter(ValueError):
-    """A parameter of the URL has a value that it can't have; the message names it."""
+    """A parameter of the URL has a value that isn't allowed; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the parameters of a URL ask of us, not of asyncpg or of the server.
+class UrlOptions:
+    """The parameters of a URL that neither asyncpg nor the server reads, but we do.
 
     Attributes:
         connect_timeout: for each host; None when the URL leaves it to us.
@@ -42,7 +42,7 @@ class Wishes:
     is_pooled: bool = False
 
 
-Reader: TypeAlias = Callable[[Wishes, str, str], Wishes]
+Reader: TypeAlias = Callable[[UrlOptions, str, str], UrlOptions]
 
 
 def _whole_number(name: str, value: str) -> int:
@@ -53,33 +53,33 @@ def _whole_number(name: str, value: str) -> int:
         raise UnusableParameter(msg) from None
 
 
-def _connect_timeout(wishes: Wishes, name: str, value: str) -> Wishes:
+def _connect_timeout(options: UrlOptions, name: str, value: str) -> UrlOptions:
     seconds = _whole_number(name, value)
     # Zero means to libpq that it waits for ever, which a worker never does.
-    return replace(wishes, connect_timeout=timedelta(seconds=seconds) if seconds > 0 else None)
+    return replace(options, connect_timeout=timedelta(seconds=seconds) if seconds > 0 else None)
 
 
-def _keepalives(wishes: Wishes, name: str, value: str) -> Wishes:
+def _keepalives(options: UrlOptions, name: str, value: str) -> UrlOptions:
     is_on = _whole_number(name, value) != 0
-    return replace(wishes, socket=replace(wishes.socket, keepalives=is_on))
+    return replace(options, socket=replace(options.socket, keepalives=is_on))
 
 
-def _socket_option(wishes: Wishes, name: str, value: str) -> Wishes:
+def _socket_option(options: UrlOptions, name: str, value: str) -> UrlOptions:
     number = _whole_number(name, value)
     # Zero leaves it to the system, as in libpq.
     changed: dict[str, Any] = {name.removeprefix("keepalives_"): number if number > 0 else None}
-    return replace(wishes, socket=replace(wishes.socket, **changed))
+    return replace(options, socket=replace(options.socket, **changed))
 
 
-def _load_balance_hosts(wishes: Wishes, name: str, value: str) -> Wishes:
+def _load_balance_hosts(options: UrlOptions, name: str, value: str) -> UrlOptions:
     if value not in {"disable", "random"}:
         msg = f"{name} must be disable or random"
         raise UnusableParameter(msg)
-    return replace(wishes, in_any_order=value == "random")
+    return replace(options, in_any_order=value == "random")
 
 
-def _pgbouncer(wishes: Wishes, _: str, value: str) -> Wishes:
-    return replace(wishes, is_pooled=value == "true")
+def _pgbouncer(options: UrlOptions, _: str, value: str) -> UrlOptions:
+    return replace(options, is_pooled=value == "true")
 
 
 HONOURED: Final[dict[str, Reader]] = {
@@ -92,11 +92,11 @@ HONOURED: Final[dict[str, Reader]] = {
     "load_balance_hosts": _load_balance_hosts,
     "pgbouncer": _pgbouncer,
     # Each connection of ours has a name of its own.
-    "fallback_application_name": lambda wishes, _, __: wishes,
+    "fallback_application_name": lambda options, _, __: options,
 }
 
-# Left out, each with the values at which nothing is lost by it. First what somebody may rely on for
-# security: asyncpg has neither channel binding nor GSSAPI encryption, and talks UTF-8 only.
+# Left out, each with the values that ask for nothing. First those that security may depend on:
+# asyncpg has neither channel binding nor GSSAPI encryption, and talks UTF-8 only.
 GUARDS: Final[dict[str, frozenset[str]]] = {
     "channel_binding": frozenset({"disable", "prefer"}),
     "gssencmode": frozenset({"disable", "prefer"}),
@@ -138,40 +138,40 @@ OTHERS: Final[dict[str, frozenset[str]]] = {
     "workaround": frozenset(),
 }
 
-_told: set[tuple[str, ...]] = set()
+_reported: set[tuple[str, ...]] = set()
 
 
-def take_wishes(dsn: str) -> tuple[str, Wishes]:
-    """Return the URL without the parameters that asyncpg doesn't know, and what they ask of us.
+def split_options(dsn: str) -> tuple[str, UrlOptions]:
+    """Return the URL without the parameters that asyncpg doesn't know, and those that we read.
 
     Raises:
-        UnusableParameter: one has a value that it can't have.
+        UnusableParameter: one has a value that isn't allowed.
         ValueError: it isn't a URL.
     """
     parts = urlsplit(dsn)
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        return dsn, Wishes()  # what looks like parameters may be a part of the password
-    wishes, kept, left_out = Wishes(), [], []
+        return dsn, UrlOptions()  # what looks like parameters may be a part of the password
+    options, kept, left_out = UrlOptions(), [], []
     for pair in parts.query.split("&"):
         named = parse_qsl(pair, keep_blank_values=True)
         name, value = named[0] if len(named) == 1 else ("", "")
         if name in HONOURED:
-            wishes = HONOURED[name](wishes, name, value)
+            options = HONOURED[name](options, name, value)
         elif name in GUARDS or name in OTHERS:
             if value not in {**GUARDS, **OTHERS}[name]:
                 left_out.append(name)
         else:
             kept.append(pair)
-    _tell(parts.netloc.rpartition("@")[2], left_out)
+    _report_ignored(parts.netloc.rpartition("@")[2], left_out)
     query = "&".join(kept)
-    return (dsn if query == parts.query else parts._replace(query=query).geturl()), wishes
+    return (dsn if query == parts.query else parts._replace(query=query).geturl()), options
 
 
-def _tell(host: str, left_out: list[str]) -> None:
-    """Name what is left out, never its values: some are secrets."""
+def _report_ignored(host: str, left_out: list[str]) -> None:
+    """Log the names of what is left out, never its values: some are secrets."""
     names = tuple(sorted(set(left_out)))
-    if not names or (host, *names) in _told:
+    if not names or (host, *names) in _reported:
         return
-    _told.add((host, *names))
-    tell = log.warning if any(name in GUARDS for name in names) else log.info
-    tell("url_parameters_ignored", host=host or "the local socket", parameters=", ".join(names))
+    _reported.add((host, *names))
+    report = log.warning if any(name in GUARDS for name in names) else log.info
+    report("url_parameters_ignored", host=host or "the local socket", parameters=", ".join(names))

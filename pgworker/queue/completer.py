@@ -30,8 +30,8 @@ T = TypeVar("T", Advance, Complete, Snooze)
 RETRY_AFTER = timedelta(seconds=0.5)
 # A larger statement would keep the slots of all its jobs for as long as it takes for all of them.
 BATCH_LIMIT = 500
-# Of a result whose own statement is refused for a reason that may pass (a deadlock, a trigger that
-# gives up): after so many tries it counts as a failed attempt of its job.
+# How often a result is sent by itself when it is refused for a reason that may pass (a deadlock, a
+# trigger that gives up). Then it counts as a failed attempt of its job.
 TRIES = 3
 
 
@@ -45,6 +45,7 @@ class PendingWrite:
             refuses this very result.
         is_cancelled: its job is lost or about to be released: it isn't sent (again), and
             `on_stored` isn't called.
+        tries: how often it was refused when it was sent by itself.
     """
 
     job: Job
@@ -61,9 +62,9 @@ class Completer:
     each kind and `BATCH_LIMIT`. While most jobs in hand still run, the first results wait for a
     moment, so that more of them share a statement.
 
-    A statement that the server refuses is about one of its jobs: a trigger or a check of the
-    platform refuses a client's new values, or another session has locked its row. Then each of them
-    is sent by itself, beside the batches, which go on.
+    When the server refuses a statement because of one of its rows (a trigger or check of the
+    platform refuses a client's new values, or another session has locked its row), each of its
+    results is sent by itself, beside the batches, which go on.
     """
 
     def __init__(self, jobs: Jobs, outage: Outage, *, jobs_in_hand: Callable[[], int]) -> None:
@@ -184,7 +185,7 @@ class Completer:
         if not isinstance(error, DatabaseUnreachable):
             return ResultRefused(f"the result can't be stored: {error}", may_pass=False)
         if is_lock_timeout(error):
-            # The job stays ours, and nobody waits for it: the lock will be released.
+            # The job stays ours, and no other result waits for it: the lock will be released.
             log.warning("result_locked_out", **get_job_fields(write.job), error=str(error))
             return None
         try:
@@ -211,25 +212,27 @@ class Completer:
         try:
             refused = await statement(cast("Sequence[tuple[Job, T]]", steps))
         except PgworkerError as error:
-            if concerns_rows(error):
-                self._single.extend(writes)
-                self._has_single.set()
-                return True
-            if not isinstance(error, DatabaseUnreachable):
-                raise
-            # Kept, and sent again: the work is done, and the lease may outlast the outage. When it
-            # doesn't, the fence of `Leases` cancels the write.
-            self._outage.failed("store results", error)
-            self._pending.extend(writes)
-            asyncio.get_running_loop().call_later(
-                RETRY_AFTER.total_seconds(), self._has_pending.set
-            )
-            return False
+            return self._keep(writes, error)
         for write in writes:
             # Cancelled while the statement was under way: its job is no longer in hand.
             if not write.is_cancelled:
                 write.on_stored(_lease_lost(write.job) if write.job.id in refused else None)
         return True
+
+    def _keep(self, writes: Sequence[PendingWrite], error: PgworkerError) -> bool:
+        """Keep what wasn't stored; return False when it must wait for the database."""
+        if concerns_rows(error):
+            self._single.extend(writes)
+            self._has_single.set()
+            return True
+        if not isinstance(error, DatabaseUnreachable):
+            raise error
+        # Sent again: the work is done, and the lease may outlast the outage. When it doesn't, the
+        # fence of `Leases` cancels the write.
+        self._outage.failed("store results", error)
+        self._pending.extend(writes)
+        asyncio.get_running_loop().call_later(RETRY_AFTER.total_seconds(), self._has_pending.set)
+        return False
 
 
 def _lease_lost(job: Job) -> LeaseLost:

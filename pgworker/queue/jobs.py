@@ -38,7 +38,7 @@ JOB_QUERIES = load(JobQueries, "queries/jobs.sql")
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """How much there is left to do, and how much needs a person."""
+    """How many jobs are not finished (`live`), and how many need a person (`failed`)."""
 
     live: int
     failed: int
@@ -94,7 +94,7 @@ class Jobs:
 
         Args:
             jobs: those in hand.
-            timeout: for getting a connection, for the statement, and for giving it back each.
+            timeout: for each of getting a connection, the statement, giving the connection back.
         """
         seconds = timeout.total_seconds()
         # The time-out of `acquire` holds for giving the connection back, too: asyncpg would
@@ -132,15 +132,15 @@ class Jobs:
         )
 
     async def snooze(self, steps: Sequence[tuple[Job, Snooze]]) -> set[int]:
-        """Let these jobs sleep, without a slot and without counting an attempt."""
+        """Let these jobs wait, without a slot and without counting an attempt."""
         return await self._batch(
             JOB_QUERIES.snooze,
             [job for job, _ in steps],
             [snooze.delay for _, snooze in steps],
-            [storable(snooze.reason) for _, snooze in steps],
+            [make_storable(snooze.reason) for _, snooze in steps],
             [snooze.checkpoint or None for _, snooze in steps],
             [snooze.error_kind for _, snooze in steps],
-            [None if snooze.error is None else storable(snooze.error) for _, snooze in steps],
+            [None if snooze.error is None else make_storable(snooze.error) for _, snooze in steps],
             [snooze.credential for _, snooze in steps],
         )
 
@@ -150,14 +150,14 @@ class Jobs:
         """Count a failed attempt; return the status the job is in now, waiting or failed.
 
         Raises:
-            LeaseLost: somebody else holds the job now.
+            LeaseLost: another worker holds the job now.
         """
         status: str = await self._pool.fetchval(
             JOB_QUERIES.fail,
             job.id,
             job.claim_token,
             failure.kind,
-            storable(failure.error),
+            make_storable(failure.error),
             failure.retry,
             backoff,
             backoff_cap,
@@ -169,12 +169,12 @@ class Jobs:
         return await self._batch(JOB_QUERIES.release, jobs)
 
     async def seconds_until_due(self) -> float | None:
-        """Return when something falls due by itself; not above zero when something is due."""
+        """Return how long until a job falls due; zero or less when one is due, None without any."""
         seconds: float | None = await self._pool.fetchval(JOB_QUERIES.seconds_until_due)
         return seconds
 
     async def outstanding(self) -> Outstanding:
-        """Return how much there is left to do, in all workflows, for all workers."""
+        """Return how many jobs are left, in all workflows, for all workers."""
         row = await self._pool.fetchrow(JOB_QUERIES.outstanding)
         assert row is not None
         return Outstanding(**dict(row))
@@ -186,9 +186,9 @@ class Jobs:
         return {row["refused"] for row in rows}
 
 
-def storable(message: str) -> str:
-    """Return the message as PostgreSQL can hold it: no U+0000, no half of a surrogate pair.
+def make_storable(message: str) -> str:
+    """Return the message as PostgreSQL can store it: no U+0000, no half of a surrogate pair.
 
-    Messages quote the other side, and it may say anything.
+    Messages quote the provider and the tenant's server, whose texts may hold anything.
     """
     return message.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from pgworker.db import url as url_module
 from pgworker.db.hosts import Hosts
 from pgworker.db.pool import connect, connected, describe_dsn, open_pool
-from pgworker.db.url import GUARDS, HONOURED, OTHERS, UnusableParameter, Wishes, take_wishes
+from pgworker.db.url import GUARDS, HONOURED, OTHERS, UnusableParameter, UrlOptions, split_options
 from pgworker.errors import BadConfiguration, Permanent
 from pgworker.tenants.postgres_connection import connect_postgres
 
@@ -45,10 +45,10 @@ USUAL = {
 
 
 @pytest.fixture(autouse=True)
-def _nothing_told() -> Iterator[None]:
-    url_module._told.clear()
+def _nothing_reported() -> Iterator[None]:
+    url_module._reported.clear()
     yield
-    url_module._told.clear()
+    url_module._reported.clear()
 
 
 def with_query(dsn: str, query: str) -> str:
@@ -119,29 +119,29 @@ async def test_a_pool_through_prismas_pooler_keeps_no_prepared_statement(server_
 def test_a_url_without_parameters_of_ours_stays_as_it_is() -> None:
     dsn = "postgresql:///app?host=/run/postgresql&sslmode=require"
 
-    assert take_wishes(dsn) == (dsn, Wishes())
+    assert split_options(dsn) == (dsn, UrlOptions())
 
 
 def test_libpqs_parameters_are_honoured() -> None:
-    usable, wishes = take_wishes(
+    usable, options = split_options(
         "postgres://u:p@h/app?connect_timeout=7&sslmode=require&keepalives=0&keepalives_idle=0"
         "&keepalives_interval=3&load_balance_hosts=random&pgbouncer=true"
     )
 
     assert usable == "postgres://u:p@h/app?sslmode=require"
-    assert wishes.connect_timeout == timedelta(seconds=7)
-    assert wishes.in_any_order
-    assert wishes.is_pooled
-    assert not wishes.socket.keepalives
+    assert options.connect_timeout == timedelta(seconds=7)
+    assert options.in_any_order
+    assert options.is_pooled
+    assert not options.socket.keepalives
     # Zero leaves it to the system.
-    assert (wishes.socket.idle, wishes.socket.interval, wishes.socket.count) == (None, 3, 3)
+    assert (options.socket.idle, options.socket.interval, options.socket.count) == (None, 3, 3)
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1"])
 def test_no_connect_waits_for_ever(seconds: str) -> None:
-    _, wishes = take_wishes(f"postgresql://h/app?connect_timeout={seconds}")
+    _, options = split_options(f"postgresql://h/app?connect_timeout={seconds}")
 
-    assert wishes.connect_timeout is None
+    assert options.connect_timeout is None
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_no_connect_waits_for_ever(seconds: str) -> None:
 )
 async def test_a_value_that_cannot_be_is_named(query: str, complaint: str) -> None:
     with pytest.raises(UnusableParameter, match=complaint):
-        take_wishes(f"postgresql://h/app?{query}")
+        split_options(f"postgresql://h/app?{query}")
     with pytest.raises(BadConfiguration, match=f"^DATABASE_URL: {complaint}$"):
         await connect(f"postgresql://h/app?{query}")
 
@@ -162,7 +162,7 @@ async def test_a_value_that_cannot_be_is_named(query: str, complaint: str) -> No
 def test_what_looks_like_parameters_may_be_a_part_of_the_password() -> None:
     dsn = "postgresql://u:p?connect_timeout=x@h/app"
 
-    assert take_wishes(dsn) == (dsn, Wishes())
+    assert split_options(dsn) == (dsn, UrlOptions())
 
 
 def test_several_hosts_are_tried_in_any_order_when_the_url_says_so() -> None:
