@@ -143,7 +143,7 @@ async def test_no_message_of_ours_fails_a_job(odd_jobs: tuple[str, JobsInTest]) 
 
     job = await jobs.add_claimed()
     patch = ClientPatch(project_url=MESSAGE, provisioning={MESSAGE: MESSAGE})
-    step = Advance("await_project", Done(patch, {"learnt": [MESSAGE]}))
+    step = Advance("await_project", Done(patch, {"seen": [MESSAGE]}))
     assert await queue.advance([(job, step)]) == set()
     client = await jobs.fetch_client(job.id)
     assert client["project_url"] == shown
@@ -159,7 +159,7 @@ async def test_no_message_of_ours_fails_a_job(odd_jobs: tuple[str, JobsInTest]) 
     assert await queue.snooze([(job, wait)]) == set()
     row = await jobs.fetch_row(job.id)
     assert (row["waiting_for"], row["last_error"]) == (shown, shown)
-    assert row["checkpoint"] == {"learnt": [shown], shown: shown}
+    assert row["checkpoint"] == {"seen": [shown], shown: shown}
 
     await jobs.let_wait_end(job.id)
     job = await jobs.claim_one()
@@ -219,7 +219,7 @@ async def test_a_whole_life_in_a_database_that_is_not_unicode(
 
 
 @pytest.mark.parametrize("odd_database", ["LATIN1"], indirect=True)
-async def test_no_client_gets_a_name_that_nobody_gave_it(
+async def test_no_client_gets_a_name_with_replaced_characters(
     odd_jobs: tuple[str, JobsInTest],
 ) -> None:
     _, jobs = odd_jobs

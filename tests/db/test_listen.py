@@ -1,4 +1,4 @@
-"""The one LISTEN connection: it wakes, and it comes back by itself."""
+"""The listener: it wakes, and it connects again by itself."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_lost_connection_comes_back_and_wakes(
         await wakes.next()
 
 
-async def test_a_ping_right_after_the_servers_farewell_is_a_lost_connection_and_no_bug(
+async def test_a_ping_right_after_the_server_closed_is_a_lost_connection_and_no_bug(
     empty_database: str, connection: asyncpg.Connection
 ) -> None:
     async with (
@@ -160,7 +160,7 @@ async def test_a_server_that_takes_no_writes_is_one_outage_however_often_it_is_c
     assert "takes no writes" in logs[0]["error"]
 
 
-async def test_pings_wake_nobody(empty_database: str, connection: asyncpg.Connection) -> None:
+async def test_pings_wake_no_process(empty_database: str, connection: asyncpg.Connection) -> None:
     own: asyncio.Queue[str] = asyncio.Queue()
     async with listening(empty_database, ping_every=OFTEN) as (_, wakes):
         pid = await connection.fetchval(

@@ -366,7 +366,7 @@ async def test_a_file_that_fails_leaves_nothing_of_it_behind(
     assert await migrate(connection) == ()
 
 
-def test_what_is_to_be_done_is_decided_without_a_database() -> None:
+def test_pending_files_are_found_without_a_database() -> None:
     def row(name: str, version: int | None, text: str) -> Applied:
         file = SqlFile(name, version, text)
         return Applied(name, version, file.checksum, applied_at=None)  # type: ignore[arg-type]  # not looked at

@@ -32,7 +32,7 @@ def one_line_without_the_password(error: BaseException) -> str:
     return text
 
 
-async def test_a_server_that_nobody_runs_is_unreachable_and_named() -> None:
+async def test_a_server_that_is_not_running_is_unreachable_and_named() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -152,11 +152,11 @@ async def test_a_network_that_is_silent_while_a_connection_is_closed_is_no_error
         TimeoutError(),
     ],
 )
-def test_what_passes_is_an_unreachable_database(error: Exception) -> None:
+def test_a_passing_error_is_an_unreachable_database(error: Exception) -> None:
     assert isinstance(translate(error), DatabaseUnreachable)
 
 
-async def test_whoever_uses_a_session_that_an_administrator_ended_is_told_where_to_look(
+async def test_an_error_of_a_session_that_an_administrator_ended_names_the_cause(
     empty_database: str,
 ) -> None:
     async with connected(empty_database) as mine, connected(empty_database) as administrator:

@@ -83,7 +83,7 @@ async def test_settings_of_the_server_still_reach_it(server_dsn: str) -> None:
         assert await connection.fetchval("show geqo") == "off"
 
 
-async def test_what_nobody_knows_is_still_refused_in_one_line(server_dsn: str) -> None:
+async def test_an_unknown_parameter_is_still_refused_in_one_line(server_dsn: str) -> None:
     """It may be a slip of the pen, and have been meant for security."""
     with pytest.raises(BadConfiguration, match='parameter "sslmod"') as refusal:
         await connect(with_query(server_dsn, "sslmod=require"))
@@ -159,7 +159,7 @@ async def test_a_value_that_cannot_be_is_named(query: str, complaint: str) -> No
         await connect(f"postgresql://h/app?{query}")
 
 
-def test_what_looks_like_parameters_may_be_a_part_of_the_password() -> None:
+def test_a_query_string_may_be_a_part_of_the_password() -> None:
     dsn = "postgresql://u:p?connect_timeout=x@h/app"
 
     assert split_options(dsn) == (dsn, UrlOptions())
@@ -177,7 +177,7 @@ def test_several_hosts_are_tried_in_any_order_when_the_url_says_so() -> None:
 # -- what is left out -------------------------------------------------------------------------
 
 
-def test_what_is_left_out_is_named_once_without_its_value() -> None:
+def test_a_parameter_that_is_left_out_is_named_once_without_its_value() -> None:
     dsn = "postgresql://u:p@h:1/app?channel_binding=require&connection_limit=5&scram_client_key=k"
     with capture_logs() as entries:
         Hosts(dsn)
@@ -193,7 +193,7 @@ def test_what_is_left_out_is_named_once_without_its_value() -> None:
     ]
 
 
-def test_what_guards_nothing_warns_nobody() -> None:
+def test_a_parameter_that_guards_nothing_is_no_warning() -> None:
     with capture_logs() as entries:
         Hosts("postgresql://h/app?connection_limit=5&schema=tenant")
 

@@ -214,7 +214,7 @@ async def test_phases_that_never_wait_let_other_tasks_run(jobs: JobsInTest) -> N
 
 
 class JobsOfASilentServer(Jobs):
-    """The queue of a server that is away, as long as it is told to be."""
+    """The queue of a server that is away, until a test brings it back."""
 
     def __init__(self, pool: Pool, *, lease: timedelta) -> None:
         super().__init__(pool, worker="worker", lease=lease)

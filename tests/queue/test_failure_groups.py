@@ -54,14 +54,16 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("texts", SAME.values(), ids=SAME)
-async def test_what_differs_from_client_to_client_makes_no_other_error(
+async def test_details_of_a_client_make_no_other_group(
     jobs: JobsInTest, texts: tuple[str, ...]
 ) -> None:
     assert len({await signature(jobs, text) for text in texts}) == 1
 
 
 @pytest.mark.parametrize("texts", DIFFERENT.values(), ids=DIFFERENT)
-async def test_what_tells_errors_apart_stays(jobs: JobsInTest, texts: tuple[str, ...]) -> None:
+async def test_details_of_an_error_make_another_group(
+    jobs: JobsInTest, texts: tuple[str, ...]
+) -> None:
     assert len({await signature(jobs, text) for text in texts}) == len(texts)
 
 

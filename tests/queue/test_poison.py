@@ -1,4 +1,4 @@
-"""One client's row that can't be changed, or is locked, holds up nobody else."""
+"""One client's row that can't be changed, or is locked, holds up no other job."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def test_a_missing_right_on_the_table_fails_no_job(jobs: JobsInTest, datab
         assert (await jobs.fetch_row(job_id))["status"] == "queued"
 
 
-async def test_an_update_that_a_trigger_swallows_holds_up_nobody(jobs: JobsInTest) -> None:
+async def test_an_update_that_a_trigger_swallows_holds_up_no_job(jobs: JobsInTest) -> None:
     await three_clients(jobs)
     await jobs.pool.execute(SWALLOWED)
 

@@ -130,7 +130,7 @@ async def test_each_statement_notifies(jobs: JobsInTest, database: str) -> None:
     assert payloads == ["enqueued", "enqueued"]
 
 
-async def test_an_insert_of_nothing_notifies_nobody(jobs: JobsInTest, database: str) -> None:
+async def test_an_insert_of_no_row_sends_no_notification(jobs: JobsInTest, database: str) -> None:
     async with heard(database) as payloads:
         await jobs.pool.execute(BULK)
 
@@ -193,7 +193,7 @@ async def test_a_client_with_jobs_cannot_be_deleted(jobs: JobsInTest) -> None:
 # -- the reset that people type ---------------------------------------------------------------
 
 
-async def test_a_reset_puts_a_failed_job_back_in_line_at_its_phase(
+async def test_a_reset_queues_a_failed_job_again_at_its_phase(
     jobs: JobsInTest, database: str
 ) -> None:
     job = await jobs.add_claimed()
@@ -234,7 +234,9 @@ async def test_a_reset_makes_a_waiting_job_due_now(jobs: JobsInTest) -> None:
 
 
 @pytest.mark.parametrize("status", [JobStatus.SUCCEEDED, JobStatus.CANCELLED])
-async def test_a_reset_does_not_wake_what_is_over(jobs: JobsInTest, status: JobStatus) -> None:
+async def test_a_reset_does_not_queue_a_job_that_is_over(
+    jobs: JobsInTest, status: JobStatus
+) -> None:
     job_id = await jobs.add_with_status(status)
 
     await jobs.reset(job_id)
@@ -255,7 +257,7 @@ async def test_enqueue_returns_the_live_job_if_there_is_one(jobs: JobsInTest) ->
     assert await jobs.pool.fetchval("select count(*) from client_provisioning_jobs") == 1
 
 
-async def test_two_who_enqueue_at_once_get_one_job(jobs: JobsInTest) -> None:
+async def test_two_enqueues_at_once_make_one_job(jobs: JobsInTest) -> None:
     client_id = await jobs.add_client()
 
     ids = await asyncio.gather(
@@ -319,7 +321,7 @@ async def test_retry_refuses_a_client_without_a_failed_job(
 @pytest.mark.parametrize(
     "status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.FAILED]
 )
-async def test_cancel_ends_what_is_not_over(jobs: JobsInTest, status: JobStatus) -> None:
+async def test_cancel_ends_a_live_job(jobs: JobsInTest, status: JobStatus) -> None:
     job_id = await jobs.add_with_status(status)
     before = await jobs.fetch_row(job_id)
 
@@ -331,7 +333,7 @@ async def test_cancel_ends_what_is_not_over(jobs: JobsInTest, status: JobStatus)
     assert (await jobs.fetch_client(job_id))["provisioning_status"] == "cancelled"
 
 
-async def test_cancel_leaves_what_is_over_alone(jobs: JobsInTest) -> None:
+async def test_cancel_does_not_change_a_job_that_is_over(jobs: JobsInTest) -> None:
     job_id = await jobs.add_with_status(JobStatus.SUCCEEDED)
 
     assert await jobs.commands.cancel((await jobs.fetch_row(job_id))["client_id"]) == 0
@@ -353,7 +355,7 @@ async def test_nothing_is_claimed_while_paused(jobs: JobsInTest, database: str, 
     assert len(await jobs.claim()) == 1
 
 
-async def test_a_pause_of_another_workflow_stops_nobody_here(jobs: JobsInTest) -> None:
+async def test_a_pause_of_another_workflow_stops_no_job_here(jobs: JobsInTest) -> None:
     await jobs.add()
     await jobs.pool.execute("select pgworker.pause('seed')")
 
@@ -373,7 +375,7 @@ async def test_a_pause_of_another_workflow_stops_nobody_here(jobs: JobsInTest) -
         ("select pgworker.cancel(gen_random_uuid())", "PW003"),
         ("select pgworker.enqueue(gen_random_uuid())", "PW003"),
         ("select pgworker.enqueue(id, 'dance') from clients", "PW004"),
-        ("update pgworker.event_log set actor = 'nobody'", "PW005"),
+        ("update pgworker.event_log set actor = 'another'", "PW005"),
         ("delete from pgworker.event_log", "PW005"),
         ("truncate pgworker.event_log", "PW005"),
     ],
@@ -392,10 +394,10 @@ async def test_every_refusal_has_its_own_sqlstate(
 
 
 async def test_an_unknown_client_is_named(jobs: JobsInTest) -> None:
-    nobody = uuid4()
+    unknown = uuid4()
 
-    with pytest.raises(UnknownClient, match=str(nobody)):
-        await jobs.commands.retry(nobody)
+    with pytest.raises(UnknownClient, match=str(unknown)):
+        await jobs.commands.retry(unknown)
 
 
 # -- security ---------------------------------------------------------------------------------
@@ -495,7 +497,7 @@ async def test_a_role_of_the_data_api_sees_nothing(jobs: JobsInTest) -> None:
 # -- views ------------------------------------------------------------------------------------
 
 
-async def test_client_status_tells_the_whole_story(jobs: JobsInTest) -> None:
+async def test_client_status_shows_everything_about_a_client(jobs: JobsInTest) -> None:
     job = await jobs.add_claimed(worker="host:1")
     await jobs.fail(job)
 
@@ -578,7 +580,7 @@ async def test_client_status_names_a_pause_before_a_missing_worker(jobs: JobsInT
     assert await jobs.pool.fetchval("select blocked_code from pgworker.client_status") == "paused"
 
 
-async def test_failed_jobs_come_newest_first_with_what_would_help(jobs: JobsInTest) -> None:
+async def test_failed_jobs_are_listed_newest_first_with_advice(jobs: JobsInTest) -> None:
     first = await jobs.add_with_status(JobStatus.FAILED)
     second = await jobs.add_with_status(JobStatus.FAILED)
 
@@ -637,7 +639,7 @@ async def test_queue_health_counts_in_one_row(jobs: JobsInTest) -> None:
     assert 90 <= health.oldest_due_seconds < 150
 
 
-async def test_queue_health_tells_how_old_the_oldest_of_each_is(jobs: JobsInTest) -> None:
+async def test_queue_health_shows_how_old_the_oldest_of_each_is(jobs: JobsInTest) -> None:
     (empty,) = await jobs.pool.fetch("select * from pgworker.queue_health")
     ages = [name for name in empty.keys() if name.startswith("oldest_")]  # noqa: SIM118  # a Record
     assert all(not empty[name] for name in ages)
@@ -685,7 +687,7 @@ async def test_phase_latency_is_of_the_last_day(jobs: JobsInTest) -> None:
     assert 0 <= row["p50_seconds"] <= row["p95_seconds"] <= row["max_seconds"] < 60
 
 
-async def test_worker_status_tells_who_is_alive(jobs: JobsInTest) -> None:
+async def test_worker_status_shows_which_workers_are_alive(jobs: JobsInTest) -> None:
     for worker in ("alive", "silent"):
         await jobs.pool.execute(
             "select pgworker.register_worker($1, 'host', 1, '0', 20, '30 s')", worker
@@ -714,7 +716,9 @@ async def test_job_status_shows_every_job(jobs: JobsInTest) -> None:
 # -- the audit trail --------------------------------------------------------------------------
 
 
-async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: JobsInTest) -> None:
+async def test_every_transition_is_in_the_audit_trail_with_its_actor_and_reason(
+    jobs: JobsInTest,
+) -> None:
     job = await jobs.add_claimed(worker="host:1")
     await jobs.snooze(job)
     await jobs.let_wait_end(job.id)
@@ -727,8 +731,8 @@ async def test_every_transition_is_in_the_audit_trail_with_who_and_why(jobs: Job
 
     events = await jobs.fetch_events(job.id)
 
-    told = [(each["event"], each["from_status"], each["to_status"]) for each in events]
-    assert told == [
+    shown = [(each["event"], each["from_status"], each["to_status"]) for each in events]
+    assert shown == [
         ("enqueued", None, "queued"),
         ("claimed", "queued", "running"),
         ("snoozed", "running", "waiting"),
@@ -790,7 +794,9 @@ async def test_a_rolled_back_transition_leaves_no_event(jobs: JobsInTest) -> Non
     assert await jobs.heartbeat(job) == set()
 
 
-async def test_what_the_worker_really_got_is_merged_into_the_settings(jobs: JobsInTest) -> None:
+async def test_the_values_that_the_provider_gave_are_merged_into_the_settings(
+    jobs: JobsInTest,
+) -> None:
     client_id = await jobs.pool.fetchval(
         "insert into clients (name, auto_provision, additional_settings)"
         """ values ('A', true, '{"region": "x", "theme": "dark", "provisioning": {"a": 1}}')"""

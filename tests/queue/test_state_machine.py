@@ -1,4 +1,4 @@
-"""The real SQL functions against a model of a few lines, along paths that nobody thought of."""
+"""The real SQL functions against a model of a few lines, along random paths."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ MANY: dict[str, Callable[[Jobs, list[Job]], Awaitable[set[int]]]] = {
     ),
     "release": lambda jobs, held: jobs.release(held),
 }
-# The events that tell of them.
+# The event of each.
 PAST = {"advance": "advanced", "complete": "succeeded"}
 LOCK_JOB = "select id from client_provisioning_jobs where id = $1 for update nowait"
 
@@ -218,7 +218,7 @@ async def begin_long_step(jobs: JobsInTest, job: Job) -> datetime:
     return lease_expires_at
 
 
-async def test_a_heartbeat_leaves_a_lease_alone_that_a_step_has_made_longer(
+async def test_a_heartbeat_does_not_shorten_a_lease_that_a_step_has_made_longer(
     jobs: JobsInTest,
 ) -> None:
     job = await jobs.add_claimed()
@@ -242,7 +242,7 @@ async def test_the_next_phase_begins_with_a_lease_of_the_usual_length(jobs: Jobs
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_a_lease_that_ran_out_but_was_taken_by_nobody_is_still_good(
+async def test_a_lease_that_ran_out_but_was_not_claimed_by_another_worker_is_still_good(
     jobs: JobsInTest, write: str
 ) -> None:
     job = await jobs.add_claimed()
@@ -480,7 +480,7 @@ async def test_many_claimers_at_once_claim_each_job_once(jobs: JobsInTest) -> No
     assert len(ids) == len(set(ids)) == 60
 
 
-async def test_two_who_retry_at_once_queue_it_once(jobs: JobsInTest) -> None:
+async def test_two_retries_at_once_queue_the_job_once(jobs: JobsInTest) -> None:
     job_id = await jobs.add_with_status(JobStatus.FAILED)
     client_id = (await jobs.fetch_row(job_id))["client_id"]
 
@@ -528,7 +528,7 @@ async def claims_of(jobs: JobsInTest) -> list[Any]:
     return await jobs.pool.fetch("select * from pgworker.events where event = 'claimed'")
 
 
-async def test_the_audit_trail_names_who_completes_a_job(jobs: JobsInTest) -> None:
+async def test_the_audit_trail_names_the_worker_that_completes_a_job(jobs: JobsInTest) -> None:
     by_worker, by_hand = await jobs.add_claimed(), await jobs.add_claimed()
 
     await jobs.as_worker("the holder").complete([(by_worker, Complete(Done()))])
@@ -680,7 +680,7 @@ async def test_a_failure_that_no_retry_can_mend_fails_the_job_at_once(jobs: Jobs
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 3, 7, 8, 40, 2_000_000_000])
-async def test_the_backoff_is_a_random_part_of_what_doubles_up_to_the_cap(
+async def test_the_backoff_is_a_random_part_of_a_wait_that_doubles_up_to_the_cap(
     jobs: JobsInTest, attempts: int
 ) -> None:
     longest = min(BACKOFF_CAP, BACKOFF * 2 ** min(attempts, 30))
@@ -741,7 +741,7 @@ async def crowded(jobs: JobsInTest) -> JobsInTest:
         ("select * from pgworker.failed_jobs", 10),
     ],
 )
-async def test_the_worker_reads_no_more_than_what_it_is_about(
+async def test_a_statement_reads_no_more_rows_than_those_of_its_jobs(
     crowded: JobsInTest, statement: str, most_rows: int
 ) -> None:
     await crowded.add_many(20)

@@ -109,7 +109,7 @@ async def test_a_job_that_is_due_again_before_its_snooze_is_answered_goes_on_as_
     assert again.claim_token == following.claim_token == 2
 
 
-async def test_until_empty_it_leaves_when_all_is_done(jobs: JobsInTest) -> None:
+async def test_until_empty_it_ends_when_all_is_done(jobs: JobsInTest) -> None:
     await jobs.add_many(50)
 
     async with working(jobs.pool, complete_at_once, until_empty=True, concurrency=7):
@@ -190,7 +190,7 @@ class JobsThatFallDueInBetween(Jobs):
         return await super().seconds_until_due()
 
 
-async def test_a_job_that_falls_due_between_a_claim_and_the_look_at_the_time_starts_at_once(
+async def test_a_job_that_falls_due_right_after_a_claim_starts_at_once(
     jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgworker.queue.worker.RECHECK", NEVER)
@@ -216,7 +216,7 @@ class JobsThatComeDueLate(Jobs):
         return {1: 0.001, 2: -0.001}.get(self.claims) or await super().seconds_until_due()
 
 
-async def test_a_worker_that_looks_a_moment_too_early_looks_again_at_once(
+async def test_a_worker_that_claims_a_moment_too_early_claims_again_at_once(
     jobs: JobsInTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgworker.queue.worker.RECHECK", NEVER)
@@ -227,7 +227,9 @@ async def test_a_worker_that_looks_a_moment_too_early_looks_again_at_once(
         assert await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
 
-async def test_what_is_due_and_not_to_be_had_is_asked_for_now_and_then(jobs: JobsInTest) -> None:
+async def test_a_due_job_that_cannot_be_claimed_is_asked_for_about_once_a_second(
+    jobs: JobsInTest,
+) -> None:
     await jobs.add_many(3)
     await jobs.commands.pause("all")
     claims = 0
@@ -339,7 +341,7 @@ async def test_a_lost_lease_cancels_the_phase_and_nothing_is_written(jobs: JobsI
     assert phase.ended == []
 
 
-async def test_a_worker_that_claims_its_own_silent_job_again_carries_it_once(
+async def test_a_worker_that_claims_its_own_silent_job_again_runs_it_once(
     jobs: JobsInTest,
 ) -> None:
     job_id = await jobs.add()
@@ -381,7 +383,7 @@ async def test_it_stops_its_work_before_the_lease_is_up_when_the_database_is_sil
         await within(phase.cancelled.wait())
         until = (await jobs.fetch_row(job_id))["lease_expires_at"]
         assert await jobs.pool.fetchval("select clock_timestamp()") < until
-        # Somebody else goes on; then the network comes back.
+        # Another worker goes on; then the network comes back.
         await jobs.let_lease_expire(job_id)
         rescuer = await jobs.claim_one(worker="rescuer")
         assert await jobs.complete(rescuer) == set()
@@ -429,7 +431,7 @@ async def test_a_result_is_stored_once_the_database_is_back(
         assert await jobs.wait_for_status(job_id, JobStatus.SUCCEEDED)
 
 
-# -- leaving ----------------------------------------------------------------------------------
+# -- draining ---------------------------------------------------------------------------------
 
 
 async def test_a_drain_lets_phases_end_and_claims_no_more(jobs: JobsInTest) -> None:
@@ -448,7 +450,9 @@ async def test_a_drain_lets_phases_end_and_claims_no_more(jobs: JobsInTest) -> N
     assert phase.started.empty()
 
 
-async def test_what_is_unfinished_after_the_grace_is_released_unburnt(jobs: JobsInTest) -> None:
+async def test_jobs_that_are_unfinished_after_the_grace_are_released_unburnt(
+    jobs: JobsInTest,
+) -> None:
     job_id = await jobs.add()
     phase = PhaseInTest()
     async with working(jobs.pool, phase, grace=timedelta(milliseconds=50)) as worker:
@@ -562,7 +566,7 @@ async def test_a_bug_in_a_phase_is_logged_with_its_traceback_and_retried(
 
 
 @pytest.mark.parametrize("checkpoint", [{"at": timedelta(1)}, {"a": "\0"}, {"a": float("nan")}])
-async def test_a_result_that_cannot_be_stored_is_that_phases_bug_and_nobody_elses(
+async def test_a_result_that_cannot_be_stored_fails_its_own_job_only(
     jobs: JobsInTest, checkpoint: dict[str, object]
 ) -> None:
     good, bad = await jobs.add("good"), await jobs.add("bad")
@@ -581,7 +585,7 @@ async def test_a_result_that_cannot_be_stored_is_that_phases_bug_and_nobody_else
 # -- telemetry --------------------------------------------------------------------------------
 
 
-async def test_each_phase_is_one_span_below_whoever_enqueued_the_job(
+async def test_each_phase_is_one_span_below_the_one_that_enqueued_the_job(
     jobs: JobsInTest, spans: InMemorySpanExporter
 ) -> None:
     trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -650,8 +654,8 @@ async def test_every_line_about_a_job_names_it(jobs: JobsInTest) -> None:
         async with working(jobs.pool, complete_at_once, until_empty=True):
             pass
 
-    told = {log["event"]: log for log in logs if "job_id" in log}
-    assert told.keys() == {"phase_started", "phase_succeeded", "job_succeeded"}
-    for log in told.values():
+    about_jobs = {log["event"]: log for log in logs if "job_id" in log}
+    assert about_jobs.keys() == {"phase_started", "phase_succeeded", "job_succeeded"}
+    for log in about_jobs.values():
         assert (log["job_id"], log["phase"]) == (job_id, PHASES[0])
         assert log["client_id"]
