@@ -17,7 +17,13 @@ from pgworker.errors import (
 from pgworker.models import Advance, Complete, Done, Job, Outcome, Snooze, Transition
 from pgworker.provisioning.breakers import ADMITTED, Admission, Breakers
 from pgworker.provisioning.ledger import Ledger
-from pgworker.provisioning.phases.base import Phase, PhaseContext, PhaseSettings, may_cost_money
+from pgworker.provisioning.phases.base import (
+    Phase,
+    PhaseContext,
+    PhaseSettings,
+    get_time_limit,
+    may_cost_money,
+)
 from pgworker.provisioning.prefetch import PhaseInput, PhaseInputLoader
 from pgworker.provisioning.step_ledger import StepLedger
 from pgworker.telemetry import get_logger
@@ -174,7 +180,7 @@ async def _run(phase: Phase, context: PhaseContext) -> Outcome:
             setting, and for SQL that the tenant's server refused, unless it may accept it later
             (`Transient`).
     """
-    limit = getattr(phase, "timeout", None) or context.settings.phase_timeout
+    limit = get_time_limit(phase, context.settings.phase_timeout)
     try:
         async with asyncio.timeout(limit.total_seconds()) as deadline:
             return await phase.run(context)

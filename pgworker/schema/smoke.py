@@ -31,7 +31,7 @@ class SmokeQueries(NamedTuple):
 _QUERIES: Final = load(SmokeQueries, "queries/tenant_smoke.sql")
 
 
-async def everything_holds(connection: TenantConnection, canonical: CanonicalSet) -> bool:
+async def all_checks_pass(connection: TenantConnection, canonical: CanonicalSet) -> bool:
     """Ask in one call for what the checks below ask one by one, and for the history's versions.
 
     False tells only that something doesn't hold, or can't be asked now: what, and why, each check

@@ -397,7 +397,7 @@ async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_sta
         project.inserted_at -= timedelta(days=3)
         await stack.run_until_empty()
 
-        error = await assert_failed(stack, client_id, "permanent", "belongs to somebody else")
+        error = await assert_failed(stack, client_id, "permanent", "it isn't this client's")
         assert project.ref in error
         assert stack.ledger.find("create_project") == []
         assert stack.ledger.find("update_password") == []

@@ -27,8 +27,8 @@ from pgworker.schema.directory import read_canonical_set
 from pgworker.schema.lint import lint
 from pgworker.schema.migrations import Migration, history_is_complete
 from pgworker.schema.smoke import (
+    all_checks_pass,
     check_row_level_security,
-    everything_holds,
     run_smoke_assertions,
 )
 from pgworker.schema_sync import ClientConfig, apply_latest_schema
@@ -748,7 +748,7 @@ async def test_a_finished_schema_is_proved_with_one_call(
     await sync(tenant, EXAMPLE)
     calls = Calls(tenant)
 
-    assert await everything_holds(calls, read_canonical_set(EXAMPLE))
+    assert await all_checks_pass(calls, read_canonical_set(EXAMPLE))
 
     (script,) = calls.scripts
     assert script.count("begin read only") == 5
@@ -772,7 +772,7 @@ async def test_a_schema_of_which_something_does_not_hold_is_never_taken_for_fini
     await sync(tenant, EXAMPLE)
     await tenant.execute(damage)
 
-    assert not await everything_holds(tenant, read_canonical_set(EXAMPLE))
+    assert not await all_checks_pass(tenant, read_canonical_set(EXAMPLE))
 
     assert await tenant.fetch("select 1 as answered") == [{"answered": 1}]
 
@@ -783,7 +783,7 @@ async def test_what_can_not_be_asked_now_is_not_taken_for_true(empty_database: s
         async with connect_postgres(empty_database) as admin:
             await admin.execute(f"select pg_terminate_backend({row['pid']}, 10000)")
 
-        assert not await everything_holds(tenant, read_canonical_set(EXAMPLE))
+        assert not await all_checks_pass(tenant, read_canonical_set(EXAMPLE))
 
 
 @pytest.mark.parametrize(

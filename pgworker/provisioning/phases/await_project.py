@@ -13,12 +13,13 @@ from pgworker.tenants.at_once import at_once
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.steps import Step
 
+# A project that looks ready is looked at again so many times sooner.
 CONFIRM_SOONER = 5
-# Of the time between two looks, as a multiple of PGWORKER_PROJECT_POLL_SECONDS: what may count
-# against the provider.
+# How much of the time between two looks may count against the provider, as a multiple of
+# PGWORKER_PROJECT_POLL_SECONDS.
 LONGEST_GAP = 2
 
-# A ref that was just returned may not be visible everywhere yet.
+# The provider may not show a ref everywhere that it has just returned.
 NOT_VISIBLE_YET = timedelta(minutes=2)
 
 
@@ -40,23 +41,30 @@ class AwaitProject:
         """
         seen = await ctx.provider.observe(ctx.ref)
         ctx.log.info("project_observed", state=str(seen.state), answer=seen.answer)
-        if seen.state is TenantState.BROKEN:
-            raise Permanent(
-                f"project {ctx.ref} will not come up by itself ({seen.answer}): "
-                "look at the provider's dashboard, then retry"
-            )
-        if seen.state is TenantState.GONE:
-            if ctx.job.checkpoint.get("was_visible") or ctx.job.in_phase > NOT_VISIBLE_YET:
+        match seen.state:
+            case TenantState.BROKEN:
                 raise Permanent(
-                    f"project {ctx.ref} is gone ({seen.answer}); pgworker never replaces a "
-                    "project that it recorded: find out who deleted it"
+                    f"project {ctx.ref} will not come up by itself ({seen.answer}): "
+                    "look at the provider's dashboard, then retry"
                 )
-            return _wait_for_project(ctx, seen.answer, was_visible=False)
-        if seen.state is TenantState.COMING_UP:
-            return _wait_for_project(ctx, seen.answer)
-        looks = int(ctx.job.checkpoint.get("ready_checks", 0)) + 1
-        if looks < ctx.provider.ready_checks:
-            return _look_again(ctx, seen.answer, looks=looks)
+            case TenantState.GONE:
+                _refuse_deleted(ctx, seen.answer)
+                return _wait_for_project(ctx, seen.answer, was_visible=False)
+            case TenantState.COMING_UP:
+                return _wait_for_project(ctx, seen.answer)
+            case TenantState.READY:
+                looks = int(ctx.job.checkpoint.get("ready_checks", 0)) + 1
+                if looks < ctx.provider.ready_checks:
+                    return _look_again(ctx, seen.answer, looks=looks)
+                return await self._prove(ctx, seen.answer, looks=looks)
+
+    async def _prove(self, ctx: PhaseContext, answer: str, *, looks: int) -> Outcome:
+        """Give the tenant its password if it lacks it, store its credentials, and log in.
+
+        An error here is a wait, not an attempt: keys, pooler and password lag behind the
+        provider's word that the project is healthy (docs/phases.md, "When a failed look is a
+        wait"). `_wait_for_proof` bounds it.
+        """
         intent = await ctx.ledger.find_intent(ctx.client.id)
         assert intent is not None, "create_project comes first"
         password = intent.password or await ctx.ledger.replace_password(ctx.job)
@@ -64,33 +72,45 @@ class AwaitProject:
         try:
             if not tenant_has_it:
                 await self._set_password(ctx, password)
-            await self._take_over(ctx, password)
+            await _store_credentials(ctx, password)
         except (Transient, OutcomeUnknown, StatementError) as error:
-            # Healthy by its own word, but keys or pooler lag behind: a wait, not an attempt.
-            return _wait_for_proof(ctx, f"{seen.answer}; {error}", looks=looks)
+            return _wait_for_proof(ctx, f"{answer}; {error}", looks=looks)
         except PasswordRefused as error:
             if tenant_has_it and not intent.password_was_set:
                 await self._set_password(ctx, password)
-            # A pooler takes a new password with some delay, and bans who asks it too often.
-            return _wait_for_proof(ctx, f"{seen.answer}; {error}", looks=0)
-        return Done(checkpoint={"last_answer": seen.answer, "was_visible": True})
+            # A pooler accepts a new password with some delay, and bans a client that tries too
+            # often: so not sooner, as after a look that found it ready.
+            return _wait_for_proof(ctx, f"{answer}; {error}", looks=0)
+        return Done(checkpoint={"last_answer": answer, "was_visible": True})
 
     async def _set_password(self, ctx: PhaseContext, password: str) -> None:
         async with ctx.steps.record(Step.SET_PASSWORD, ctx.ref):
             await ctx.provider.set_password(ctx.ref, password)
         ctx.log.info("password_set", project_ref=ctx.ref)
 
-    async def _take_over(self, ctx: PhaseContext, password: str) -> None:
-        """Store the tenant's credentials, and use them once."""
-        credentials = await ctx.provider.credentials(ctx.ref, password, ctx.steps)
-        await at_once(
-            ctx.ledger.store_secrets(ctx.job, credentials.fields), _log_in(ctx, credentials)
-        )
+
+async def _store_credentials(ctx: PhaseContext, password: str) -> None:
+    """Store the tenant's credentials, and use them once."""
+    credentials = await ctx.provider.credentials(ctx.ref, password, ctx.steps)
+    await at_once(ctx.ledger.store_secrets(ctx.job, credentials.fields), _log_in(ctx, credentials))
 
 
 async def _log_in(ctx: PhaseContext, credentials: Credentials) -> None:
     async with ctx.connect(credentials) as connection:
         await connection.execute("select 1 as answered")
+
+
+def _refuse_deleted(ctx: PhaseContext, answer: str) -> None:
+    """Refuse a project that has been deleted, unless it is too new to be visible.
+
+    Raises:
+        Permanent: it was visible before, or has had the time to become so.
+    """
+    if ctx.job.checkpoint.get("was_visible") or ctx.job.in_phase > NOT_VISIBLE_YET:
+        raise Permanent(
+            f"project {ctx.ref} is gone ({answer}); pgworker never replaces a project that it "
+            "recorded: find out who deleted it"
+        )
 
 
 def _wait_for_project(ctx: PhaseContext, answer: str, *, was_visible: bool = True) -> Snooze:
@@ -109,10 +129,10 @@ def _wait_for_project(ctx: PhaseContext, answer: str, *, was_visible: bool = Tru
 
 
 def _wait_for_proof(ctx: PhaseContext, answer: str, *, looks: int) -> Snooze:
-    """Return the wait for a project that says that it is up, and can't be used yet.
+    """Return the wait for a project that reports to be up, and can't be used yet.
 
     Raises:
-        Permanent: that has been so for as long as the time limit.
+        Permanent: it has been in that state for as long as the time limit.
     """
     seconds = _count(ctx, "unproven_seconds")
     if seconds > ctx.settings.project_timeout.total_seconds():
@@ -124,15 +144,15 @@ def _wait_for_proof(ctx: PhaseContext, answer: str, *, looks: int) -> Snooze:
 
 
 def _count(ctx: PhaseContext, counter: str) -> float:
-    """Return the seconds of the time limit that are over, with those since the last look.
+    """Return how many seconds of the time limit have passed, those since the last look included.
 
-    Time in which nobody looked isn't the provider's: a pause, an open breaker, a back-off of ours,
-    no worker. So a gap counts as the longest that we leave between two looks, and a busy queue.
+    Time without a look isn't the provider's fault: a pause, an open breaker, our own back-off, no
+    worker. So of a longer gap only as much counts as we leave between two looks in a busy queue.
     """
     checkpoint, now = ctx.job.checkpoint, ctx.job.in_phase.total_seconds()
     last_look = float(checkpoint.get("looked_at_seconds", 0))
     if last_look > now:
-        # A person has put the job back into the phase: it begins anew.
+        # A person has put the job back into the phase: the limit starts again.
         return 0
     gap = min(now - last_look, LONGEST_GAP * ctx.settings.project_poll.total_seconds())
     return float(checkpoint.get(counter, 0)) + gap
@@ -146,9 +166,9 @@ def _look_again(
     was_visible: bool = True,
     **counted: float,
 ) -> Snooze:
-    """Return the wait until the next look; no time limit ends a look that says ready."""
-    # Jitter keeps a crowd that signed up together from asking together. One that looks ready
-    # only has to look so once more: soon.
+    """Return the wait until the next look; a look that found the project ready has no limit."""
+    # Jitter, so that jobs of clients that signed up together don't all look together. A project
+    # that looks ready only has to be confirmed: soon.
     delay = ctx.settings.project_poll * random.uniform(0.9, 1.1)  # noqa: S311
     if looks:
         delay /= CONFIRM_SOONER

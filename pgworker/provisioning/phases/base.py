@@ -112,6 +112,12 @@ class Phase(Protocol):
         ...
 
 
+def get_time_limit(phase: Phase, default: timedelta) -> timedelta:
+    """Return how long a run of the phase may take."""
+    limit: timedelta | None = getattr(phase, "timeout", None)
+    return limit or default
+
+
 def may_cost_money(phase: Phase) -> bool:
     """Return whether a run may create what the provider bills; no, where a phase doesn't say."""
     return bool(getattr(phase, "may_cost_money", False))

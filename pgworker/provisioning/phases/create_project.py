@@ -12,7 +12,7 @@ from pgworker.provisioning.phases.base import PhaseContext
 from pgworker.tenants.steps import Step
 
 MAX_CREATES = 3
-# A project can't have been made for a client that came later; clocks differ.
+# A project can't have been created for a client that signed up later; clocks differ.
 OLDER_THAN_ITS_CLIENT = timedelta(hours=1)
 
 
@@ -38,12 +38,12 @@ class CreateProject:
             ctx.job,
             provider=ctx.provider.name,
             name=ctx.provider.tenant_name(ctx.client.id),
-            region=_wish(ctx, "region"),
-            plan=_wish(ctx, "plan"),
+            region=_read_wish(ctx, "region"),
+            plan=_read_wish(ctx, "plan"),
         )
         if intent.ref is not None:
-            # Recorded by an earlier try, with all that the client shows of it. If it is gone,
-            # await_project says so; a recorded tenant is never silently replaced.
+            # An earlier attempt recorded it, with everything that the client shows of it. If it is
+            # gone, await_project says so: a recorded tenant is never silently replaced.
             await ctx.steps.confirm(Step.CREATE_PROJECT, [intent.name])
             return Done()
         tenant = await ctx.provider.find(intent.name)
@@ -60,12 +60,12 @@ class CreateProject:
             await ctx.ledger.record_ref(
                 ctx.job,
                 tenant,
-                provisioning=_got(ctx, tenant),
+                provisioning=_describe_tenant(ctx, tenant),
                 done=ctx.steps.drain_completed(),
             )
         except LeaseLost:
-            # Whoever holds the job now finds it by its name; this is for the log's reader.
-            ctx.log.warning("project_left_to_the_next_holder", project_ref=tenant.ref)
+            # The worker that holds the job now finds the project by its name.
+            ctx.log.warning("project_left_unrecorded", project_ref=tenant.ref)
             raise
         ctx.log.info("project_recorded", project_ref=tenant.ref)
         return Done()
@@ -91,34 +91,34 @@ class CreateProject:
 
 
 def _refuse_foreign(ctx: PhaseContext, tenant: Tenant) -> None:
-    """Refuse to adopt what can't be this client's.
+    """Refuse to adopt a tenant that can't be this client's.
 
     Raises:
         Permanent: it is older than the client.
     """
-    made_at, wanted_at = tenant.created_at, ctx.client.created_at
-    if made_at is None or wanted_at is None:
+    created_at, wanted_at = tenant.created_at, ctx.client.created_at
+    if created_at is None or wanted_at is None:
         return
-    if made_at < wanted_at - OLDER_THAN_ITS_CLIENT:
+    if created_at < wanted_at - OLDER_THAN_ITS_CLIENT:
         raise Permanent(
-            f"project {tenant.ref} is called {tenant.name} but was created at {made_at:%Y-%m-%d}, "
-            f"before its client was (at {wanted_at:%Y-%m-%d}): it belongs to somebody else; "
-            "rename or delete it, then retry"
+            f"project {tenant.ref} is called {tenant.name} but was created on "
+            f"{created_at:%Y-%m-%d}, before its client (on {wanted_at:%Y-%m-%d}): it isn't this "
+            "client's; rename or delete it, then retry"
         )
 
 
 def _wait_before_create(intent: Intent, ctx: PhaseContext) -> Snooze | None:
-    """Return how to wait when an earlier create may still show up, None when one may be sent.
+    """Return how to wait while an earlier create may still show up; None when one may be sent.
 
     Raises:
-        Permanent: enough were sent without one ever showing up.
+        Permanent: enough were sent, and none has shown up.
     """
     since = intent.since_create
     if since is None or ctx.provider.lookup_is_final:
         return None
     remaining = ctx.settings.create_lookup - since
     if remaining > timedelta(0):
-        # Growing intervals, and one look after the window has closed.
+        # Growing intervals, with the last look after the window has closed.
         delay = min(max(since / 2, ctx.settings.project_poll / 5), remaining)
         return Snooze(
             delay, reason="the provider's listing to show a project that may have been created"
@@ -131,21 +131,25 @@ def _wait_before_create(intent: Intent, ctx: PhaseContext) -> Snooze | None:
     return None
 
 
-def _got(ctx: PhaseContext, tenant: Tenant) -> dict[str, str]:
+def _describe_tenant(ctx: PhaseContext, tenant: Tenant) -> dict[str, str]:
     """Return what the client shows under `additional_settings.provisioning`."""
     got = {
         "provider": ctx.provider.name,
         "region": tenant.region,
         "plan": tenant.plan,
         "organization": tenant.organization,
-        # Where the provider doesn't tell, it was now, or shortly ago by an earlier try.
+        # If the provider doesn't say: now, or by an earlier attempt a short time ago.
         "created_at": (tenant.created_at or datetime.now(UTC)).isoformat(),
     }
     return {key: value for key, value in got.items() if value is not None}
 
 
-def _wish(ctx: PhaseContext, key: str) -> str | None:
-    """Return what the client asks for in `additional_settings`."""
+def _read_wish(ctx: PhaseContext, key: str) -> str | None:
+    """Return what the client asks for in `additional_settings`.
+
+    Raises:
+        Permanent: it isn't text.
+    """
     wish = ctx.client.settings.get(key)
     if wish is None or (isinstance(wish, str) and wish):
         return wish

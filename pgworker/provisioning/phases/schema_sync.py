@@ -20,16 +20,18 @@ class SchemaSync:
         """Return `Done` once the tenant's history equals the canonical set.
 
         Raises:
-            MigrationRefused, MigrationFailed: name the file, and line where there is one.
+            MigrationRefused, MigrationFailed: name the file, and the line if it is known.
         """
-        # Read again at each run: a mended file is picked up by a retry.
+        # At each run: a retry must see a file that was corrected.
         canonical, credentials = await at_once(
             load_canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
 
-        async def tell(migration: Migration) -> None:
+        async def log_applied(migration: Migration) -> None:
             ctx.log.info("migration_applied", file=migration.file)
 
         async with ctx.connect(credentials) as connection:
-            report = await apply_migrations(connection, canonical, steps=ctx.steps, on_applied=tell)
+            report = await apply_migrations(
+                connection, canonical, steps=ctx.steps, on_applied=log_applied
+            )
         return Done(patch=ClientPatch(schema_version=report.head))

@@ -9,8 +9,8 @@ from pgworker.schema.apply import read_history
 from pgworker.schema.directory import load_canonical_set
 from pgworker.schema.migrations import CanonicalSet, history_is_complete
 from pgworker.schema.smoke import (
+    all_checks_pass,
     check_row_level_security,
-    everything_holds,
     run_smoke_assertions,
 )
 from pgworker.tenants.at_once import at_once
@@ -18,7 +18,7 @@ from pgworker.tenants.connection import TenantConnection
 
 
 class SmokeChecks:
-    """Prove that the tenant works, over the ways that its users take. Changes nothing."""
+    """Prove that the tenant works, on the paths that its users take. Changes nothing."""
 
     name = "smoke_checks"
     client_status = ClientStatus.SMOKE_CHECKING
@@ -33,16 +33,16 @@ class SmokeChecks:
             load_canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
         async with ctx.connect(credentials) as connection:
-            if not await everything_holds(connection, canonical):
-                await _tell_what_does_not(ctx, connection, canonical)
+            if not await all_checks_pass(connection, canonical):
+                await _find_failure(ctx, connection, canonical)
         await ctx.provider.check_services(ctx.ref, credentials)
         return Done()
 
 
-async def _tell_what_does_not(
+async def _find_failure(
     ctx: PhaseContext, connection: TenantConnection, canonical: CanonicalSet
 ) -> None:
-    """Run the checks one by one; whatever went wrong before may hold now.
+    """Run the checks one by one; all of them may pass now, if a cause was temporary.
 
     Raises:
         SmokeCheckFailed: names the check.
