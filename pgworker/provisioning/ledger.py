@@ -1,7 +1,7 @@
-"""The ledger of what we mean to make outside, and made: committed before and after.
+"""The ledger of intents: what we are about to create outside, committed before we do it.
 
-Each method writes with one statement, which asks the fence first: a worker that lost its job writes
-nothing here and is told by `LeaseLost`.
+Each method writes with one statement, which checks the fencing token first: a worker that lost its
+job writes nothing here and gets `LeaseLost`.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ LEDGER_QUERIES = load(LedgerQueries, "queries/ledger.sql")
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What we mean to make for a client.
+    """The tenant that we are about to create for a client, or have created.
 
     Attributes:
-        ref: of what was made; None until it is known.
-        creates: creates sent without a definite no, since a person last retried.
-        since_create: how long ago the newest of all creates was sent; None when none was.
-        password_went_with_create: there was a create, and each carried the password. Else the
-            tenant may have another: somebody else made it, or ours was deleted and replaced.
-        password_was_set: the password was given to the tenant afterwards.
-        password: of the tenant's database, made with the intent; None if somebody has deleted it.
+        ref: of the tenant; None until it is known.
+        creates: requests sent since a person last retried, without those that were refused.
+        since_create: how long ago the newest of all requests was sent; None when none was.
+        password_went_with_create: there was a request, and each carried the password. Otherwise
+            the tenant may have another: it wasn't created by us, or our password was replaced.
+        password_was_set: the tenant was given the password afterwards.
+        password: of the tenant's database, generated with the intent; None if it was deleted.
     """
 
     provider: str
@@ -64,7 +64,7 @@ class Intent:
 
 
 class Ledger:
-    """Intents, and what became of them."""
+    """Intents, the refs that came of them, and the tenants' secrets."""
 
     def __init__(self, pool: Pool, tenant_secrets: TenantSecrets) -> None:
         self._pool = pool
@@ -73,10 +73,13 @@ class Ledger:
     async def commit(
         self, job: Job, *, provider: str, name: str, region: str | None, plan: str | None
     ) -> Intent:
-        """Commit the intent and a new database password, or return the one that is there.
+        """Commit the intent and a new database password, or return the intent that is there.
 
-        What was committed first stands: a client's later wishes don't change what a create may
-        have carried already.
+        The first one stands: a create may have carried it already, so the client's later wishes
+        change nothing.
+
+        Raises:
+            LeaseLost: another worker holds the job now.
         """
         password = generate_password()
         sealed = self._secrets.seal(job.client_id, DATABASE_PASSWORD, password)
@@ -122,10 +125,13 @@ class Ledger:
 
         Args:
             job: held by the caller.
-            tenant: what was found or created.
-            provisioning: what was really got, for `additional_settings`. With the ref, because a
-                worker that dies right after it leaves a tenant that nobody asks again.
-            done: the steps that made it (`Steps.drain_completed`).
+            tenant: the one that was found or created.
+            provisioning: its real properties, for `additional_settings`. Stored with the ref: if
+                the worker dies right after, the next one finds the ref and asks no more.
+            done: the steps that created it (`Steps.drain_completed`).
+
+        Raises:
+            LeaseLost: another worker holds the job now.
         """
         await self._pool.execute(
             LEDGER_QUERIES.record_ref,
@@ -139,7 +145,7 @@ class Ledger:
         )
 
     async def replace_password(self, job: Job) -> str:
-        """Store a new database password, where somebody has deleted the one that there was."""
+        """Store a new database password in the place of one that was deleted."""
         password = generate_password()
         await self._secrets.put(job.client_id, {DATABASE_PASSWORD: password}, job=job)
         return password
@@ -149,7 +155,7 @@ class Ledger:
         await self._secrets.put(job.client_id, fields, job=job)
 
     async def find_intent(self, client_id: UUID) -> Intent | None:
-        """Return what is meant or made for the client; None when nothing was meant yet."""
+        """Return the client's intent; None when none was committed yet."""
         row = await self._pool.fetchrow(LEDGER_QUERIES.find_intent, client_id, DATABASE_PASSWORD)
         if row is None:
             return None

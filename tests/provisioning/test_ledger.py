@@ -1,4 +1,4 @@
-"""The ledger: committed before anything leaves, and only by who holds the job."""
+"""The ledger: committed before anything is sent, and only by the worker that holds the job."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LedgerInTest:
             job or self.job, provider="supabase", name="pgworker-abc", region=region, plan=None
         )
 
-    async def lose_the_job(self) -> None:
+    async def lose_job(self) -> None:
         """Let another worker take the job over."""
         await self.pool.execute(
             "update client_provisioning_jobs set lease_expires_at = now() - interval '1 s'"
@@ -65,7 +65,7 @@ class LedgerInTest:
             async with steps.record(Step.CREATE_PROJECT, "pgworker-abc"):
                 raise OutcomeUnknown("timed out")
 
-    async def everything(self) -> list[str]:
+    async def read_tables(self) -> list[str]:
         return [
             row["text"]
             for table in TABLES
@@ -96,15 +96,17 @@ WRITES: dict[str, Callable[[LedgerInTest], Coroutine[Any, Any, object]]] = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_who_lost_the_job_writes_nothing_and_is_told(held: LedgerInTest, write: str) -> None:
+async def test_a_worker_that_lost_the_job_writes_nothing_and_gets_lease_lost(
+    held: LedgerInTest, write: str
+) -> None:
     await held.commit()
-    await held.lose_the_job()
-    before = await held.everything()
+    await held.lose_job()
+    before = await held.read_tables()
 
     with pytest.raises(LeaseLost):
         await WRITES[write](held)
 
-    assert await held.everything() == before
+    assert await held.read_tables() == before
 
 
 @pytest.mark.parametrize("write", WRITES)
@@ -113,16 +115,16 @@ async def test_after_a_reset_by_plain_sql_the_holder_writes_nothing(
 ) -> None:
     await held.commit()
     await held.pool.execute("update client_provisioning_jobs set attempts = 0, claimed_at = null")
-    before = await held.everything()
+    before = await held.read_tables()
 
     with pytest.raises(LeaseLost):
         await WRITES[write](held)
 
-    assert await held.everything() == before
+    assert await held.read_tables() == before
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_who_loses_the_job_while_it_waits_to_write_writes_nothing(
+async def test_a_worker_that_loses_the_job_while_it_waits_to_write_writes_nothing(
     held: LedgerInTest, write: str
 ) -> None:
     await held.commit()
@@ -132,15 +134,15 @@ async def test_who_loses_the_job_while_it_waits_to_write_writes_nothing(
         )
         writing = asyncio.create_task(WRITES[write](held))
         await wait_for_lock(held.pool)
-    before = await held.everything()
+    before = await held.read_tables()
 
     with pytest.raises(LeaseLost):
         await within(writing)
 
-    assert await held.everything() == before
+    assert await held.read_tables() == before
 
 
-async def test_what_others_have_just_written_to_the_client_is_kept(held: LedgerInTest) -> None:
+async def test_settings_that_were_just_written_to_the_client_are_kept(held: LedgerInTest) -> None:
     await held.commit()
     async with held.pool.acquire() as connection, connection.transaction():
         await connection.execute("update clients set additional_settings = $1", {"mine": 1})
@@ -152,8 +154,10 @@ async def test_what_others_have_just_written_to_the_client_is_kept(held: LedgerI
     assert settings == {"mine": 1, "provisioning": {"region": "x"}}
 
 
-async def test_a_first_commit_by_who_lost_the_job_leaves_no_intent(held: LedgerInTest) -> None:
-    await held.lose_the_job()
+async def test_a_first_commit_by_a_worker_that_lost_the_job_leaves_no_intent(
+    held: LedgerInTest,
+) -> None:
+    await held.lose_job()
 
     with pytest.raises(LeaseLost):
         await held.commit()
@@ -168,7 +172,7 @@ def test_every_writing_method_is_tried_above() -> None:
     assert public - {"find_intent"} == WRITES.keys()
 
 
-async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
+async def test_an_intent_is_stored_with_its_password_before_anything_is_sent(
     held: LedgerInTest,
 ) -> None:
     intent = await held.commit(region="eu-central-1")
@@ -180,7 +184,7 @@ async def test_an_intent_is_there_with_its_password_before_anything_is_sent(
     assert await held.ledger.find_intent(held.client_id) == intent
 
 
-async def test_what_was_meant_first_stands_when_the_clients_wishes_change(
+async def test_the_first_intent_stands_when_the_clients_wishes_change(
     held: LedgerInTest,
 ) -> None:
     first = await held.commit(region="eu-central-1")
@@ -234,7 +238,7 @@ async def test_a_person_who_retries_allows_further_creates(held: LedgerInTest) -
     assert (await held.commit(again)).creates == 1
 
 
-async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
+async def test_the_ref_and_the_tenants_real_properties_are_on_the_client_at_once(
     held: LedgerInTest,
 ) -> None:
     await held.pool.execute(
@@ -256,7 +260,7 @@ async def test_the_ref_and_what_was_really_got_are_on_the_client_at_once(
     assert (intent.provider, intent.ref) == ("supabase", TENANT.ref)
 
 
-async def test_the_ref_comes_with_the_step_that_made_it(held: LedgerInTest) -> None:
+async def test_the_ref_is_recorded_with_the_step_that_created_it(held: LedgerInTest) -> None:
     await held.commit()
     steps = StepLedger(held.pool, held.client_id, held.job)
     async with steps.record(Step.CREATE_PROJECT, "pgworker-abc"):
@@ -265,14 +269,14 @@ async def test_the_ref_comes_with_the_step_that_made_it(held: LedgerInTest) -> N
     await held.ledger.record_ref(held.job, TENANT, provisioning={}, done=steps.drain_completed())
 
     assert await held.pool.fetchval("select state from pgworker.steps") == "done"
-    await held.lose_the_job()
-    await steps.flush()  # there is nothing left to tell, or it would be refused
+    await held.lose_job()
+    await steps.flush()  # nothing is left to record, or it would be refused
 
 
 async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
     held: LedgerInTest,
 ) -> None:
-    """Before something leaves, and when a person acts, nothing comes later."""
+    """Before a request is sent, and when a person acts, no later commit is certain."""
     who, step = (held.client_id, held.job.id, held.job.claim_token), Step.CREATE_PROJECT
 
     async def commit_intent(connection: Any) -> None:
@@ -290,14 +294,21 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
     async def end_step(connection: Any) -> None:
         await connection.fetchval(STEP_QUERIES.end_step, *who, [], "done")
 
-    async def of_the_holder(connection: Any) -> None:
+    async def put_secret_by_worker(connection: Any) -> None:
         await held.secrets.put(held.client_id, {"dsn": "x"}, job=held.job, connection=connection)
 
-    async def of_a_person(connection: Any) -> None:
+    async def put_secret_by_person(connection: Any) -> None:
         await held.secrets.put(held.client_id, {"dsn": "x"}, connection=connection)
 
     waits = {}
-    for write in (commit_intent, begin_step, end_step, record_ref, of_the_holder, of_a_person):
+    for write in (
+        commit_intent,
+        begin_step,
+        end_step,
+        record_ref,
+        put_secret_by_worker,
+        put_secret_by_person,
+    ):
         async with held.pool.acquire() as connection, connection.transaction():
             await connection.execute("set local synchronous_commit = on")
             await write(connection)
@@ -310,12 +321,12 @@ async def test_only_what_a_later_commit_covers_does_not_wait_for_the_disk(
         "begin_step": "on",
         "end_step": "off",
         "record_ref": "on",
-        "of_the_holder": "off",
-        "of_a_person": "on",
+        "put_secret_by_worker": "off",
+        "put_secret_by_person": "on",
     }
 
 
-async def test_nothing_was_made_for_a_client_that_nobody_worked_on(held: LedgerInTest) -> None:
+async def test_a_client_without_an_attempt_has_no_intent(held: LedgerInTest) -> None:
     assert await held.ledger.find_intent(held.client_id) is None
 
 

@@ -36,7 +36,7 @@ HISTORY = "select array_agg(version order by version) from supabase_migrations.s
 
 
 async def pgworker(folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """Run the command; return its output, or fail with what it said."""
+    """Run the command; return its output, or fail with it."""
     clean = {name: text for name, text in os.environ.items() if not name.startswith(OURS)}
     process = await asyncio.create_subprocess_exec(
         str(PGWORKER),

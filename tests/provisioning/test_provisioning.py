@@ -244,7 +244,7 @@ async def test_a_listing_that_lags_does_not_lead_to_a_second_project(supabase: O
         assert len(stack.ledger.find("create_project")) == 1
 
 
-async def test_a_create_that_truly_did_not_happen_is_sent_again_after_the_window(
+async def test_a_create_that_did_not_happen_is_sent_again_after_the_window(
     supabase: Open,
 ) -> None:
     settings = {"PGWORKER_CREATE_LOOKUP_SECONDS": 0.5}
@@ -299,7 +299,7 @@ async def test_two_projects_of_the_name_are_for_a_person_and_both_are_named(
 # -- a project that was there already ---------------------------------------------------------
 
 
-async def steps_of(stack: Stack, client_id: Any) -> list[tuple[str, str]]:
+async def list_steps(stack: Stack, client_id: Any) -> list[tuple[str, str]]:
     rows = await stack.platform.pool.fetch(
         "select step, state from pgworker.steps"
         " where client_id = $1 and step <> 'apply_migration' order by id",
@@ -319,7 +319,7 @@ async def assert_ready_with_a_new_password(
 ) -> None:
     client = await stack.fetch_client(client_id)
     assert client["provisioning_status"] == "ready", client["provisioning_error"]
-    assert await steps_of(stack, client_id) == [
+    assert await list_steps(stack, client_id) == [
         ("create_project", "done"),
         *[("set_password", "refused")] * failures,
         ("set_password", "done"),
@@ -328,7 +328,7 @@ async def assert_ready_with_a_new_password(
 
 
 @pytest.mark.parametrize("sql", ["api", "postgres"])
-async def test_a_project_that_no_create_of_ours_made_is_adopted_and_given_our_password(
+async def test_a_project_that_we_did_not_create_is_adopted_and_given_our_password(
     supabase: Open, sql: str
 ) -> None:
     """The platform was restored from a backup that is older than the project, for one."""
@@ -339,12 +339,12 @@ async def test_a_project_that_no_create_of_ours_made_is_adopted_and_given_our_pa
 
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
         assert stack.count_creates() == 0
-        assert await steps_of(stack, client_id) == [("set_password", "done")]
+        assert await list_steps(stack, client_id) == [("set_password", "done")]
         assert len(stack.ledger.find("update_password")) == 1
         await assert_stored_dsn_logs_in(stack, client_id)
 
 
-async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase: Open) -> None:
+async def test_a_password_that_was_changed_meanwhile_is_set_again(supabase: Open) -> None:
     settings = {"PGWORKER_SUPABASE_SQL": "postgres"}
     async with supabase(settings=settings) as stack:
         looking = stack.faults.order(operation="get_health", fault=Hang(after_effect=False))
@@ -352,11 +352,13 @@ async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase:
         async with stack.running() as working:
             await looking.reached.wait()
             (project,) = stack.simulator.projects.all()
-            async with httpx.AsyncClient(base_url=stack.simulator.url, timeout=60) as somebody_else:
-                answer = await somebody_else.patch(
+            async with httpx.AsyncClient(
+                base_url=stack.simulator.url, timeout=60
+            ) as another_client:
+                answer = await another_client.patch(
                     f"/v1/projects/{project.ref}/database/password",
                     headers={"Authorization": f"Bearer {stack.simulator.token}"},
-                    json={"password": "somebody else's choice"},
+                    json={"password": "another choice"},
                 )
                 assert answer.status_code == 200, answer.text
             looking.release()
@@ -367,10 +369,10 @@ async def test_a_password_that_somebody_changed_meanwhile_is_set_again(supabase:
 
 @pytest.mark.parametrize("sql", ["api", "postgres"])
 @pytest.mark.parametrize("failures", [0, 1])
-async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
+async def test_a_password_that_was_deleted_here_is_replaced_here_and_at_the_provider(
     supabase: Open, sql: str, failures: int
 ) -> None:
-    """Here first: if it doesn't get there at once, by an error or a death, the next look tells."""
+    """Stored here first: the next look repairs what an error or a crash left undone there."""
     async with supabase(settings={"PGWORKER_SUPABASE_SQL": sql}) as stack:
         for _ in range(failures):
             stack.faults.order(operation="update_password", fault=Answer(503))
@@ -388,7 +390,7 @@ async def test_a_password_that_somebody_deleted_here_is_replaced_here_and_there(
         assert len(stack.ledger.find("update_password")) == failures + 1
 
 
-async def test_a_project_that_is_older_than_its_client_is_somebody_elses_and_stays_as_it_is(
+async def test_a_project_that_is_older_than_its_client_is_not_adopted_and_stays_as_it_is(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
@@ -458,7 +460,7 @@ async def test_a_project_that_vanishes_is_never_replaced(supabase: Open) -> None
         assert stack.count_creates() == 1
 
 
-async def test_a_project_that_is_stuck_is_given_up_after_the_time_limit(supabase: Open) -> None:
+async def test_a_project_that_is_stuck_fails_the_job_after_the_time_limit(supabase: Open) -> None:
     async with supabase(settings={"PGWORKER_PROJECT_TIMEOUT_SECONDS": 0.3}) as stack:
         stack.faults.order(operation="create_project", fault=Becomes("COMING_UP"))
         client_id = await stack.add()
@@ -486,7 +488,7 @@ async def test_time_in_which_no_worker_looked_never_counts_against_the_provider(
         assert job["status"] in {"queued", "waiting"}
 
 
-async def test_a_look_that_finds_the_project_ready_is_never_ended_by_the_time_limit(
+async def test_a_look_that_finds_the_project_ready_has_no_time_limit(
     supabase: Open,
 ) -> None:
     settings = {"PGWORKER_PROJECT_TIMEOUT_SECONDS": 0.000001}
@@ -510,7 +512,7 @@ async def test_a_new_project_that_is_not_visible_yet_is_waited_for(supabase: Ope
 # -- credentials, money, rate limits ----------------------------------------------------------
 
 
-async def test_a_refused_token_parks_its_jobs_unburnt_and_one_probe_sets_them_all_going(
+async def test_a_refused_token_parks_its_jobs_without_an_attempt_until_one_probe_succeeds(
     supabase: Open,
 ) -> None:
     async with supabase() as stack:
@@ -545,7 +547,7 @@ async def test_a_refused_token_parks_its_jobs_unburnt_and_one_probe_sets_them_al
         assert stack.count_creates() == 6
 
 
-async def test_a_quota_fails_at_once_and_says_what_to_settle(supabase: Open) -> None:
+async def test_a_quota_fails_at_once_and_says_what_to_buy_or_free(supabase: Open) -> None:
     async with supabase(max_projects=1) as stack:
         first = await stack.add()
         await stack.run_until_empty()
@@ -585,11 +587,11 @@ async def test_a_rate_limit_is_waited_for_without_an_attempt(supabase: Open) -> 
 
 
 def reopen(stack: Stack) -> None:
-    """Let this process forget what it was told of rate limits, as it does when time passes."""
+    """Let this process forget the rate limits that it was sent, as it does when time passes."""
     stack.platform.providers.default._api._limits._own._windows.clear()  # type: ignore[attr-defined]
 
 
-async def test_errors_that_pass_are_tried_again(supabase: Open) -> None:
+async def test_temporary_errors_are_tried_again(supabase: Open) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="list_organization_projects", fault=Answer(503), times=2)
         stack.faults.order(operation="run_query", fault=Drop(), nth=3)
@@ -601,7 +603,7 @@ async def test_errors_that_pass_are_tried_again(supabase: Open) -> None:
         assert kinds[:2] == ["transient", "transient"]
 
 
-async def test_what_does_not_pass_is_given_up_after_the_attempts(supabase: Open) -> None:
+async def test_an_error_that_persists_fails_the_job_after_its_attempts(supabase: Open) -> None:
     async with supabase() as stack:
         stack.faults.order(operation="get_project", fault=Answer(503), times=None)
         client_id = await stack.add()
@@ -766,7 +768,7 @@ async def test_a_worker_stopped_around_any_commit_leaves_one_project_and_the_nex
 
 
 async def assert_failed(stack: Stack, client_id: Any, kind: str, message: str) -> str:
-    """Check that client, job and view tell of the same failure; return its message."""
+    """Check that client, job and view show the same failure; return its message."""
     client, job = await stack.fetch_client(client_id), await stack.fetch_job(client_id)
     assert (client["provisioning_status"], job["status"]) == ("failed", "failed")
     assert job["error_kind"] == kind

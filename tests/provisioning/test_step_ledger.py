@@ -1,4 +1,4 @@
-"""The ledger of steps: before and after each effect outside, by who holds the job."""
+"""The ledger of steps: before and after each effect outside, by the worker that holds the job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Held:
     job: Job
     steps: StepLedger
 
-    async def lose_the_job(self) -> None:
+    async def lose_job(self) -> None:
         await self.pool.execute(
             "update client_provisioning_jobs set lease_expires_at = now() - interval '1 s'"
         )
@@ -64,7 +64,7 @@ async def test_a_step_is_recorded_before_it_is_taken_and_after_it_has_happened(h
     assert await held.rows() == [("create_project", "a", "done")]
 
 
-async def test_the_beginning_of_the_next_step_tells_that_the_last_one_has_happened(
+async def test_the_start_of_the_next_step_records_that_the_last_one_has_happened(
     held: Held,
 ) -> None:
     async with held.steps.record(Step.APPLY_MIGRATION, "1"):
@@ -87,9 +87,7 @@ async def test_the_beginning_of_the_next_step_tells_that_the_last_one_has_happen
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-async def test_how_a_step_ended_is_what_is_known_of_it(
-    held: Held, error: Exception, state: str
-) -> None:
+async def test_a_step_records_how_it_ended(held: Held, error: Exception, state: str) -> None:
     with pytest.raises(type(error)):
         async with held.steps.record(Step.CREATE_PROJECT, "a"):
             raise error
@@ -97,8 +95,10 @@ async def test_how_a_step_ended_is_what_is_known_of_it(
     assert await held.rows() == [("create_project", "a", state)]
 
 
-async def test_who_lost_the_job_is_told_before_the_step_and_does_not_take_it(held: Held) -> None:
-    await held.lose_the_job()
+async def test_a_worker_that_lost_the_job_gets_lease_lost_instead_of_taking_the_step(
+    held: Held,
+) -> None:
+    await held.lose_job()
     taken = False
 
     with pytest.raises(LeaseLost):
@@ -109,9 +109,9 @@ async def test_who_lost_the_job_is_told_before_the_step_and_does_not_take_it(hel
     assert await held.rows() == []
 
 
-async def test_who_loses_the_job_while_taking_a_step_leaves_it_as_intended(held: Held) -> None:
+async def test_a_worker_that_loses_the_job_during_a_step_leaves_it_as_intended(held: Held) -> None:
     async with held.steps.record(Step.CREATE_PROJECT, "a"):
-        await held.lose_the_job()
+        await held.lose_job()
     with pytest.raises(LeaseLost):
         await held.steps.flush()
     with pytest.raises(LeaseLost):
@@ -133,7 +133,7 @@ async def test_a_step_without_an_outcome_is_done_once_a_look_has_found_it(
     assert await held.rows() == [("create_project", "a", "done")]
 
 
-async def test_the_beginning_of_a_step_tells_what_a_look_has_found_before(held: Held) -> None:
+async def test_the_start_of_a_step_records_what_a_look_has_found_before(held: Held) -> None:
     for target in ("1", "2"):
         with pytest.raises(OutcomeUnknown):
             async with held.steps.record(Step.APPLY_MIGRATION, target):
@@ -147,7 +147,7 @@ async def test_the_beginning_of_a_step_tells_what_a_look_has_found_before(held: 
         ]
 
 
-async def test_a_step_that_is_begun_again_shows_that_nothing_was_found_of_the_first(
+async def test_a_step_that_is_taken_again_shows_that_the_first_one_was_not_found(
     held: Held,
 ) -> None:
     for target in ("a", "b", "a"):
@@ -162,7 +162,7 @@ async def test_a_step_that_is_begun_again_shows_that_nothing_was_found_of_the_fi
     ]
 
 
-async def test_what_is_known_of_a_step_is_never_changed(held: Held) -> None:
+async def test_the_recorded_end_of_a_step_is_never_changed(held: Held) -> None:
     with pytest.raises(Permanent):
         async with held.steps.record(Step.CREATE_PROJECT, "a"):
             raise Permanent("no")
@@ -173,7 +173,9 @@ async def test_what_is_known_of_a_step_is_never_changed(held: Held) -> None:
 
 
 @pytest.mark.parametrize("limit", [timedelta(seconds=75), timedelta(seconds=1)])
-async def test_the_lease_outlasts_a_step_that_leaves_in_time(held: Held, limit: timedelta) -> None:
+async def test_the_lease_outlasts_a_step_whose_request_is_sent_in_time(
+    held: Held, limit: timedelta
+) -> None:
     async with held.steps.record(Step.CREATE_PROJECT, "a", time_limit=limit) as latest:
         assert time.monotonic() < latest
         left = await held.pool.fetchval(
