@@ -12,7 +12,8 @@ import typer
 
 from pgworker.maintenance.fleet import ClientSync, schema_status, sync_each
 from pgworker.schema.directory import read_configured_set
-from pgworker.schema.lint import Severity, Violation, lint
+from pgworker.schema.lint import Violation, lint
+from pgworker.schema.lint_rules import Severity
 from pgworker.settings import load_settings
 
 from .console import (

@@ -24,7 +24,8 @@ from pgworker.errors import (
     PgworkerError,
 )
 from pgworker.schema.directory import read_configured_set
-from pgworker.schema.lint import Severity, lint
+from pgworker.schema.lint import lint
+from pgworker.schema.lint_rules import Severity
 from pgworker.status.durations import format_duration
 from pgworker.status.overdue import ADVICE, Overdue, find_overdue
 from pgworker.tenants.secrets import Sealed
