@@ -24,7 +24,7 @@ from bench.server import bench_server
 from pgworker import context
 from pgworker.db.migrate import migrate
 from pgworker.db.pool import connect
-from pgworker.providers.rate_limits import OwnLimits
+from pgworker.providers.rate_limits import LocalLimiter
 from pgworker.runtime.daemon import Daemon
 from pgworker.settings import load_settings
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
@@ -46,10 +46,10 @@ async def work(mode: str) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     if mode == ALONE:
 
-        def follow_own_answers(_: Pool) -> OwnLimits:
-            return OwnLimits()
+        def follow_own_answers(_: Pool) -> LocalLimiter:
+            return LocalLimiter()
 
-        setattr(context, "SharedLimits", follow_own_answers)  # noqa: B010
+        setattr(context, "SharedLimiter", follow_own_answers)  # noqa: B010
     async with context.open_platform(load_settings()) as opened:
         await Daemon(opened, until_empty=True).run()
 

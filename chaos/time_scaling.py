@@ -115,7 +115,7 @@ def _scale_providers(slowdown: float) -> None:
     def create_supabase(context: ProviderContext) -> SupabaseProvider:
         settings = read_supabase_settings(context.settings)
         scaled = replace(settings, key_grace=timedelta(seconds=KEY_GRACE * slowdown))
-        return SupabaseProvider(scaled, limits=context.limits)
+        return SupabaseProvider(scaled, limiter=context.limiter)
 
     registry.BUILT_IN.update(postgres=create_postgres, supabase=create_supabase)
 

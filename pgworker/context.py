@@ -23,7 +23,7 @@ from pgworker.db.pool import connected, open_pool
 from pgworker.db.private_file import create_private, data_dir_errors_translated
 from pgworker.providers.base import ProviderContext
 from pgworker.providers.registry import Providers, check_provider_setting
-from pgworker.providers.shared_rate_limits import SharedLimits
+from pgworker.providers.shared_rate_limits import SharedLimiter
 from pgworker.queue.lease_timing import LeaseTiming
 from pgworker.settings import Settings, parse_encryption_keys
 from pgworker.status.commands import Commands
@@ -168,7 +168,7 @@ async def open_platform(
             )
         )
         providers = Providers(
-            ProviderContext(settings, platform_dsn=dsn, limits=SharedLimits(pool))
+            ProviderContext(settings, platform_dsn=dsn, limiter=SharedLimiter(pool))
         )
         stack.push_async_callback(providers.aclose)
         yield Platform(settings, dsn, pool, providers, data_dir)

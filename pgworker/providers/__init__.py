@@ -26,7 +26,7 @@ from pgworker.providers.base import (
     TenantRequest,
     TenantState,
 )
-from pgworker.providers.rate_limits import Bucket, Limiter, RateLimit, Ticket
+from pgworker.providers.rate_limits import Bucket, Limiter, RateLimit, Reservation
 from pgworker.tenants.connection import StatementError, TenantConnection
 from pgworker.tenants.postgres_connection import connect_postgres
 from pgworker.tenants.steps import Step, Steps
@@ -51,6 +51,7 @@ __all__ = [
     "RateLimit",
     "RemoteState",
     "RemoteTenant",
+    "Reservation",
     "SmokeCheckFailed",
     "StatementError",
     "Step",
@@ -60,7 +61,6 @@ __all__ = [
     "TenantRequest",
     "TenantState",
     "Throttled",
-    "Ticket",
     "Transient",
     "connect_postgres",
 ]

@@ -272,12 +272,12 @@ class ProviderContext:
     Attributes:
         settings: of this process; a package of its own reads its own settings itself.
         platform_dsn: of the platform's database.
-        limits: grants requests to providers that limit their rate, shared by all workers.
+        limiter: grants requests to providers that limit their rate, shared by all workers.
     """
 
     settings: Settings
     platform_dsn: str = field(repr=False)
-    limits: Limiter
+    limiter: Limiter
 
 
 ProviderFactory = Callable[[ProviderContext], Provider]

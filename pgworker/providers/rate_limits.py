@@ -1,7 +1,8 @@
-"""The provider's rate limit, as its answers tell of it, and who may send the next request.
+"""A provider's rate limit, as its responses report it, and the grant of the next request.
 
-Contract: Supabase Management API v1 grants 120 requests a minute to each user, per endpoint and
-per project or organisation, and tells on every answer how many are left, and for how long.
+A provider counts requests in buckets: so many in a window of time. Supabase, for one, grants each
+user 120 a minute per endpoint and project or organisation, and reports on every response how many
+are left and for how long (Management API v1).
 """
 
 from __future__ import annotations
@@ -16,27 +17,27 @@ from pgworker.errors import Throttled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The server tells whole seconds, rounded up.
+# Responses report whole seconds, rounded up.
 _ROUNDED_BY: Final = 1.0
 _SWEEP_ABOVE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What the server counts requests by.
+    """What the provider counts requests by.
 
     Attributes:
-        credential: names the token without revealing it.
+        credential: identifies the token without revealing it.
         scope: the project's ref, or the organisation's slug.
         endpoint: method and path template.
-        is_crowded: many jobs use it at once. A project's buckets are used by the one job that
+        is_contended: many jobs use it at once. A project's buckets are used only by the job that
             holds its client.
     """
 
     credential: str
     scope: str
     endpoint: str
-    is_crowded: bool
+    is_contended: bool
 
     def __str__(self) -> str:
         return f"{self.endpoint} ({self.scope})"
@@ -44,13 +45,13 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What an answer says of its bucket; None where it doesn't.
+    """What a response reports about its bucket; None where it doesn't.
 
     Attributes:
         limit: requests of a window.
-        remaining: what is left of them for everybody.
+        remaining: requests that are left, for all users of the credential.
         reset: until the window ends, rounded up to seconds.
-        is_refusal: nothing was left for this request (HTTP 429).
+        is_refusal: none was left for this request (HTTP 429).
     """
 
     limit: int | None
@@ -60,49 +61,49 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class Reservation:
     """The right to send one request, now.
 
     Attributes:
-        taken_at: seconds of the limiter's clock.
-        opened_at: names the window that it was taken from, for limits shared by processes.
-        end_is_known: an answer has told when that window ends.
+        reserved_at: seconds of the limiter's clock.
+        opened_at: identifies the window that it belongs to, for limits shared by processes.
+        end_is_known: a response has reported when that window ends.
     """
 
     bucket: Bucket
-    taken_at: float
+    reserved_at: float
     opened_at: datetime | None = None
     end_is_known: bool = True
 
 
 class Limiter(Protocol):
-    """Decides whether a request may be sent, and learns from its answer."""
+    """Decides whether a request may be sent, and follows what responses report."""
 
-    async def take(self, bucket: Bucket) -> Ticket:
+    async def reserve(self, bucket: Bucket) -> Reservation:
         """Return the right to send one request of this bucket.
 
         Raises:
-            Throttled: the bucket is empty; nothing may be sent before the time it names.
-            DatabaseUnreachable: who shares the limit can't be asked.
+            Throttled: the bucket is empty; no request may be sent before the time in the error.
+            DatabaseUnreachable: the limit is shared, and can't be read.
         """
         ...
 
-    async def learn(self, ticket: Ticket, answer: RateLimit) -> None:
-        """Take in what the answer to a request tells. Never fails: the answer counts."""
+    async def report(self, reservation: Reservation, reported: RateLimit) -> None:
+        """Apply what the response to a request reports. Never fails: the response counts."""
         ...
 
 
 @dataclass(slots=True)
 class Window:
-    """A window of a bucket, as answers told this process.
+    """A window of a bucket, as responses reported it to this process.
 
     Attributes:
-        limit: requests in it; None when no answer told.
-        used: of everybody, as the newest answer told; None when it refused us: all of them.
-        left: for this process, if nobody else takes any.
+        limit: requests in it; None when no response reported it.
+        used: by all users of the credential, by the newest response; None when it refused us: all.
+        left: for this process, if no other one sends any.
         ends_after, ends_before: seconds of the clock between which it ends.
-        opened_at: as in the ticket of the newest answer.
-        is_reported: others were told of it.
+        opened_at: of the reservation of the newest response.
+        is_shared: other processes were informed of it.
     """
 
     limit: int | None
@@ -111,18 +112,33 @@ class Window:
     ends_after: float
     ends_before: float
     opened_at: datetime | None
-    is_reported: bool = False
+    is_shared: bool = False
 
     @property
-    def is_roomy(self) -> bool:
+    def is_half_free(self) -> bool:
         """Whether more than half of it is left."""
         return self.limit is not None and self.left > self.limit // 2
 
+    def is_before(self, other: Window) -> bool:
+        """Whether it ends before the other one can."""
+        return self.ends_before < other.ends_after
 
-class OwnLimits:
-    """Limits of one process that asks nobody: it follows what its own answers tell.
+    def merge(self, other: Window) -> None:
+        """Apply another report about the same window."""
+        # Responses overtake each other, and requests are under way: the lower number is newer.
+        self.limit = other.limit or self.limit
+        self.left = min(self.left, other.left)
+        self.ends_before = min(self.ends_before, other.ends_before)
+        self.ends_after = min(max(self.ends_after, other.ends_after), self.ends_before)
+        self.opened_at = other.opened_at
+        if self.used is not None:
+            self.used = None if other.used is None else max(self.used, other.used)
 
-    A bucket that nothing is known of is open. Times are durations of a monotonic clock.
+
+class LocalLimiter:
+    """Limits of one process: it follows what its own responses report, and asks no other.
+
+    A bucket without any report is open. Times are durations of a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -131,62 +147,45 @@ class OwnLimits:
         self._sweep_at = _SWEEP_ABOVE
 
     def window(self, bucket: Bucket) -> Window | None:
-        """Return the present window, or None when nothing is known of it."""
+        """Return the current window, or None when nothing is known of it."""
         window = self._windows.get(bucket)
         if window is None or self._clock() >= window.ends_before:
             return None
         return window
 
-    async def take(self, bucket: Bucket) -> Ticket:
+    async def reserve(self, bucket: Bucket) -> Reservation:
         """Return the right to send one request.
 
         Raises:
-            Throttled: the bucket is empty, by the word of the server.
+            Throttled: the bucket is empty, by the server's own report.
         """
         window = self.window(bucket)
         if window is not None:
             if window.left <= 0:
                 raise used_up(bucket, timedelta(seconds=window.ends_before - self._clock()))
             window.left -= 1
-        return Ticket(bucket, self._clock())
+        return Reservation(bucket, self._clock())
 
-    async def learn(self, ticket: Ticket, answer: RateLimit) -> None:
-        """Take in what the answer tells; one that doesn't tell everything is of no use."""
-        remaining = 0 if answer.is_refusal else answer.remaining
-        if answer.reset is None or remaining is None:
+    async def report(self, reservation: Reservation, reported: RateLimit) -> None:
+        """Apply what a response reports; an incomplete report is ignored."""
+        window = _read_window(reservation, reported, now=self._clock())
+        if window is None:
             return
-        if answer.limit is None and not answer.is_refusal:
-            return
-        reset = answer.reset.total_seconds()
-        # The server wrote it at some moment between the request and now.
-        told = Window(
-            limit=answer.limit,
-            used=None if answer.limit is None else answer.limit - remaining,
-            left=remaining,
-            ends_after=ticket.taken_at + reset - _ROUNDED_BY,
-            ends_before=self._clock() + reset,
-            opened_at=ticket.opened_at,
-        )
-        known = self.window(ticket.bucket)
-        is_older = known is not None and told.ends_before < known.ends_after
-        if is_older and not answer.is_refusal:
-            return  # A slow one, of a window that is over.
-        if known is None or is_older or told.ends_after > known.ends_before:
-            self._windows[ticket.bucket] = told
-            self._sweep()
-            return
-        # The same window. Answers overtake each other, and requests are on their way: the
-        # lower figure is the newer one.
-        known.limit = told.limit or known.limit
-        known.left = min(known.left, told.left)
-        known.ends_before = min(known.ends_before, told.ends_before)
-        known.ends_after = min(max(known.ends_after, told.ends_after), known.ends_before)
-        known.opened_at = told.opened_at
-        if known.used is not None:
-            known.used = None if told.used is None else max(known.used, told.used)
+        known = self.window(reservation.bucket)
+        if known is None or known.is_before(window):
+            self._replace(reservation.bucket, window)
+        elif not window.is_before(known):
+            known.merge(window)
+        elif reported.is_refusal:
+            self._replace(reservation.bucket, window)
+        # Otherwise it is a slow response, of a window that is over.
+
+    def _replace(self, bucket: Bucket, window: Window) -> None:
+        self._windows[bucket] = window
+        self._sweep()
 
     def _sweep(self) -> None:
-        """Forget windows that are over, each time that twice as many have come together."""
+        """Forget windows that are over, each time that the number of windows has doubled."""
         if len(self._windows) < self._sweep_at:
             return
         now = self._clock()
@@ -194,6 +193,25 @@ class OwnLimits:
             bucket: window for bucket, window in self._windows.items() if now < window.ends_before
         }
         self._sweep_at = max(_SWEEP_ABOVE, 2 * len(self._windows))
+
+
+def _read_window(reservation: Reservation, reported: RateLimit, *, now: float) -> Window | None:
+    """Return the window that a response reports, or None when the report is incomplete."""
+    remaining = 0 if reported.is_refusal else reported.remaining
+    if reported.reset is None or remaining is None:
+        return None
+    if reported.limit is None and not reported.is_refusal:
+        return None
+    reset = reported.reset.total_seconds()
+    # The server wrote the response at some moment between the reservation and now.
+    return Window(
+        limit=reported.limit,
+        used=None if reported.limit is None else reported.limit - remaining,
+        left=remaining,
+        ends_after=reservation.reserved_at + reset - _ROUNDED_BY,
+        ends_before=now + reset,
+        opened_at=reservation.opened_at,
+    )
 
 
 def used_up(bucket: Bucket, wait: timedelta) -> Throttled:

@@ -1,5 +1,5 @@
--- name: take
--- How many of the wanted requests may be sent now, and when the others may ask again.
+-- name: reserve
+-- How many of the requests may be sent now, and when the others may ask again.
 select
     granted,
     asked_at,
@@ -9,5 +9,5 @@ select
     spread
 from pgworker.reserve_requests($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
--- name: learn
+-- name: report
 select pgworker.report_limit($1, $2, $3, $4, $5, $6, $7, $8);

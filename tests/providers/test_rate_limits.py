@@ -1,4 +1,4 @@
-"""What one process makes of the provider's rate limit when it asks nobody."""
+"""The rate limit as one process follows it by itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from pgworker.errors import Throttled
-from pgworker.providers.rate_limits import Bucket, OwnLimits, RateLimit, Ticket
+from pgworker.providers.rate_limits import Bucket, LocalLimiter, RateLimit, Reservation
 
-BUCKET = Bucket("supabase:0123abcd", "acme", "GET /v1/organizations/{scope}", is_crowded=True)
+BUCKET = Bucket("supabase:0123abcd", "acme", "GET /v1/organizations/{scope}", is_contended=True)
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
         return self.now
 
 
-def told(remaining: int | None, reset: float, *, limit: int | None = 20) -> RateLimit:
+def reported(remaining: int | None, reset: float, *, limit: int | None = 20) -> RateLimit:
     return RateLimit(limit, remaining, timedelta(seconds=reset))
 
 
@@ -30,84 +30,84 @@ def refused(reset: float) -> RateLimit:
     return RateLimit(None, None, timedelta(seconds=reset), is_refusal=True)
 
 
-async def wait_of(limits: OwnLimits, bucket: Bucket = BUCKET) -> float:
+async def read_wait(limiter: LocalLimiter, bucket: Bucket = BUCKET) -> float:
     with pytest.raises(Throttled, match="rate limit of GET /v1/organizations") as caught:
-        await limits.take(bucket)
+        await limiter.reserve(bucket)
     return caught.value.retry_after.total_seconds()
 
 
-async def test_a_bucket_that_nothing_is_known_of_is_open() -> None:
-    limits = OwnLimits(Clock())
-    assert [await limits.take(BUCKET) for _ in range(500)][-1] == Ticket(BUCKET, 1000.0)
+async def test_a_bucket_without_any_report_is_open() -> None:
+    limiter = LocalLimiter(Clock())
+    assert [await limiter.reserve(BUCKET) for _ in range(500)][-1] == Reservation(BUCKET, 1000.0)
 
 
-async def test_what_is_left_is_counted_down_and_comes_back_when_the_window_ends() -> None:
-    limits = OwnLimits(clock := Clock())
-    await limits.learn(await limits.take(BUCKET), told(2, 60))
-    await limits.take(BUCKET)
-    await limits.take(BUCKET)
+async def test_what_is_left_is_counted_down_until_the_window_ends() -> None:
+    limiter = LocalLimiter(clock := Clock())
+    await limiter.report(await limiter.reserve(BUCKET), reported(2, 60))
+    await limiter.reserve(BUCKET)
+    await limiter.reserve(BUCKET)
     clock.now += 20
 
-    assert await wait_of(limits) == 40
+    assert await read_wait(limiter) == 40
     clock.now += 40
-    await limits.take(BUCKET)
+    await limiter.reserve(BUCKET)
 
 
-async def test_of_answers_that_overtake_each_other_the_lower_figure_counts() -> None:
-    limits = OwnLimits(Clock())
-    first, second = await limits.take(BUCKET), await limits.take(BUCKET)
-    await limits.learn(second, told(1, 60))
-    await limits.learn(first, told(2, 60))
+async def test_the_lower_number_counts_when_responses_overtake_each_other() -> None:
+    limiter = LocalLimiter(Clock())
+    first, second = await limiter.reserve(BUCKET), await limiter.reserve(BUCKET)
+    await limiter.report(second, reported(1, 60))
+    await limiter.report(first, reported(2, 60))
 
-    await limits.take(BUCKET)
-    await wait_of(limits)
+    await limiter.reserve(BUCKET)
+    await read_wait(limiter)
 
 
-async def test_an_answer_of_the_next_window_opens_it() -> None:
-    limits = OwnLimits(clock := Clock())
-    ticket = await limits.take(BUCKET)
-    await limits.learn(ticket, told(0, 2))
+async def test_a_response_of_the_next_window_opens_it() -> None:
+    limiter = LocalLimiter(clock := Clock())
+    reservation = await limiter.reserve(BUCKET)
+    await limiter.report(reservation, reported(0, 2))
     clock.now += 1.5
-    await limits.learn(Ticket(BUCKET, clock.now), told(19, 60))
+    await limiter.report(Reservation(BUCKET, clock.now), reported(19, 60))
 
-    await limits.take(BUCKET)
+    await limiter.reserve(BUCKET)
 
 
-async def test_a_slow_answer_of_the_window_before_does_not_fill_it_again() -> None:
-    limits = OwnLimits(clock := Clock())
-    slow, quick = await limits.take(BUCKET), await limits.take(BUCKET)
-    await limits.learn(quick, told(0, 60))
+async def test_a_slow_response_does_not_fill_its_window_again() -> None:
+    limiter = LocalLimiter(clock := Clock())
+    slow, quick = await limiter.reserve(BUCKET), await limiter.reserve(BUCKET)
+    await limiter.report(quick, reported(0, 60))
     clock.now += 5
     # Written when the request arrived, five seconds ago.
-    await limits.learn(slow, told(1, 60))
+    await limiter.report(slow, reported(1, 60))
 
-    assert await wait_of(limits) == 55
+    assert await read_wait(limiter) == 55
 
 
-async def test_a_slow_answer_of_the_window_before_does_not_shut_this_one() -> None:
-    limits = OwnLimits(clock := Clock())
-    slow = await limits.take(BUCKET)
+async def test_a_slow_response_of_the_last_window_does_not_close_this_one() -> None:
+    limiter = LocalLimiter(clock := Clock())
+    slow = await limiter.reserve(BUCKET)
     clock.now += 2
-    await limits.learn(await limits.take(BUCKET), told(19, 60))
+    await limiter.report(await limiter.reserve(BUCKET), reported(19, 60))
     # Written two seconds ago, when the last one of that window was sent.
-    await limits.learn(slow, told(0, 1))
+    await limiter.report(slow, reported(0, 1))
     clock.now += 5
 
-    await limits.take(BUCKET)
-    window = limits.window(BUCKET)
+    await limiter.reserve(BUCKET)
+    window = limiter.window(BUCKET)
     assert window is not None
     assert (window.used, window.left, window.ends_before) == (1, 18, clock.now + 55)
 
 
-async def test_a_refusal_shuts_the_bucket_and_no_other() -> None:
-    limits = OwnLimits(Clock())
-    await limits.learn(await limits.take(BUCKET), told(15, 60))
-    await limits.learn(await limits.take(BUCKET), refused(17))
+async def test_a_refusal_closes_its_bucket_and_no_other() -> None:
+    limiter = LocalLimiter(Clock())
+    await limiter.report(await limiter.reserve(BUCKET), reported(15, 60))
+    await limiter.report(await limiter.reserve(BUCKET), refused(17))
 
-    assert await wait_of(limits) == 17
+    assert await read_wait(limiter) == 17
     for field, other in (("scope", "else"), ("credential", "x"), ("endpoint", "POST /v1/projects")):
         names = {"credential": BUCKET.credential, "scope": "acme", "endpoint": BUCKET.endpoint}
-        await limits.take(Bucket(**{**names, field: other}, is_crowded=True))
+        await limiter.reserve(Bucket(**{**names, field: other}, is_contended=True))
 
 
 @pytest.mark.parametrize(
@@ -119,17 +119,17 @@ async def test_a_refusal_shuts_the_bucket_and_no_other() -> None:
         RateLimit(None, 0, timedelta(seconds=9)),
     ],
 )
-async def test_an_answer_that_tells_only_half_shuts_nothing(answer: RateLimit) -> None:
-    limits = OwnLimits(Clock())
-    await limits.learn(await limits.take(BUCKET), answer)
-    await limits.take(BUCKET)
+async def test_an_incomplete_report_closes_no_bucket(answer: RateLimit) -> None:
+    limiter = LocalLimiter(Clock())
+    await limiter.report(await limiter.reserve(BUCKET), answer)
+    await limiter.reserve(BUCKET)
 
 
 async def test_windows_that_are_over_are_forgotten() -> None:
-    limits = OwnLimits(clock := Clock())
+    limiter = LocalLimiter(clock := Clock())
     for number in range(5000):
-        bucket = Bucket("supabase:0123abcd", f"ref{number}", "GET", is_crowded=False)
-        await limits.learn(await limits.take(bucket), told(10, 60))
+        bucket = Bucket("supabase:0123abcd", f"ref{number}", "GET", is_contended=False)
+        await limiter.report(await limiter.reserve(bucket), reported(10, 60))
         clock.now += 1
 
-    assert len(limits._windows) <= 1000
+    assert len(limiter._windows) <= 1000

@@ -1,7 +1,7 @@
 """A thin typed client of Supabase's Management API (v1).
 
-One method for each operation that pgworker uses. No request is ever repeated here: whether it may
-be is for the caller to decide, by the kind of the error.
+One method for each operation that pgworker uses. No request is ever repeated here: the caller
+decides about that, by the kind of the error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from pgworker.errors import LeaseLost, Permanent
-from pgworker.providers.rate_limits import OwnLimits
+from pgworker.errors import LeaseLost, Permanent, Transient
+from pgworker.providers.rate_limits import LocalLimiter
 from pgworker.providers.supabase import endpoints
 from pgworker.providers.supabase.errors import (
-    Answer,
-    Call,
+    ApiAnswer,
+    ApiCall,
     classify,
     lost,
     read_rate_limit,
@@ -32,6 +32,7 @@ from pgworker.providers.supabase.models import (
     REF_PATTERN,
     ApiKey,
     LegacyKeys,
+    ListedProject,
     Organization,
     PoolerConfig,
     Project,
@@ -50,12 +51,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Well below what servers keep idle connections for (often 5 s): a request that meets the close of
-# its connection is lost, and of a create nobody could tell whether it was.
+# Well below the time that servers keep idle connections (often 5 s): a request that meets the close
+# of its connection is lost, and the outcome of a create would be unknown.
 LIMITS: Final = httpx.Limits(
     max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0
 )
-# Longest page that the API grants.
+# The longest page of the API.
 PAGE_SIZE: Final = 100
 USER_AGENT: Final = f"pgworker/{version('pgworker')}"
 
@@ -73,10 +74,10 @@ _ROWS = TypeAdapter(list[dict[str, Any]])
 class ManagementApi:
     """Calls the Management API with one access token.
 
-    Each request asks the limiter first: when its bucket is empty, the caller gets `Throttled` and
-    nothing is sent.
+    Each request needs a reservation of the limiter: when its bucket is empty, the caller gets
+    `Throttled` and nothing is sent.
 
-    Every method raises `JobError` of any kind, and what the limiter raises; messages hold no
+    Every method raises `JobError` of any kind, and the errors of the limiter; messages contain no
     secret.
     """
 
@@ -85,14 +86,14 @@ class ManagementApi:
         base_url: str,
         access_token: str,
         *,
-        limits: Limiter | None = None,
+        limiter: Limiter | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Open no connection yet; without `limits`, no other process is reckoned with."""
+        """Open no connection yet; without a limiter, other processes aren't considered."""
         fingerprint = hashlib.sha256(access_token.encode()).hexdigest()[:8]
         self.credential = f"supabase:{fingerprint}"
         self._token = access_token
-        self._limits = limits or OwnLimits()
+        self._limiter = limiter or LocalLimiter()
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers={
@@ -121,7 +122,7 @@ class ManagementApi:
         await self._client.aclose()
 
     async def get_organization(self, slug: str) -> Organization:
-        """Return the organisation; the cheapest proof that token and slug are good."""
+        """Return the organisation: the cheapest way to check token and slug."""
         return await self._read(endpoints.GET_ORGANIZATION, slug, _ORGANIZATION)
 
     async def list_projects(
@@ -129,12 +130,35 @@ class ManagementApi:
     ) -> ProjectPage:
         """Return one page of the organisation's projects, or of those whose names match `search`.
 
-        Never filtered by status: that filter hides what is coming up.
+        Never filtered by status: that filter hides projects that are coming up.
         """
         params = {"limit": str(PAGE_SIZE), "offset": str(offset)}
         if search is not None:
             params["search"] = search
         return await self._read(endpoints.LIST_PROJECTS, slug, _PROJECT_PAGE, params=params)
+
+    async def list_all_projects(
+        self, slug: str, *, search: str | None = None
+    ) -> list[ListedProject]:
+        """Return all pages of `list_projects`.
+
+        Raises:
+            Transient: the number of projects changed meanwhile. Concurrent creates and deletes
+                shift the offsets, so that a project may be missing.
+        """
+        by_ref: dict[str, ListedProject] = {}
+        offset, count = 0, None
+        while count is None or offset < count:
+            page = await self.list_projects(slug, search=search, offset=offset)
+            if count is not None and page.pagination.count != count:
+                what = "it was read" if search is None else f"{search!r} was looked up"
+                raise Transient(f"the list of projects changed while {what}")
+            count = page.pagination.count
+            if not page.projects:
+                break
+            offset += len(page.projects)
+            by_ref |= {item.ref: item for item in page.projects}
+        return list(by_ref.values())
 
     async def create_project(
         self, body: dict[str, Any], *, must_leave_before: float = math.inf
@@ -146,8 +170,8 @@ class ManagementApi:
             must_leave_before: on `time.monotonic`.
 
         Raises:
-            LeaseLost: it is too late: nothing was sent.
-            NameTaken: there is one of that name: look it up.
+            LeaseLost: it is too late; nothing was sent.
+            NameTaken: a project of that name exists: look it up.
             OutcomeUnknown: it may have been created.
         """
         return await self._read(
@@ -164,13 +188,13 @@ class ManagementApi:
         return await self._read(endpoints.GET_PROJECT, checked_ref(ref), _PROJECT)
 
     async def get_health(self, ref: str, services: Sequence[str]) -> list[ServiceHealth]:
-        """Return how these services are."""
+        """Return the state of these services."""
         # The parameter is repeated; a comma list would be one invalid value.
         params = [("services", service) for service in services]
         return await self._read(endpoints.GET_HEALTH, checked_ref(ref), _HEALTH, params=params)
 
     async def list_api_keys(self, ref: str) -> list[ApiKey]:
-        """Return the project's keys, revealed where the token may."""
+        """Return the project's keys, revealed if the token has that permission."""
         params = {"reveal": "true"}
         return await self._read(endpoints.LIST_API_KEYS, checked_ref(ref), _API_KEYS, params=params)
 
@@ -192,9 +216,9 @@ class ManagementApi:
         )
 
     async def are_legacy_keys_enabled(self, ref: str) -> bool:
-        """Tell whether `anon` and `service_role` are worth anything.
+        """Return whether the keys `anon` and `service_role` can be used.
 
-        403 and 404 mean no: the endpoint goes away together with these keys.
+        403 and 404 mean no: the endpoint disappears together with these keys.
         """
         try:
             answer = await self._read(endpoints.GET_LEGACY_KEYS, checked_ref(ref), _LEGACY_KEYS)
@@ -211,14 +235,14 @@ class ManagementApi:
         ref: str,
         sql: str,
         *,
-        read_refusal: Callable[[Answer], StatementError | None],
+        read_refusal: Callable[[ApiAnswer], StatementError | None],
     ) -> list[dict[str, Any]]:
         """Run SQL as `postgres`; return the rows of the one set that the API gives back.
 
         Args:
             ref: the project.
             sql: one statement or a script.
-            read_refusal: finds the server's error in an answer, before any other reading of it.
+            read_refusal: finds the server's error in an answer, before `classify` sees it.
 
         Raises:
             OutcomeUnknown: it may have run, be running still, and commit later.
@@ -249,9 +273,9 @@ class ManagementApi:
             return shape.validate_json(response.content)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-            place = ".".join(str(part) for part in first["loc"]) or "body"
-            what = f"{place}: {first['type']}"
-        # Outside of the handler: the validation error carries the input, which may hold keys.
+            field = ".".join(str(part) for part in first["loc"]) or "body"
+            what = f"{field}: {first['type']}"
+        # Outside of the handler: the validation error has the input, which may contain keys.
         raise unreadable(call, response.status_code, what)
 
     async def _send(
@@ -259,29 +283,46 @@ class ManagementApi:
         endpoint: Endpoint,
         scope: str,
         *,
+        secrets: tuple[str, ...] = (),
+        read_refusal: Callable[[ApiAnswer], StatementError | None] | None = None,
+        **request: Any,
+    ) -> tuple[ApiCall, httpx.Response]:
+        """Send one request, once; return the 2xx answer."""
+        call = ApiCall(endpoint, scope, self.credential, (self._token, *secrets))
+        reservation = await self._limiter.reserve(call.bucket)
+        response = await self._request(call, **request)
+        answer = ApiAnswer(response.status_code, response.headers, response.content)
+        await self._limiter.report(reservation, read_rate_limit(answer))
+        if response.is_success:
+            return call, response
+        refusal = read_refusal(answer) if read_refusal else None
+        if refusal is not None:
+            raise refusal
+        raise classify(call, answer)
+
+    async def _request(
+        self,
+        call: ApiCall,
+        *,
         params: Any = None,
         json: Any = None,
-        secrets: tuple[str, ...] = (),
-        read_refusal: Callable[[Answer], StatementError | None] | None = None,
         must_leave_before: float = math.inf,
-    ) -> tuple[Call, httpx.Response]:
-        """Send one request, once; return the 2xx answer."""
-        call = Call(endpoint, scope, self.credential, (self._token, *secrets))
-        ticket = await self._limits.take(call.bucket)
+    ) -> httpx.Response:
+        endpoint = call.endpoint
         try:
             # The client's own time-outs are for each read: an answer that trickles in would
             # outlast any lease.
             async with asyncio.timeout(endpoint.time_limit.total_seconds()):
-                response = await self._client.request(
+                return await self._client.request(
                     endpoint.method,
-                    endpoint.path.format(scope=scope),
+                    endpoint.path.format(scope=call.scope),
                     params=params,
                     json=json,
                     timeout=httpx.Timeout(
                         endpoint.answer_timeout.total_seconds(),
                         connect=endpoints.CONNECT_TIMEOUT.total_seconds(),
                     ),
-                    extensions={"trace": partial(_hold_back_after, must_leave_before)},
+                    extensions={"trace": partial(_refuse_late_send, must_leave_before)},
                 )
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise Permanent(f"SUPABASE_API_URL can't be used: {error}") from error
@@ -294,27 +335,18 @@ class ManagementApi:
             seconds = endpoint.time_limit.total_seconds()
             raise lost(call, f"not complete after {seconds:.0f} s", sent=True) from error
 
-        answer = Answer(response.status_code, response.headers, response.content)
-        await self._limits.learn(ticket, read_rate_limit(answer))
-        if response.is_success:
-            return call, response
-        refusal = read_refusal(answer) if read_refusal else None
-        if refusal is not None:
-            raise refusal
-        raise classify(call, answer)
 
+async def _refuse_late_send(deadline: float, event: str, _: dict[str, Any]) -> None:
+    """Stop a request that would leave after its deadline: the process may have been frozen.
 
-async def _hold_back_after(deadline: float, event: str, _: dict[str, Any]) -> None:
-    """Stop a request that would leave too late: its process may have been frozen for long.
-
-    The last moment before its first byte is sent is httpcore's event for the headers.
+    httpcore reports the headers as the last event before the first byte is sent.
     """
     if event.endswith("send_request_headers.started") and time.monotonic() > deadline:
         raise LeaseLost("this process stood still for too long to send the request safely")
 
 
 def checked_ref(ref: str) -> str:
-    """Return the ref, once it is sure that it may stand in a URL and in a host name.
+    """Return the ref if it may be part of a URL and of a host name.
 
     Raises:
         Permanent: it isn't 20 lower-case letters.
@@ -325,14 +357,14 @@ def checked_ref(ref: str) -> str:
 
 
 def _reason(error: httpx.RequestError) -> str:
-    # Time-outs come without a text of their own.
+    # Time-outs have no text of their own.
     return f"{type(error).__name__} {error}".strip()
 
 
 def _echoes(sql: str) -> tuple[str, ...]:
-    """Return the pieces of a statement that an error message may echo: all of it, or a line.
+    """Return the parts of a statement that an error message may echo: all of it, or a line.
 
-    A line without a blank may be a name that the message rightly tells, and stays.
+    A line without a blank may be a name that belongs in the message, and isn't hidden.
     """
     lines = (line.strip() for line in sql.splitlines())
     return (sql.strip(), *(line for line in lines if len(line) >= 12 and " " in line))

@@ -1,10 +1,16 @@
-"""The regions and sizes that a project can be asked for. Pure."""
+"""What a project can be asked for: its name, region and size. Pure."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgworker.errors import Permanent
+
+if TYPE_CHECKING:
+    from pgworker.providers.base import TenantRequest
+    from pgworker.providers.supabase.settings import SupabaseSettings
+
+_LONGEST_NAME: Final = 256
 
 # V1CreateProjectBody: the API refuses a body with any other code or size.
 REGIONS: Final = (
@@ -20,8 +26,28 @@ INSTANCE_SIZES: Final = (
     *("24xlarge_high_memory", "48xlarge", "48xlarge_optimized_memory"),
     *("48xlarge_optimized_cpu", "48xlarge_high_memory"),
 )
-# Plans belong to the organisation: asked for or not, nothing is sent for them.
+# A plan belongs to the organisation: nothing is sent for it.
 ORGANIZATION_PLANS: Final = ("free", "pro", "team", "enterprise", "platform")
+
+
+def build_create_body(request: TenantRequest, settings: SupabaseSettings) -> dict[str, Any]:
+    """Return the `V1CreateProjectBody` of a request.
+
+    Raises:
+        Permanent: the API would refuse its name, region or plan.
+    """
+    if len(request.name) > _LONGEST_NAME or "." in request.name or not request.name:
+        raise Permanent(f"{request.name[:40]!r} can't name a project: 1 to 256 characters, no dots")
+    body: dict[str, Any] = {
+        "name": request.name,
+        "organization_slug": settings.organization,
+        "db_pass": request.database_password,
+        "region_selection": select_region(request.region or settings.default_region),
+    }
+    size = instance_size(request.plan or settings.default_plan)
+    if size is not None:
+        body["desired_instance_size"] = size
+    return body
 
 
 def select_region(code: str) -> dict[str, str]:
@@ -39,7 +65,7 @@ def select_region(code: str) -> dict[str, str]:
 
 
 def instance_size(plan: str | None) -> str | None:
-    """Return the instance size that a plan asks for, or None when it is the organisation's matter.
+    """Return the instance size that a plan asks for, or None when the organisation decides.
 
     Raises:
         Permanent: it is neither.

@@ -1,9 +1,9 @@
-"""SQL for a tenant by way of the Management API's `POST /v1/projects/{ref}/database/query`.
+"""SQL for a tenant over the Management API's `POST /v1/projects/{ref}/database/query`.
 
 Contract: it runs as `postgres` (no superuser) and keeps no session between calls. The answer is 201
-with one set of rows; an error of the server is 400 with
-`Failed to run sql query: ERROR:  42P01: …`, and after about 50 seconds comes 544, while
-the statement may go on and commit.
+with one set of rows. An error of the server is 400 with
+`Failed to run sql query: ERROR:  42P01: …`. After about 50 seconds the answer is 544, while the
+statement may continue and commit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgworker.db.sqlstate import CONNECTION_LOST, NEVER_SENT, SESSION_ENDED, belongs_to
 from pgworker.errors import OutcomeUnknown, Transient
-from pgworker.providers.supabase.errors import Answer, raw_message
+from pgworker.providers.supabase.errors import ApiAnswer, raw_message
 from pgworker.tenants.connection import StatementError
 from pgworker.tenants.redaction import scrub
 
@@ -27,10 +27,10 @@ _LINE = re.compile(r"^LINE (\d+): (.*)\r?\n?( *\^)?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class ManagementConnection:
-    """A `TenantConnection` without a connection: every call stands by itself.
+    """A `TenantConnection` without a connection: every call is a session of its own.
 
-    `SET`, advisory locks and prepared statements don't outlive a call. Of several statements only
-    one set of rows comes back.
+    `SET`, advisory locks and prepared statements don't outlive a call. Of several statements
+    only one set of rows is returned.
     """
 
     api: ManagementApi
@@ -49,22 +49,22 @@ class ManagementConnection:
         )
 
     async def execute(self, sql: str) -> None:
-        """Run a script in the transaction that it says; raises as `fetch` does."""
+        """Run a script in the transactions that it contains; raises the errors of `fetch`."""
         await self.fetch(sql)
 
 
-def read_statement_error(answer: Answer, sql: str) -> StatementError | None:
+def read_statement_error(answer: ApiAnswer, sql: str) -> StatementError | None:
     """Return the server's error in an answer, or None when it is the API's own.
 
     The message is the server's first line, without the echo of the statement. The position is the
-    character under the server's caret when the echoed line is whole, else the first character of
-    the line that `LINE n:` names, else None.
+    character under the server's caret when the echoed line is complete, else the first character
+    of the line that `LINE n:` names, else None.
 
     Raises:
         Transient: the API couldn't log in to the server.
-        OutcomeUnknown: the server went away under the statement.
+        OutcomeUnknown: the server ended the session during the statement.
     """
-    # 500 is what the OpenAPI document calls "Failed to run sql query"; 400 is what comes.
+    # The OpenAPI document says 500 for "Failed to run sql query"; the API answers 400.
     if answer.status not in {400, 500}:
         return None
     text = raw_message(answer.body)
@@ -72,25 +72,27 @@ def read_statement_error(answer: Answer, sql: str) -> StatementError | None:
     if found is None:
         return None
     sqlstate, message = found.group(1), scrub(found.group(2).strip(), [sql.strip()])
-    told = f"the tenant's server: {message} [{sqlstate}]"
+    summary = f"the tenant's server: {message} [{sqlstate}]"
     if belongs_to(sqlstate, NEVER_SENT):
-        raise Transient(told)
+        raise Transient(summary)
     if belongs_to(sqlstate, (*CONNECTION_LOST, *SESSION_ENDED)):
-        raise OutcomeUnknown(told)
-    return StatementError(message, sqlstate=sqlstate, position=_position(text[found.end() :], sql))
+        raise OutcomeUnknown(summary)
+    return StatementError(
+        message, sqlstate=sqlstate, position=_find_position(text[found.end() :], sql)
+    )
 
 
-def _position(after_message: str, sql: str) -> int | None:
-    place = _LINE.search(after_message)
+def _find_position(after_message: str, sql: str) -> int | None:
+    echo = _LINE.search(after_message)
     lines = sql.split("\n")
-    if place is None or not 1 <= int(place.group(1)) <= len(lines):
+    if echo is None or not 1 <= int(echo.group(1)) <= len(lines):
         return None
-    number = int(place.group(1))
+    number = int(echo.group(1))
     start = sum(len(line) + 1 for line in lines[: number - 1]) + 1
-    caret, echoed = place.group(3), place.group(2).rstrip("\r")
-    # psql's way of echoing turns a tab into one blank.
-    is_whole = echoed.expandtabs(1).rstrip() == lines[number - 1].expandtabs(1).rstrip()
-    if caret is None or not is_whole:
+    caret, echoed = echo.group(3), echo.group(2).rstrip("\r")
+    # The server echoes a tab as one blank.
+    is_complete = echoed.expandtabs(1).rstrip() == lines[number - 1].expandtabs(1).rstrip()
+    if caret is None or not is_complete:
         return start
     column = len(caret) - 1 - len(f"LINE {number}: ")
     return start + column if 0 <= column <= len(lines[number - 1]) else start

@@ -17,14 +17,14 @@ class Endpoint:
 
     Attributes:
         path: template, relative to the base URL; its one placeholder takes the scope.
-        permission: what a token needs for it, by the name of the OAuth scope.
-        is_basic: every job needs it, so that a 403 condemns the credential and not the job.
+        permission: the OAuth scope that a token needs for it.
+        is_basic: every job needs it: a 403 is about the credential, not about the job.
         unclear: the error for a request that may have taken effect. `Transient` where doing it
             twice does no harm.
-        not_ready: the 4xx statuses that a project gives while it is starting.
+        not_ready: the 4xx statuses of a project that is starting.
         of_organization: its scope is the organisation, so that many jobs share one rate limit.
         creates_project: a refusal may be about the name, or about money.
-        quotes_sql: its messages may hold a statement's words, which prove nothing.
+        quotes_sql: its messages may quote a statement, whose words mean nothing.
         answer_timeout: for the request and its answer, once we are connected.
     """
 
@@ -48,7 +48,7 @@ class Endpoint:
         return f"{self.method} {self.path}"
 
 
-# What a project answers while it is starting.
+# The answers of a project that is starting.
 _STARTING = frozenset({400, 404, 409, 422, 423})
 
 GET_ORGANIZATION = Endpoint(
@@ -80,7 +80,7 @@ GET_HEALTH = Endpoint("GET", "/v1/projects/{scope}/health", "projects:read", is_
 LIST_API_KEYS = Endpoint(
     "GET", "/v1/projects/{scope}/api-keys", "secrets:read (with reveal)", not_ready=_STARTING
 )
-# Not idempotent, but looked up by name before each try: repeating the step does no harm.
+# Not idempotent, but looked up by name before each attempt: a repeated step does no harm.
 CREATE_API_KEY = Endpoint(
     "POST", "/v1/projects/{scope}/api-keys", "secrets:write", not_ready=_STARTING
 )
@@ -88,7 +88,7 @@ GET_LEGACY_KEYS = Endpoint("GET", "/v1/projects/{scope}/api-keys/legacy", "secre
 GET_POOLER = Endpoint(
     "GET", "/v1/projects/{scope}/config/database/pooler", "database:read", not_ready=_STARTING
 )
-# Above the API's own limit of about 50 seconds: its answer is better than our silence.
+# Above the API's own limit of about 50 seconds: its answer says more than our time-out.
 RUN_QUERY = Endpoint(
     "POST",
     "/v1/projects/{scope}/database/query",

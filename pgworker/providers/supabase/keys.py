@@ -1,4 +1,4 @@
-"""Which of a Supabase project's keys to use, and how its database is addressed. Pure."""
+"""Which keys of a Supabase project to use, and the DSN of its database. Pure."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class ChosenKeys:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Return the new-style types that must be created for a low and an elevated key."""
+        """The types of new keys that must be created for a low and an elevated key."""
         lacks_low = not self.fields.keys() & {"publishable_key", "anon_key"}
         lacks_elevated = not self.fields.keys() & {"secret_key", "service_role_key"}
         lacking = {"publishable": lacks_low, "secret": lacks_elevated}
         return tuple(kind for kind, lacks in lacking.items() if lacks)
 
     @property
-    def rests_on_legacy(self) -> bool:
-        """Tell whether the low or the elevated key is a legacy one, for want of the new kind."""
+    def depends_on_legacy(self) -> bool:
+        """Whether the low or the elevated key is a legacy one, because there is no new one."""
         return any(
             old in self.fields and new not in self.fields
             for old, new in (("anon_key", "publishable_key"), ("service_role_key", "secret_key"))
@@ -50,28 +50,29 @@ class ChosenKeys:
 
 
 def choose_keys(keys: Iterable[ApiKey]) -> ChosenKeys:
-    """Pick the keys by their type: both of the new kinds may be called `default`.
+    """Choose the keys by their type: both of the new kinds may be called `default`.
 
     A secret key counts only when its template makes it equal to `service_role`. Masked or
     malformed values count as absent.
     """
     fields: dict[str, str] = {}
     for key in keys:
-        name = _field_of(key)
+        name = _read_field(key)
         if name is not None and key.api_key is not None:
             fields.setdefault(name, key.api_key)
     return ChosenKeys(fields)
 
 
 def is_legacy(key: str) -> bool:
-    """Tell whether the key is a JWT, which the gateway also wants as a bearer token."""
+    """Return whether the key is a JWT: the gateway wants it as a bearer token as well."""
     return _LEGACY.fullmatch(key) is not None
 
 
-def _field_of(key: ApiKey) -> str | None:
+def _read_field(key: ApiKey) -> str | None:
+    """Return the field of `Credentials` for a key, or None when the key can't be used."""
     value = key.api_key or ""
     if key.type in _NEW_STYLE:
-        # Without the right to reveal, the value is a prefix and dots: it doesn't match.
+        # Without the permission to reveal it, the value is a prefix and dots: no match.
         if _NEW_STYLE[key.type].fullmatch(value) is None:
             return None
         role = (key.secret_jwt_template or {}).get("role")
@@ -93,8 +94,8 @@ def build_dsn(
 ) -> str:
     """Return the DSN of the project's database through its pooler, in session mode.
 
-    The API's answer says where a password will be sent, so it is believed only within
-    `allowed_hosts`: exact names or addresses, and suffixes that start with a dot.
+    The API's answer decides where a password will be sent, so only hosts of `allowed_hosts` are
+    accepted: exact names or addresses, and suffixes that start with a dot.
 
     Raises:
         Transient: the pooler doesn't know the project's primary database yet.
@@ -116,14 +117,14 @@ def build_dsn(
         )
     login = f"{quote(primary.db_user, safe='')}:{quote(password, safe='')}"
     literal = f"[{host}]" if ":" in host else host
-    # A loopback server (a stand-in) seldom has a certificate, and nobody listens in between.
+    # A loopback server, such as the simulator, seldom has a certificate, and needs none.
     options = "" if _is_loopback(host) else "?sslmode=require"
     return f"postgresql://{login}@{literal}:{port}/{quote(primary.db_name, safe='')}{options}"
 
 
 def is_allowed_host(host: str, allowed: Sequence[str]) -> bool:
-    """Tell whether one plain host or address lies within the allowed ones."""
-    if _HOST.fullmatch(host) is None and _address(host) is None:
+    """Return whether a plain host or address is an allowed one."""
+    if _HOST.fullmatch(host) is None and _parse_address(host) is None:
         return False
     entries = (entry.lower().strip() for entry in allowed)
     return any(
@@ -134,11 +135,11 @@ def is_allowed_host(host: str, allowed: Sequence[str]) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    address = _address(host)
+    address = _parse_address(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What the Management API answers, as far as pgworker reads it.
+"""The answers of the Management API, as far as pgworker reads them.
 
 Contract: Supabase Management API v1. Unknown fields and unknown values of its enumerations are
-tolerated; a field that we rely on and that is missing is refused.
+tolerated; an answer without a field that we need is refused.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ REF_PATTERN: Final = re.compile(r"[a-z]{20}")
 Ref = Annotated[str, StringConstraints(pattern=r"^[a-z]{20}$")]
 
 
-class _Answer(BaseModel):
-    # hide_input_in_errors: an answer may hold keys, and an error ends up in a log.
+class _Model(BaseModel):
+    # hide_input_in_errors: an answer may contain keys, and errors are logged.
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
-class Organization(_Answer):
+class Organization(_Model):
     """`GET /v1/organizations/{slug}`; the plan is absent for some tokens."""
 
     name: str
     plan: str | None = None
 
 
-class Project(_Answer):
+class Project(_Model):
     """`POST /v1/projects` and `GET /v1/projects/{ref}`.
 
     Attributes:
@@ -44,14 +44,14 @@ class Project(_Answer):
     created_at: str
 
 
-class ProjectDatabase(_Answer):
+class ProjectDatabase(_Model):
     """A database of a listed project."""
 
     type: str | None = None
     infra_compute_size: str | None = None
 
 
-class ListedProject(_Answer):
+class ListedProject(_Model):
     """One project of an organisation's listing; the ref is checked where one is picked."""
 
     ref: str
@@ -64,32 +64,32 @@ class ListedProject(_Answer):
 
     @property
     def instance_size(self) -> str | None:
-        """Return the compute size of the primary database, where the listing tells it."""
+        """The compute size of the primary database, if the listing has it."""
         sizes = (item.infra_compute_size for item in self.databases if item.type == "PRIMARY")
         return next(sizes, None)
 
 
-class Pagination(_Answer):
-    """Where a page lies in its listing; `count` is the number of all projects that match."""
+class Pagination(_Model):
+    """The position of a page in its listing; `count` is the number of all matching projects."""
 
     count: int
 
 
-class ProjectPage(_Answer):
+class ProjectPage(_Model):
     """`GET /v1/organizations/{slug}/projects`."""
 
     projects: tuple[ListedProject, ...]
     pagination: Pagination
 
 
-class ServiceHealth(_Answer):
+class ServiceHealth(_Model):
     """One service of `GET /v1/projects/{ref}/health`; `healthy` is deprecated and not read."""
 
     name: str
     status: str
 
 
-class ApiKey(_Answer):
+class ApiKey(_Model):
     """One key of `GET /v1/projects/{ref}/api-keys`; only its name is always there.
 
     Attributes:
@@ -103,13 +103,13 @@ class ApiKey(_Answer):
     secret_jwt_template: dict[str, Any] | None = Field(default=None, repr=False)
 
 
-class LegacyKeys(_Answer):
+class LegacyKeys(_Model):
     """`GET /v1/projects/{ref}/api-keys/legacy`."""
 
     enabled: bool
 
 
-class PoolerConfig(_Answer):
+class PoolerConfig(_Model):
     """One entry of `GET /v1/projects/{ref}/config/database/pooler`.
 
     Its port is the transaction pooler's and its connection string holds a placeholder: not read.
@@ -122,7 +122,7 @@ class PoolerConfig(_Answer):
 
 
 def read_time(text: str) -> datetime | None:
-    """Return an aware time, or None: the contract calls it a string and no more."""
+    """Return an aware time, or None: the contract says only that it is a string."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

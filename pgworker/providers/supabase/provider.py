@@ -1,7 +1,7 @@
 """Tenants as Supabase projects.
 
-Contract: Supabase Management API v1. Creating a project takes no idempotency key, so safety lies
-with the caller: it commits an intent first, looks up by name, and creates once.
+Contract: Supabase Management API v1. Its create takes no idempotency key, so safety is up to the
+caller: it commits an intent first, looks up by name, and creates once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import httpx
@@ -32,7 +32,7 @@ from pgworker.providers.base import (
     TenantRequest,
     TenantState,
 )
-from pgworker.providers.rate_limits import OwnLimits
+from pgworker.providers.rate_limits import LocalLimiter
 from pgworker.providers.supabase import endpoints, services
 from pgworker.providers.supabase.api import (
     LIMITS,
@@ -40,11 +40,12 @@ from pgworker.providers.supabase.api import (
     ManagementApi,
     checked_ref,
 )
-from pgworker.providers.supabase.catalog import instance_size, select_region
+from pgworker.providers.supabase.catalog import build_create_body
 from pgworker.providers.supabase.connection import ManagementConnection
 from pgworker.providers.supabase.errors import NotFound
-from pgworker.providers.supabase.keys import CREATED_NAMES, build_dsn, choose_keys
+from pgworker.providers.supabase.keys import build_dsn
 from pgworker.providers.supabase.models import read_time
+from pgworker.providers.supabase.project_keys import ProjectKeys
 from pgworker.providers.supabase.services import (
     SUPABASE_QUERIES,
     ProjectServices,
@@ -54,45 +55,42 @@ from pgworker.providers.supabase.settings import SupabaseSettings, read_supabase
 from pgworker.providers.supabase.states import (
     KNOWN_STATUSES,
     SERVICES,
-    is_called,
-    is_leaving,
+    has_name,
+    is_being_deleted,
     judge_project,
     judge_services,
-    listed_ref,
     project_name,
+    read_ref,
     read_remote_tenant,
 )
 from pgworker.telemetry import get_logger
 from pgworker.tenants.connection import as_job_errors
 from pgworker.tenants.postgres_connection import connect_postgres
-from pgworker.tenants.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
 
     from pgworker.providers.base import ProviderContext
     from pgworker.providers.rate_limits import Limiter
-    from pgworker.providers.supabase.models import ApiKey, ListedProject, Organization
+    from pgworker.providers.supabase.models import Organization
     from pgworker.tenants.connection import TenantConnection
     from pgworker.tenants.steps import Steps
 
 # Below that of the doctor, which doesn't know the URL.
 DIAGNOSE_TIMEOUT: Final = timedelta(seconds=15)
 
-_LONGEST_NAME: Final = 256
-
 log = get_logger()
 
 
 class SupabaseProvider:
-    """The `supabase` provider: a project per tenant.
+    """The `supabase` provider: a project for each tenant.
 
-    Keeps nothing but its HTTP connections and what is cheap to learn again; any number of jobs may
-    use it at once.
+    Its only state is HTTP connections and facts that are cheap to read again; any number of jobs
+    may use it at once.
     """
 
     name = "supabase"
-    # How long the API's listings lag, and whether they do, isn't documented.
+    # Whether the API's listings lag, and for how long, isn't documented.
     lookup_is_final = False
     # A service may look healthy for a moment while it starts.
     ready_checks = 2
@@ -107,7 +105,7 @@ class SupabaseProvider:
         self,
         settings: SupabaseSettings,
         *,
-        limits: Limiter | None = None,
+        limiter: Limiter | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -115,18 +113,18 @@ class SupabaseProvider:
 
         Args:
             settings: plain values.
-            limits: who may send the next request; None reckons with no other process.
-            transport: stands in for the network, in tests.
+            limiter: grants requests; None doesn't consider other processes.
+            transport: replaces the network, in tests.
             clock: seconds, monotonic.
         """
         self._settings = settings
-        self._clock = clock
         self._api = ManagementApi(
             settings.api_url,
             settings.access_token,
-            limits=limits or OwnLimits(clock),
+            limiter=limiter or LocalLimiter(clock),
             transport=transport,
         )
+        self._keys = ProjectKeys(self._api, grace=settings.key_grace, clock=clock)
         self.credential = self._api.credential
         # Apart from the API's client: the access token must not reach a project's host.
         self._client = httpx.AsyncClient(
@@ -141,12 +139,11 @@ class SupabaseProvider:
         )
         self._organization_plan: str | None = None
         self._is_plan_read = False
-        self._keys_missed_at: dict[str, float] = {}
-        self._strange_statuses: set[str] = set()
+        self._unknown_statuses: set[str] = set()
 
     @property
     def create_timeout(self) -> timedelta:
-        """How long the request of a create may take: the client stops waiting after that."""
+        """How long the request of a create may take: the API client enforces it."""
         return endpoints.CREATE_PROJECT.time_limit
 
     async def aclose(self) -> None:
@@ -155,24 +152,24 @@ class SupabaseProvider:
         await self._api.aclose()
 
     def tenant_name(self, client_id: UUID) -> str:
-        """Return what the client's project is called."""
+        """Return the name of the client's project."""
         return project_name(client_id)
 
     async def check_credential(self) -> None:
         """Use the token once, for a request that changes nothing.
 
         Raises:
-            CredentialRefused: the API doesn't take it.
-            JobError: no answer that says so, or the contrary.
+            CredentialRefused: the API refuses it.
+            JobError: no answer that says whether it does.
         """
         try:
             await self._read_organization()
         except (Permanent, QuotaExceeded) as error:
-            # Whatever is wrong, the API knows whom it tells so.
+            # To give this answer, the API must have accepted the token.
             log.debug("credential_accepted_despite_error", error=str(error))
 
     async def diagnose(self) -> tuple[Diagnosis, ...]:
-        """Read the organisation, which proves that token and slug are good."""
+        """Read the organisation, which checks token and slug."""
         try:
             async with asyncio.timeout(DIAGNOSE_TIMEOUT.total_seconds()):
                 organization = await self._read_organization()
@@ -197,15 +194,16 @@ class SupabaseProvider:
         The API may list a new project late: None soon after an unclear create proves nothing.
 
         Raises:
-            Transient: the listing changed under the look-up, or the project is being deleted.
+            Transient: the listing changed during the look-up, or the project is being deleted.
             Permanent: two projects have the name.
         """
-        matches = [project for project in await self._listed(name) if is_called(project, name)]
-        # Here and not in `create`, whose time-out the caller's intent reckons with.
-        plan = await self._plan()
+        listed = await self._api.list_all_projects(self._settings.organization, search=name)
+        matches = [project for project in listed if has_name(project, name)]
+        # Not in `create`, whose time limit covers one request.
+        plan = await self._read_plan()
         if not matches:
             return None
-        if any(is_leaving(project) for project in matches):
+        if any(is_being_deleted(project) for project in matches):
             raise Transient(f"a project called {name!r} is being deleted")
         if len(matches) > 1:
             refs = ", ".join(sorted(project.ref[:40] for project in matches))
@@ -214,7 +212,7 @@ class SupabaseProvider:
                 "delete or rename all but the right one, then retry"
             )
         project = matches[0]
-        ref = listed_ref(project)
+        ref = read_ref(project)
         return Tenant(
             ref=ref,
             url=self._url(ref),
@@ -226,42 +224,25 @@ class SupabaseProvider:
         )
 
     async def list_tenants(self) -> tuple[RemoteTenant, ...]:
-        """Return the projects of our names, branches and removed ones left out.
+        """Return the projects with names of ours, without branches and removed ones.
 
         Raises:
-            Transient: the listing changed under the look-up, or can't be read.
+            Transient: the listing changed while it was read, or can't be read.
         """
-        # Without a search: what that matches, beyond a whole name, isn't documented.
-        listed = await self._listed()
+        # Without a search: it isn't documented what that matches, beyond a whole name.
+        listed = await self._api.list_all_projects(self._settings.organization)
         tenants = (read_remote_tenant(project) for project in listed)
         return tuple(tenant for tenant in tenants if tenant is not None)
-
-    async def _listed(self, search: str | None = None) -> list[ListedProject]:
-        """Walk all pages. Offsets shift under concurrent creates, which a changed count betrays."""
-        organization = self._settings.organization
-        by_ref: dict[str, ListedProject] = {}
-        offset, count = 0, None
-        while count is None or offset < count:
-            page = await self._api.list_projects(organization, search=search, offset=offset)
-            if count is not None and page.pagination.count != count:
-                what = "it was read" if search is None else f"{search!r} was looked up"
-                raise Transient(f"the list of projects changed while {what}")
-            count = page.pagination.count
-            if not page.projects:
-                break
-            offset += len(page.projects)
-            by_ref |= {item.ref: item for item in page.projects}
-        return list(by_ref.values())
 
     async def create(self, request: TenantRequest) -> Tenant:
         """Create the project: one POST, never repeated here.
 
         Raises:
-            NameTaken: there is one of that name; look it up and adopt it.
+            NameTaken: a project of that name exists; look it up and adopt it.
             OutcomeUnknown: it may have been created.
             Permanent: the request can't be made (nothing was sent), or was refused.
         """
-        body = self._create_body(request)
+        body = build_create_body(request, self._settings)
         project = await self._api.create_project(body, must_leave_before=request.must_leave_before)
         if project.name != request.name:
             raise OutcomeUnknown(
@@ -278,24 +259,8 @@ class SupabaseProvider:
             created_at=read_time(project.created_at),
         )
 
-    def _create_body(self, request: TenantRequest) -> dict[str, Any]:
-        if len(request.name) > _LONGEST_NAME or "." in request.name or not request.name:
-            raise Permanent(
-                f"{request.name[:40]!r} can't name a project: 1 to 256 characters, no dots"
-            )
-        body: dict[str, Any] = {
-            "name": request.name,
-            "organization_slug": self._settings.organization,
-            "db_pass": request.database_password,
-            "region_selection": select_region(request.region or self._settings.default_region),
-        }
-        size = instance_size(request.plan or self._settings.default_plan)
-        if size is not None:
-            body["desired_instance_size"] = size
-        return body
-
-    async def _plan(self) -> str | None:
-        """Return the organisation's plan, for the record only: a failure isn't worth a job's."""
+    async def _read_plan(self) -> str | None:
+        """Return the organisation's plan. It is only recorded: an error doesn't fail the job."""
         if not self._is_plan_read:
             try:
                 self._organization_plan = (await self._read_organization()).plan
@@ -309,14 +274,14 @@ class SupabaseProvider:
     async def observe(self, ref: str) -> Observation:
         """Look once whether the project and the services we need are up.
 
-        404 is `GONE` here: only the caller knows that a new project may not be visible yet. It also
-        asks for `READY` twice in a row, and limits the time.
+        404 is `GONE` here: only the caller knows whether the project is too new to be visible. The
+        caller also asks for `READY` twice in a row, and limits the time.
         """
         try:
             project = await self._api.get_project(ref)
         except NotFound:
             return Observation(TenantState.GONE, "project not found (404)")
-        self._note(project.status)
+        self._log_unknown(project.status)
         observation = judge_project(project.status)
         return observation or await self._observe_services(ref)
 
@@ -328,24 +293,24 @@ class SupabaseProvider:
             return Observation(TenantState.COMING_UP, f"services: {error}")
         return judge_services(health)
 
-    def _note(self, status: str) -> None:
-        if status not in KNOWN_STATUSES | self._strange_statuses:
-            self._strange_statuses.add(status)
+    def _log_unknown(self, status: str) -> None:
+        if status not in KNOWN_STATUSES | self._unknown_statuses:
+            self._unknown_statuses.add(status)
             log.warning("unknown_project_status_seen", status=status[:40])
 
     # -- credentials --------------------------------------------------------------------------
 
     async def credentials(self, ref: str, database_password: str, steps: Steps) -> Credentials:
-        """Fetch the keys, create those that are missing for good, and build the DSN.
+        """Fetch the keys, create those that don't come by themselves, and build the DSN.
 
-        Safe to repeat: a key is created only after a look for its name. With `sql='api'` a DSN that
-        can't be had is left out, since nothing of ours needs it.
+        Safe to repeat: a key is created only after a look-up of its name. With `sql='api'` a DSN
+        that can't be built is left out, because pgworker doesn't need it.
 
         Raises:
-            Transient: the keys or the pooler aren't there yet.
+            Transient: the keys or the pooler don't exist yet.
             Permanent: the token may not reveal keys, or the pooler's host isn't allowed.
         """
-        fields = await self._keys(ref, steps) | {"db_password": database_password}
+        fields = await self._keys.fetch(ref, steps) | {"db_password": database_password}
         try:
             poolers = await self._api.list_poolers(ref)
             fields["dsn"] = build_dsn(
@@ -361,55 +326,15 @@ class SupabaseProvider:
             log.warning("dsn_skipped", project_ref=ref, error=str(error))
         return Credentials(fields)
 
-    async def _keys(self, ref: str, steps: Steps) -> dict[str, str]:
-        listed = await self._api.list_api_keys(ref)
-        await steps.confirm(Step.CREATE_API_KEY, [key.name for key in listed])
-        chosen = choose_keys(listed)
-        if chosen.rests_on_legacy and not await self._api.are_legacy_keys_enabled(ref):
-            listed = [key for key in listed if key.type not in {None, "legacy"}]
-            chosen = choose_keys(listed)
-        if not chosen.missing:
-            self._keys_missed_at.pop(ref, None)
-            return chosen.fields
-        missed_at = self._keys_missed_at.setdefault(ref, self._clock())
-        if self._clock() - missed_at < self._settings.key_grace.total_seconds():
-            # They come by themselves, as a rule, soon after the project is up.
-            raise Transient(_lacking(ref, chosen.missing))
-        created = [await self._create_key(ref, kind, listed, steps) for kind in chosen.missing]
-        chosen = choose_keys([*listed, *created])
-        if chosen.missing:
-            raise Transient(_lacking(ref, chosen.missing))
-        self._keys_missed_at.pop(ref, None)
-        return chosen.fields
-
-    async def _create_key(
-        self, ref: str, kind: str, listed: Iterable[ApiKey], steps: Steps
-    ) -> ApiKey:
-        name = CREATED_NAMES[kind]
-        if any(key.name == name for key in listed):
-            raise Permanent(
-                f"the key {name!r} of project {ref} comes masked or without its role: "
-                "the token may lack the permission to reveal keys"
-            )
-        body: dict[str, Any] = {"type": kind, "name": name}
-        if kind == "secret":
-            body["secret_jwt_template"] = {"role": "service_role"}
-        async with steps.record(
-            Step.CREATE_API_KEY, name, time_limit=endpoints.CREATE_API_KEY.time_limit
-        ) as must_leave_before:
-            key = await self._api.create_api_key(ref, body, must_leave_before=must_leave_before)
-        log.info("api_key_created", project_ref=ref, name=name)
-        return key
-
     # -- use ----------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def connect(self, ref: str, credentials: Credentials) -> AsyncIterator[TenantConnection]:
-        """Open the way that SQL takes: the API's `database/query`, or the session pooler.
+        """Open a connection for SQL: over the API's `database/query`, or the session pooler.
 
         Raises:
             Transient: the pooler doesn't know the project yet.
-            Permanent: the way is PostgreSQL and no DSN is stored.
+            Permanent: the pooler is needed and no DSN is stored.
         """
         if self._settings.sql == "api":
             yield ManagementConnection(self._api, checked_ref(ref))
@@ -426,13 +351,13 @@ class SupabaseProvider:
     async def check_services(self, ref: str, credentials: Credentials) -> None:
         """Read through the Data API with both keys, and ask the auth service.
 
-        What the keys may read is compared with what the GRANTs say.
+        What the keys can read is compared with the GRANTs.
 
         Raises:
             SmokeCheckFailed: an answer is wrong and waiting won't change it.
             Transient: a service doesn't answer yet.
         """
-        project = ProjectServices.of(self._url(ref), credentials.fields, self._client)
+        project = ProjectServices.from_credentials(self._url(ref), credentials.fields, self._client)
         what = "data api: the tables of schema public can't be listed"
         with as_job_errors(what, lasting=SmokeCheckFailed):
             async with self.connect(ref, credentials) as connection:
@@ -444,7 +369,7 @@ class SupabaseProvider:
         await self._api.set_password(ref, database_password)
 
     async def delete(self, ref: str) -> None:
-        """Delete the project for good; fine when it is gone already.
+        """Delete the project for good; no error when it doesn't exist.
 
         Raises:
             Transient: it is still starting, which the API doesn't interrupt.
@@ -452,7 +377,7 @@ class SupabaseProvider:
         try:
             await self._api.delete_project(ref)
         except NotFound:
-            log.info("project_was_gone", project_ref=ref)
+            log.info("project_already_deleted", project_ref=ref)
 
     def _url(self, ref: str) -> str:
         return self._settings.project_url_template.replace("{ref}", checked_ref(ref))
@@ -464,8 +389,4 @@ def create_supabase_provider(context: ProviderContext) -> SupabaseProvider:
     Raises:
         BadConfiguration: a setting is missing or can't be used; names its variable.
     """
-    return SupabaseProvider(read_supabase_settings(context.settings), limits=context.limits)
-
-
-def _lacking(ref: str, kinds: Iterable[str]) -> str:
-    return f"project {ref} has no usable {' and no '.join(kinds)} key yet"
+    return SupabaseProvider(read_supabase_settings(context.settings), limiter=context.limiter)

@@ -39,12 +39,12 @@ _BAD_KEY = re.compile(r"api ?key|jwt", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One read through the Data API and what must come of it.
+    """One read through the Data API, and the expected result.
 
     Attributes:
         table: a table of schema public; None reads the root.
-        is_elevated: with the key of `service_role`, otherwise with that of `anon`.
-        is_allowed: what the GRANTs say.
+        is_elevated: with the key of `service_role`; otherwise with that of `anon`.
+        is_allowed: by the GRANTs.
     """
 
     table: str | None
@@ -53,7 +53,7 @@ class Read:
 
 
 def plan_reads(tables: Iterable[dict[str, Any]]) -> tuple[Read, ...]:
-    """Choose what to read: an elevated read, and one of each kind for the low-privilege key.
+    """Choose an elevated read, and for the low-privilege key an allowed and a forbidden one.
 
     Args:
         tables: rows of `readable_tables`.
@@ -79,8 +79,10 @@ class ProjectServices:
         self._client = client
 
     @classmethod
-    def of(cls, url: str, credentials: dict[str, str], client: httpx.AsyncClient) -> Self:
-        """Take the keys from the fields of `Credentials`, the new kind first.
+    def from_credentials(
+        cls, url: str, credentials: dict[str, str], client: httpx.AsyncClient
+    ) -> Self:
+        """Take the keys from the fields of `Credentials`; new keys before legacy ones.
 
         Raises:
             SmokeCheckFailed: none is stored.
@@ -100,30 +102,30 @@ class ProjectServices:
         Raises:
             SmokeCheckFailed: an answer is wrong and waiting won't change it.
             Transient: no answer yet, or PostgREST's schema cache lags.
-            Throttled: the project's gateway says so.
+            Throttled: the project's gateway answered 429.
         """
         for read in reads:
             await self._check_read(read)
         await self._check_auth()
 
     async def _check_read(self, read: Read) -> None:
-        what = "the data api's root" if read.table is None else f"table public.{read.table}"
+        target = "the data api's root" if read.table is None else f"table public.{read.table}"
         path = "/rest/v1/" if read.table is None else f"/rest/v1/{quote(read.table, safe='')}"
         params = {} if read.table is None else {"select": "*", "limit": "1"}
         answer = await self._get(path, params, is_elevated=read.is_elevated)
         role = "service_role" if read.is_elevated else "anon"
         message = read_message(answer.content, secrets=self._keys.values())
-        told = f"data api: {what} answered {answer.status_code} to {role}: {message}"
+        text = f"data api: {target} answered {answer.status_code} to {role}: {message}"
 
         if answer.status_code in {401, 403}:
             if _BAD_KEY.search(message):
-                raise Transient(f"{told} (the gateway may not know a new key yet)")
+                raise Transient(f"{text} (the gateway may not know a new key yet)")
             if read.is_allowed:
-                raise SmokeCheckFailed(f"{told}; is `grant select … to {role}` missing?")
+                raise SmokeCheckFailed(f"{text}; is `grant select … to {role}` missing?")
         elif not answer.is_success:
-            raise Transient(f"{told} (PostgREST's schema cache may lag)")
+            raise Transient(f"{text} (PostgREST's schema cache may lag)")
         elif not read.is_allowed:
-            raise SmokeCheckFailed(f"{told}; no GRANT lets {role} read it, and yet it does")
+            raise SmokeCheckFailed(f"{text}; no GRANT lets {role} read it, and yet it does")
 
     async def _check_auth(self) -> None:
         answer = await self._get("/auth/v1/health", {}, is_elevated=False)
@@ -136,7 +138,7 @@ class ProjectServices:
         key = self._keys[is_elevated]
         headers = {"apikey": key}
         if is_legacy(key):
-            # Without it a legacy gateway takes everyone for anon.
+            # Without it a legacy gateway treats every request as anon's.
             headers["Authorization"] = f"Bearer {key}"
         try:
             answer = await self._client.get(self._url + path, params=params, headers=headers)

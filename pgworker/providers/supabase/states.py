@@ -1,4 +1,4 @@
-"""What a project's name, its status and its services tell. Pure."""
+"""What the name, the status and the services of a project mean. Pure."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ KNOWN_STATUSES: Final = _UP | _WAIT | _PAUSED | _GONE | _FAILED
 
 
 def project_name(client_id: UUID) -> str:
-    """Return what the client's project is called: without dots, and nobody else would choose it."""
+    """Return the name of the client's project: without dots, and nothing that a person chooses."""
     return f"{_PREFIX}{client_id}"
 
 
 def judge_project(status: str) -> Observation | None:
     """Return what a project's status means, or None when its services decide.
 
-    An unheard-of status means waiting: it is likelier to be new than to be final.
+    An unknown status means waiting: it is more likely new than final.
     """
     answer = f"project {status[:40]}"
     if status in _UP:
@@ -49,30 +49,30 @@ def judge_project(status: str) -> Observation | None:
 
 
 def judge_services(services: Iterable[ServiceHealth]) -> Observation:
-    """Return `READY` when each service that we asked for is there and healthy."""
+    """Return `READY` when each service that we asked for is listed and healthy."""
     status_of = {service.name: service.status[:40] for service in services}
-    told = {name: status_of.get(name, "not listed") for name in SERVICES}
-    is_ready = all(status == "ACTIVE_HEALTHY" for status in told.values())
-    answer = "services: " + ", ".join(f"{name} {status}" for name, status in told.items())
+    statuses = {name: status_of.get(name, "not listed") for name in SERVICES}
+    is_ready = all(status == "ACTIVE_HEALTHY" for status in statuses.values())
+    answer = "services: " + ", ".join(f"{name} {status}" for name, status in statuses.items())
     return Observation(TenantState.READY if is_ready else TenantState.COMING_UP, answer)
 
 
-def is_called(project: ListedProject, name: str) -> bool:
-    """Tell whether it is a project, not a branch or a removed one, of exactly that name."""
+def has_name(project: ListedProject, name: str) -> bool:
+    """Return whether it is a project of exactly that name, not a branch or a removed one."""
     # `search` is a substring match at best, and a branch carries a name like a project's.
     return project.name == name and not project.is_branch and project.status != "REMOVED"
 
 
-def is_leaving(project: ListedProject) -> bool:
-    """Tell whether it is being deleted."""
+def is_being_deleted(project: ListedProject) -> bool:
+    """Return whether it is being deleted."""
     return project.status == "GOING_DOWN"
 
 
-def listed_ref(project: ListedProject) -> str:
+def read_ref(project: ListedProject) -> str:
     """Return the project's ref.
 
     Raises:
-        Transient: it isn't one.
+        Transient: it is malformed.
     """
     if REF_PATTERN.fullmatch(project.ref) is None:
         raise Transient(
@@ -82,23 +82,23 @@ def listed_ref(project: ListedProject) -> str:
 
 
 def read_remote_tenant(project: ListedProject) -> RemoteTenant | None:
-    """Return the project as one of ours, or None when it isn't one.
+    """Return the project as a tenant, or None when its name isn't one of ours.
 
     Raises:
-        Transient: it is, and its ref can't be used.
+        Transient: it is one, and its ref can't be used.
     """
     try:
         client_id = UUID(project.name.removeprefix(_PREFIX))
     except ValueError:
         return None
-    # UUIDs may be written in several ways; we write them in one.
-    if not is_called(project, project_name(client_id)):
+    # A UUID can be written in several ways; our names use one of them.
+    if not has_name(project, project_name(client_id)):
         return None
     return RemoteTenant(
-        ref=listed_ref(project),
+        ref=read_ref(project),
         name=project.name,
         client_id=client_id,
-        state=RemoteState.DELETING if is_leaving(project) else RemoteState.COMPLETE,
+        state=RemoteState.DELETING if is_being_deleted(project) else RemoteState.COMPLETE,
         detail=f"project {project.ref} ({project.status[:40]})",
         created_at=read_time(project.inserted_at),
     )

@@ -1,4 +1,4 @@
-"""What the client makes of each answer, without a network."""
+"""How the client reads each answer, without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pgworker.errors import (
     Throttled,
     Transient,
 )
-from pgworker.providers.rate_limits import Bucket, OwnLimits, RateLimit, Ticket
+from pgworker.providers.rate_limits import Bucket, LocalLimiter, RateLimit, Reservation
 from pgworker.providers.supabase import endpoints
 from pgworker.providers.supabase.api import ManagementApi
 from pgworker.providers.supabase.connection import ManagementConnection
@@ -41,8 +41,8 @@ from pgworker.providers.supabase.endpoints import (
 )
 from pgworker.providers.supabase.errors import (
     MESSAGE_LIMIT,
-    Answer,
-    Call,
+    ApiAnswer,
+    ApiCall,
     NameTaken,
     NotFound,
     classify,
@@ -93,9 +93,9 @@ def told(error: BaseException) -> str:
 
 
 def judge(endpoint: Endpoint, status: int, body: Any = None, **headers: str) -> JobError:
-    call = Call(endpoint, SLUG, "supabase:12345678", (TOKEN, PASSWORD))
+    call = ApiCall(endpoint, SLUG, "supabase:12345678", (TOKEN, PASSWORD))
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return classify(call, Answer(status, headers, content))
+    return classify(call, ApiAnswer(status, headers, content))
 
 
 MESSAGE = {"message": "something is wrong"}
@@ -172,7 +172,7 @@ def test_a_403_on_one_endpoint_says_which_permission_is_missing() -> None:
     assert "secrets:read" in str(judge(LIST_API_KEYS, 403, MESSAGE))
 
 
-def test_the_words_of_an_sql_error_are_not_taken_for_a_matter_of_money() -> None:
+def test_the_words_of_an_sql_error_are_not_a_quota_error() -> None:
     body = {"message": 'Failed to run sql query: no relation "overdue_invoices"'}
 
     assert type(judge(RUN_QUERY, 400, body)) is Transient
@@ -227,7 +227,7 @@ def test_any_error_body_becomes_one_readable_line(body: bytes, message: str) -> 
         "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9.c2lnbmF0dXJl",
     ],
 )
-def test_what_looks_like_a_credential_never_gets_into_a_message(secret: str) -> None:
+def test_a_text_like_a_credential_never_gets_into_a_message(secret: str) -> None:
     assert secret not in read_message(json.dumps({"message": f"got {secret}!"}).encode())
 
 
@@ -254,7 +254,7 @@ def test_a_password_in_a_url_is_hidden_and_a_long_message_is_cut_after_scrubbing
         (httpx.RemoteProtocolError, Transient, OutcomeUnknown),
     ],
 )
-async def test_only_a_create_that_may_have_left_is_unclear(
+async def test_only_a_create_that_may_have_been_sent_is_unclear(
     error: type[httpx.RequestError], of_a_read: type[JobError], of_a_create: type[JobError]
 ) -> None:
     async with api_answering(failing(error)) as api:
@@ -267,7 +267,7 @@ async def test_only_a_create_that_may_have_left_is_unclear(
     assert type(create.value) is of_a_create
 
 
-async def test_an_answer_that_trickles_in_is_given_up_within_the_time_limit_of_a_create(
+async def test_an_answer_that_trickles_in_ends_at_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Trickle(httpx.AsyncByteStream):
@@ -324,7 +324,7 @@ async def test_a_create_is_sent_once_whatever_comes_back() -> None:
     assert request.extensions["timeout"]["read"] == 60.0
 
 
-async def test_a_bucket_that_answered_429_stays_shut_until_the_time_it_named() -> None:
+async def test_a_bucket_that_answered_429_stays_closed_for_as_long_as_it_said() -> None:
     now = 1000.0
     statuses: list[int] = [429, 200, 200]
     paths: list[str] = []
@@ -333,7 +333,7 @@ async def test_a_bucket_that_answered_429_stays_shut_until_the_time_it_named() -
         paths.append(request.url.path)
         return httpx.Response(statuses.pop(0), json=PROJECT, headers={"X-RateLimit-Reset": "20"})
 
-    async with api_answering(reply, limits=OwnLimits(lambda: now)) as api:
+    async with api_answering(reply, limiter=LocalLimiter(lambda: now)) as api:
         with pytest.raises(Throttled):
             await api.get_project(REF)
         now += 5.0
@@ -360,35 +360,33 @@ async def test_a_bucket_that_answered_429_stays_shut_until_the_time_it_named() -
         (429, {"reset": "86400"}, (None, None, 300, True)),
     ],
 )
-def test_an_answer_tells_its_rate_limit(
+def test_the_headers_of_an_answer_report_its_rate_limit(
     status: int, headers: dict[str, str], limit: tuple[Any, ...]
 ) -> None:
     named = {f"x-ratelimit-{name}": text for name, text in headers.items()}
 
-    told = read_rate_limit(Answer(status, named, b""))
+    told = read_rate_limit(ApiAnswer(status, named, b""))
 
     seconds = None if told.reset is None else told.reset.total_seconds()
     assert (told.limit, told.remaining, seconds, told.is_refusal) == limit
 
 
-async def test_no_request_leaves_without_the_limiters_leave_and_each_answer_is_handed_to_it() -> (
-    None
-):
-    class Told:
+async def test_each_request_needs_a_reservation_and_each_answer_is_reported() -> None:
+    class RecordingLimiter:
         def __init__(self) -> None:
             self.buckets: list[Bucket] = []
-            self.answers: list[tuple[Ticket, RateLimit]] = []
+            self.answers: list[tuple[Reservation, RateLimit]] = []
 
-        async def take(self, bucket: Bucket) -> Ticket:
+        async def reserve(self, bucket: Bucket) -> Reservation:
             self.buckets.append(bucket)
             if len(self.buckets) == 3:
                 raise Throttled("used up", timedelta(seconds=8))
-            return Ticket(bucket, 1.0)
+            return Reservation(bucket, 1.0)
 
-        async def learn(self, ticket: Ticket, answer: RateLimit) -> None:
-            self.answers.append((ticket, answer))
+        async def report(self, reservation: Reservation, reported: RateLimit) -> None:
+            self.answers.append((reservation, reported))
 
-    limits = Told()
+    limiter = RecordingLimiter()
     headers = {"X-RateLimit-Limit": "120", "X-RateLimit-Remaining": "7", "X-RateLimit-Reset": "9"}
     sent: list[str] = []
 
@@ -396,7 +394,7 @@ async def test_no_request_leaves_without_the_limiters_leave_and_each_answer_is_h
         sent.append(request.url.path)
         return httpx.Response(404, json=MESSAGE, headers=headers)
 
-    async with api_answering(reply, limits=limits) as api:
+    async with api_answering(reply, limiter=limiter) as api:
         for ask in (api.get_project(REF), api.create_project(BODY)):
             with pytest.raises(NotFound):
                 await ask
@@ -404,16 +402,16 @@ async def test_no_request_leaves_without_the_limiters_leave_and_each_answer_is_h
             await api.get_project(REF)
 
     assert sent == [f"/v1/projects/{REF}", "/v1/projects"]
-    assert limits.buckets[:2] == [
-        Bucket(api.credential, REF, "GET /v1/projects/{scope}", is_crowded=False),
-        Bucket(api.credential, SLUG, "POST /v1/projects", is_crowded=True),
+    assert limiter.buckets[:2] == [
+        Bucket(api.credential, REF, "GET /v1/projects/{scope}", is_contended=False),
+        Bucket(api.credential, SLUG, "POST /v1/projects", is_contended=True),
     ]
     told = RateLimit(120, 7, timedelta(seconds=9))
-    assert limits.answers == [(Ticket(bucket, 1.0), told) for bucket in limits.buckets[:2]]
+    assert limiter.answers == [(Reservation(bucket, 1.0), told) for bucket in limiter.buckets[:2]]
 
 
 @pytest.mark.parametrize("ref", ["", "short", REF.upper(), "../v1/organizations/", REF + "a"])
-async def test_a_ref_that_is_none_never_gets_into_a_url(ref: str) -> None:
+async def test_a_malformed_ref_never_gets_into_a_url(ref: str) -> None:
     def reply(request: httpx.Request) -> httpx.Response:
         pytest.fail(f"sent {request.url}")
 
@@ -422,7 +420,7 @@ async def test_a_ref_that_is_none_never_gets_into_a_url(ref: str) -> None:
             await api.get_project(ref)
 
 
-async def test_services_are_asked_for_one_by_one_and_keys_with_reveal() -> None:
+async def test_each_service_is_a_parameter_of_its_own_and_keys_are_revealed() -> None:
     urls: list[str] = []
 
     def reply(request: httpx.Request) -> httpx.Response:
@@ -480,7 +478,7 @@ def sql_failed(text: str) -> Reply:
         ("\nLINE 9: insert into b", None),
     ],
 )
-async def test_an_sql_error_carries_state_and_place_but_no_echo(
+async def test_an_sql_error_has_sqlstate_and_position_but_no_echo(
     tail: str, position: int | None
 ) -> None:
     error = f'ERROR:  42P01: relation "b" does not exist{tail}'
@@ -506,7 +504,7 @@ async def test_an_sql_error_carries_state_and_place_but_no_echo(
         ("25001", StatementError),
     ],
 )
-async def test_a_server_that_went_away_has_not_refused_the_statement(
+async def test_a_server_that_ended_the_session_has_not_refused_the_statement(
     sqlstate: str, kind: type[Exception]
 ) -> None:
     async with api_answering(sql_failed(f"ERROR:  {sqlstate}: x")) as api:

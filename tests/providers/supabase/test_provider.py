@@ -1,4 +1,4 @@
-"""The `supabase` provider: its decisions by table, its behaviour against the simulator."""
+"""The `supabase` provider: its decisions by table, its behaviour with the simulator."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_a_silent_api_is_diagnosed_by_its_address(monkeypatch: pytest.Monk
 # -- find -------------------------------------------------------------------------------------
 
 
-async def test_only_a_whole_name_outside_of_branches_and_removed_projects_is_ours() -> None:
+async def test_only_the_exact_name_outside_of_branches_and_removed_projects_is_ours() -> None:
     bodies = page(
         listed(NAME.upper()),
         listed(f"{NAME}-2"),
@@ -161,7 +161,7 @@ async def test_a_project_on_the_last_page_is_found() -> None:
     assert found.ref == REF
 
 
-async def test_none_is_said_only_after_a_complete_look_up() -> None:
+async def test_none_is_returned_only_after_a_complete_look_up() -> None:
     assert await provider_answering(pages(page())).find(NAME) is None
     assert (
         await provider_answering(pages(page(listed("x"), count=2), page(count=2))).find(NAME)
@@ -180,12 +180,12 @@ async def test_none_is_said_only_after_a_complete_look_up() -> None:
         [page(listed(ref="NOT-A-REF"))],
     ],
 )
-async def test_an_incomplete_look_up_is_never_taken_for_none(bodies: list[Any]) -> None:
+async def test_an_incomplete_look_up_is_an_error(bodies: list[Any]) -> None:
     with pytest.raises(Transient):
         await provider_answering(pages(*bodies)).find(NAME)
 
 
-async def test_two_projects_of_our_name_are_named_and_none_is_picked() -> None:
+async def test_two_projects_of_our_name_are_named_and_none_is_chosen() -> None:
     two = page(listed(), listed(ref="z" * 20))
     with pytest.raises(Permanent, match=f"{REF}, {'z' * 20}"):
         await provider_answering(pages(two)).find(NAME)
@@ -232,7 +232,7 @@ async def test_a_create_sends_the_clients_region_and_size() -> None:
     "change",
     [{"region": "mars-1"}, {"plan": "gold"}, {"name": "with.dot"}, {"name": "x" * 257}],
 )
-async def test_what_the_api_would_refuse_is_refused_before_anything_is_sent(
+async def test_a_request_that_the_api_would_refuse_is_not_sent(
     change: dict[str, Any],
 ) -> None:
     def reply(request: httpx.Request) -> httpx.Response:
@@ -243,11 +243,11 @@ async def test_what_the_api_would_refuse_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("plan", [None, "free", "pro"])
-def test_an_organisations_plan_asks_for_no_size(plan: str | None) -> None:
+def test_a_plan_of_the_organisation_sends_no_size(plan: str | None) -> None:
     assert instance_size(plan) is None
 
 
-def test_an_unknown_region_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_region_is_refused_with_the_known_ones() -> None:
     with pytest.raises(Permanent, match=r"eu-central-1.*emea"):
         select_region("frankfurt")
 
@@ -350,7 +350,7 @@ def dsn_of(*poolers: PoolerConfig, password: str = PASSWORD) -> str:
     return build_dsn(poolers, ref=REF, password=password, port=5432, allowed_hosts=hosts)
 
 
-def test_the_dsn_is_the_primarys_in_session_mode_with_tls() -> None:
+def test_the_dsn_is_that_of_the_primary_in_session_mode_with_tls() -> None:
     replica = pooler(database_type="READ_REPLICA", db_host="evil.test")
 
     assert dsn_of(replica, pooler()) == (
@@ -380,14 +380,14 @@ def test_a_loopback_pooler_needs_no_tls_and_a_strange_password_is_escaped() -> N
         "",
     ],
 )
-def test_the_password_goes_to_no_host_outside_of_the_allowed_ones(host: str) -> None:
+def test_the_password_is_sent_to_allowed_hosts_only(host: str) -> None:
     with pytest.raises(Permanent, match="PGWORKER_SUPABASE_POOLER_HOSTS") as caught:
         dsn_of(pooler(db_host=host))
 
     assert PASSWORD not in str(caught.value)
 
 
-def test_a_suffix_allows_what_lies_below_it_and_a_name_only_itself() -> None:
+def test_a_suffix_allows_the_names_below_it_and_a_name_only_itself() -> None:
     assert is_allowed_host("a.b.supabase.com", [".supabase.com"])
     assert not is_allowed_host(".supabase.com", [".supabase.com"])
     assert not is_allowed_host("supabase.com", [".supabase.com"])
@@ -403,7 +403,7 @@ def test_a_pooler_user_of_another_project_is_refused() -> None:
         dsn_of(pooler(database_type="READ_REPLICA"))
 
 
-def test_the_low_privilege_key_is_tried_where_it_may_read_and_where_it_may_not() -> None:
+def test_the_low_privilege_key_is_tried_with_an_allowed_and_a_forbidden_table() -> None:
     def row(name: str, *, anon: bool, service: bool) -> dict[str, Any]:
         return {"name": name, "anon_may_read": anon, "service_role_may_read": service}
 
@@ -478,9 +478,7 @@ grant select on public.private to service_role;
 
 
 @pytest.mark.parametrize("sql", ["api", "postgres"])
-async def test_a_project_goes_from_nothing_to_a_checked_backend_and_away(
-    server_dsn: str, sql: str
-) -> None:
+async def test_a_project_is_created_used_checked_and_deleted(server_dsn: str, sql: str) -> None:
     async with staged(server_dsn, foreign_secret_key=True) as stage:
         provider = stage.provider(sql=sql)
         as_protocol: Provider = provider
@@ -549,7 +547,7 @@ async def test_a_project_is_ready_only_once_its_services_are(server_dsn: str) ->
         Drop(after_effect=True),
     ],
 )
-async def test_a_create_with_an_unclear_end_is_found_again_and_was_sent_once(
+async def test_a_create_with_an_unknown_outcome_is_found_again_and_was_sent_once(
     server_dsn: str, fault: Any
 ) -> None:
     async with staged(server_dsn) as stage:
@@ -565,7 +563,7 @@ async def test_a_create_with_an_unclear_end_is_found_again_and_was_sent_once(
         assert PASSWORD not in str(unclear.value)
 
 
-async def test_a_taken_name_asks_for_a_look_and_not_for_a_person(server_dsn: str) -> None:
+async def test_a_taken_name_needs_a_look_up_and_no_person(server_dsn: str) -> None:
     async with staged(server_dsn) as stage:
         provider = stage.provider()
         await provider.create(REQUEST)
@@ -573,13 +571,13 @@ async def test_a_taken_name_asks_for_a_look_and_not_for_a_person(server_dsn: str
             await provider.create(REQUEST)
 
 
-async def test_the_limit_of_projects_is_a_matter_of_quota(server_dsn: str) -> None:
+async def test_the_limit_of_projects_is_a_quota_error(server_dsn: str) -> None:
     async with staged(server_dsn, max_projects=0, quota_status=400) as stage:
         with pytest.raises(QuotaExceeded):
             await stage.provider().create(REQUEST)
 
 
-async def test_a_wrong_token_is_refused_under_its_fingerprint(server_dsn: str) -> None:
+async def test_a_wrong_token_is_refused_with_its_fingerprint(server_dsn: str) -> None:
     async with staged(server_dsn) as stage:
         provider = stage.provider(access_token=TOKEN[:-1] + "f")
         with pytest.raises(CredentialRefused) as caught:
@@ -606,7 +604,7 @@ async def test_either_kind_of_keys_is_enough(server_dsn: str, kinds: str) -> Non
         assert not stage.simulator.ledger.find("create_api_key")
 
 
-async def test_a_create_that_would_leave_too_late_does_not_leave(server_dsn: str) -> None:
+async def test_a_create_after_its_deadline_is_not_sent(server_dsn: str) -> None:
     """Its process was frozen: its job may be another worker's by now."""
     async with staged(server_dsn) as stage:
         provider = stage.provider()
@@ -618,7 +616,9 @@ async def test_a_create_that_would_leave_too_late_does_not_leave(server_dsn: str
         assert len(stage.simulator.ledger.find("create_project")) == 1
 
 
-async def test_missing_keys_are_created_once_and_only_after_a_while(server_dsn: str) -> None:
+async def test_missing_keys_are_created_once_and_only_after_the_grace_period(
+    server_dsn: str,
+) -> None:
     async with staged(server_dsn) as stage:
         provider = stage.provider()
         tenant = await provider.create(REQUEST)
@@ -643,7 +643,7 @@ async def test_missing_keys_are_created_once_and_only_after_a_while(server_dsn: 
         assert names == ["pgworker_publishable", "pgworker_secret"]
 
 
-async def test_a_key_of_our_name_that_stays_masked_is_not_made_again(server_dsn: str) -> None:
+async def test_a_key_of_our_name_that_stays_masked_is_not_created_again(server_dsn: str) -> None:
     async with staged(server_dsn, key_kinds="new") as stage:
         provider = stage.provider(key_grace=timedelta())
         tenant = await provider.create(REQUEST)
@@ -657,7 +657,7 @@ async def test_a_key_of_our_name_that_stays_masked_is_not_made_again(server_dsn:
         }
 
 
-async def test_disabled_legacy_keys_are_not_relied_on(server_dsn: str) -> None:
+async def test_disabled_legacy_keys_are_not_used(server_dsn: str) -> None:
     async with staged(server_dsn, key_kinds="legacy") as stage:
         provider = stage.provider(key_grace=timedelta())
         tenant = await provider.create(REQUEST)
@@ -669,7 +669,7 @@ async def test_disabled_legacy_keys_are_not_relied_on(server_dsn: str) -> None:
     assert credentials.fields.keys() - {"dsn", "db_password"} == {"publishable_key", "secret_key"}
 
 
-async def test_a_token_that_may_not_reveal_keys_is_a_persons_matter(server_dsn: str) -> None:
+async def test_a_token_that_may_not_reveal_keys_is_a_permanent_error(server_dsn: str) -> None:
     async with staged(server_dsn) as stage:
         provider = stage.provider()
         tenant = await provider.create(REQUEST)
@@ -678,7 +678,7 @@ async def test_a_token_that_may_not_reveal_keys_is_a_persons_matter(server_dsn: 
             await provider.credentials(tenant.ref, PASSWORD, NoSteps())
 
 
-async def test_a_forbidden_pooler_host_stops_only_who_would_connect_to_it(
+async def test_a_forbidden_pooler_host_fails_only_if_we_would_connect_to_it(
     server_dsn: str,
 ) -> None:
     async with staged(server_dsn) as stage:
@@ -695,7 +695,7 @@ async def test_a_forbidden_pooler_host_stops_only_who_would_connect_to_it(
     assert "dsn" not in credentials.fields
 
 
-async def test_a_pooler_that_doesnt_know_the_project_yet_is_waited_for(server_dsn: str) -> None:
+async def test_a_pooler_without_the_project_is_a_transient_error(server_dsn: str) -> None:
     async with staged(server_dsn, pooler_lag_seconds=30) as stage:
         provider = stage.provider(sql="postgres")
         tenant = await provider.create(REQUEST)
