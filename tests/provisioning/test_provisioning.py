@@ -588,7 +588,7 @@ async def test_a_rate_limit_is_waited_for_without_an_attempt(supabase: Open) -> 
 
 def reopen(stack: Stack) -> None:
     """Let this process forget the rate limits that it was sent, as it does when time passes."""
-    stack.platform.providers.default._api._limits._own._windows.clear()  # type: ignore[attr-defined]
+    stack.platform.providers.default._api._limiter._local._windows.clear()  # type: ignore[attr-defined]
 
 
 async def test_temporary_errors_are_tried_again(supabase: Open) -> None:
