@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = re.compile(r"\\\{\w+\\\}")
 # A row of a tenant's migration history, as `pgworker.schema.scripts` writes it.
-HISTORY_ROW = re.compile(r"schema_migrations \(version, name, statements\) values \(\$\w+\$(\d+)\$")
+HISTORY_ROW = re.compile(r"schema_migrations \(version, name, statements\)\s+values \(\$\w+\$(\d+)\$")
 COMMENT = re.compile(r"--.*$", re.MULTILINE)
 WORD = re.compile(r"[a-z_]+")
 # Refs of projects, and the organisation's slug.
@@ -81,7 +81,7 @@ class BoundaryNames:
 
 def _classify_script(script: str) -> str:
     """Return what a script that writes a row of the history does with its file."""
-    if not script.startswith("begin;"):
+    if not COMMENT.sub("", script).lstrip().startswith("begin;"):
         return "record"
     return "apply" if script.endswith("commit;") else "try"
 

@@ -157,7 +157,10 @@ def _print_result(name: str, result: ClientSync) -> None:
         stderr().print(
             f"{plain(name)}: {plain(result.error)}", style="red", markup=False, soft_wrap=True
         )
-    elif result.report.applied:
+        return
+    for notice in result.report.notices:
+        remark(f"{plain(name)}: {notice.file}: {notice.severity}: {plain(notice.message)}")
+    if result.report.applied:
         print(f"{plain(name)}: applied {', '.join(result.report.applied)}", flush=True)
     else:
         print(f"{plain(name)}: current ({result.report.head})", flush=True)

@@ -41,6 +41,8 @@ UNDEFINED_TABLE: Final[Group] = ("42P01",)
 UNDEFINED_SCHEMA: Final[Group] = ("3F000",)
 UNDEFINED_COLUMN: Final[Group] = ("42703",)
 UNDEFINED_FUNCTION: Final[Group] = ("42883",)
+# "Cannot run inside a transaction block", and a procedure that commits inside of one.
+NOT_IN_A_TRANSACTION: Final[Group] = ("25001", "2D000")
 # A prepared statement that isn't there, or is there already: another session has answered.
 PREPARED_STATEMENT_MIXED_UP: Final[Group] = ("26000", "42P05")
 

@@ -8,9 +8,10 @@ where to go on.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgworker.db.sqlstate import (
+    NOT_IN_A_TRANSACTION,
     UNDEFINED_SCHEMA,
     UNDEFINED_TABLE,
     UNIQUE_VIOLATION,
@@ -23,7 +24,7 @@ from pgworker.errors import (
     Transient,
 )
 from pgworker.schema import scripts
-from pgworker.schema.grammar import concurrent_index
+from pgworker.schema.grammar import concurrent_index, is_setting
 from pgworker.schema.migrations import AppliedMigration, plan
 from pgworker.schema.scripts import Place
 from pgworker.tenants.connection import StatementError, as_job_errors
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
     from pgworker.tenants.steps import Steps
 
 
+class MigrationNotice(NamedTuple):
+    """What a file raised without failing: `raise warning`, `raise notice`, or the server's own."""
+
+    file: str
+    severity: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class SyncReport:
     """What a sync did.
@@ -44,10 +53,12 @@ class SyncReport:
     Attributes:
         applied: versions that it applied itself, oldest first.
         head: newest version that the tenant has now.
+        notices: of the files that it applied; none over the Management API, which passes none on.
     """
 
     applied: tuple[str, ...]
     head: str | None
+    notices: tuple[MigrationNotice, ...] = ()
 
 
 async def read_history(connection: TenantConnection) -> tuple[AppliedMigration, ...]:
@@ -73,6 +84,7 @@ async def apply_migrations(
     include_all: bool = False,
     steps: Steps | None = None,
     on_applied: Callable[[Migration], Awaitable[None]] | None = None,
+    on_notice: Callable[[MigrationNotice], None] | None = None,
 ) -> SyncReport:
     """Apply what the tenant lacks. Safe to repeat, and to run twice at once.
 
@@ -82,6 +94,7 @@ async def apply_migrations(
         include_all: also apply a file that is older than the newest applied one.
         steps: the ledger that is told of each file, before and after.
         on_applied: awaited after each file that this call has applied.
+        on_notice: called with each notice or warning, also of a file that fails after it.
 
     Raises:
         MigrationRefused: set and history don't fit together; nothing was changed.
@@ -96,12 +109,20 @@ async def apply_migrations(
     if not pending:
         await steps.confirm(Step.APPLY_MIGRATION, found)
     applied: list[str] = []
+    notices: list[MigrationNotice] = []
     if pending and not _is_complete_table(history):
         with as_job_errors("the migration history can't be created"):
             await connection.execute(scripts.CREATE_HISTORY)
     while pending:
         migration = pending[0]
-        is_ours = await _apply(connection, migration, steps, found=found)
+        try:
+            is_ours = await _apply(connection, migration, steps, found=found)
+        finally:
+            raised = _take_notices(connection, migration)
+            notices += raised
+            for notice in raised:
+                if on_notice is not None:
+                    on_notice(notice)
         found = []
         if is_ours:
             applied.append(migration.version)
@@ -111,7 +132,15 @@ async def apply_migrations(
         else:
             # Somebody else syncs this tenant too, perhaps with another set: look again.
             pending = plan(canonical, await read_history(connection), include_all=include_all)
-    return SyncReport(applied=tuple(applied), head=canonical.head)
+    if applied:
+        await _reset_session(connection)
+    return SyncReport(applied=tuple(applied), head=canonical.head, notices=tuple(notices))
+
+
+def _take_notices(connection: TenantConnection, migration: Migration) -> list[MigrationNotice]:
+    take: Callable[[], Sequence[tuple[str, str]]] | None
+    take = getattr(connection, "take_notices", None)
+    return [] if take is None else [MigrationNotice(migration.file, *each) for each in take()]
 
 
 def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
@@ -123,12 +152,13 @@ async def _apply(
     connection: TenantConnection, migration: Migration, steps: Steps, *, found: Sequence[str]
 ) -> bool:
     """Apply one file; False when its row was there already and nothing was run."""
+    await _reset_session(connection)
     try:
         async with steps.record(Step.APPLY_MIGRATION, migration.version, confirmed=found):
             if migration.transactional:
                 await connection.execute(scripts.transaction(migration))
             else:
-                await _apply_alone(connection, migration)
+                await _run_one_by_one(connection, migration)
     except StatementError as error:
         is_duplicate = belongs_to(error.sqlstate, UNIQUE_VIOLATION)
         if is_duplicate and await _is_recorded(connection, migration):
@@ -136,13 +166,7 @@ async def _apply(
         if error.is_passing:
             raise error.to_job_error(migration.file) from error
         place = await _find_place(connection, migration, error)
-        raise MigrationFailed(
-            error.first_line,
-            file=migration.file,
-            statement=place.statement,
-            line=place.line,
-            sqlstate=error.sqlstate,
-        ) from error
+        raise _failed(migration, error, place) from error
     except OutcomeUnknown as error:
         # The row is committed with the file, or not at all: it knows what we don't. A script that
         # is still running holds the lock and the key, so that even a repetition is safe.
@@ -152,38 +176,89 @@ async def _apply(
     return True
 
 
-async def _apply_alone(connection: TenantConnection, migration: Migration) -> None:
-    """Run the file's only statement outside of a transaction, then write its row.
+def _failed(migration: Migration, error: StatementError, place: Place) -> MigrationFailed:
+    detail = error.first_line
+    if belongs_to(error.sqlstate, NOT_IN_A_TRANSACTION) and migration.transactional:
+        detail = (
+            f"{detail}: move it to a file of its own that begins with the line "
+            "-- pgworker: no-transaction"
+        )
+    return MigrationFailed(
+        detail,
+        file=migration.file,
+        statement=place.statement,
+        line=place.line,
+        sqlstate=error.sqlstate,
+    )
 
-    A crash between the two runs the statement again, so that it should be idempotent.
+
+async def _reset_session(connection: TenantConnection) -> None:
+    """End whatever an earlier file did to the session.
+
+    In a call of its own: a setting may change how the server reads the next one. Over the
+    Management API no session outlives a call.
     """
-    await connection.execute(scripts.RESET_SESSION)
-    await _drop_invalid_index(connection, migration)
-    # Nothing may stand beside it: several statements in one call are one transaction.
-    await connection.execute(migration.text)
-    await connection.execute(f"{scripts.RESET_SESSION}\n{scripts.record(migration)}")
+    if getattr(connection, "keeps_session", True):
+        with as_job_errors("the session can't be reset"):
+            await connection.execute(scripts.RESET_SESSION)
 
 
-async def _drop_invalid_index(connection: TenantConnection, migration: Migration) -> None:
-    """Clear away what an interrupted build left: `if not exists` would take it for the index."""
-    index = concurrent_index(migration.statements[0].text)
+async def _run_one_by_one(connection: TenantConnection, migration: Migration) -> None:
+    """Run the file's statements, each in a transaction of its own, then write its row.
+
+    After a crash in between all of them run again, so that they should be idempotent.
+
+    Raises:
+        MigrationFailed: names the statement; those before it stay.
+    """
+    keeps_session = getattr(connection, "keeps_session", True)
+    if keeps_session:
+        await connection.execute(scripts.NO_TIMEOUT)
+    for number, statement in enumerate(migration.statements, start=1):
+        if not keeps_session and is_setting(statement.text):
+            continue  # It would end with its own call.
+        await _drop_invalid_indexes(connection, migration, statement.text)
+        try:
+            # Nothing may stand beside it: several statements in one call are one transaction.
+            await connection.execute(statement.text)
+        except StatementError as error:
+            if error.is_passing:
+                raise
+            place = Place(statement=number, line=statement.line)
+            raise _failed(migration, error, place) from error
+    await _reset_session(connection)
+    await connection.execute(scripts.record(migration))
+
+
+async def _drop_invalid_indexes(
+    connection: TenantConnection, migration: Migration, sql: str
+) -> None:
+    """Drop what an interrupted build left.
+
+    `if not exists` would take it for the index, and a name that the server chooses would be another
+    one for each try.
+    """
+    index = concurrent_index(sql)
     if index is None:
         return
-    for row in await connection.fetch(scripts.find_invalid_index(index)):
+    for row in await connection.fetch(scripts.find_invalid_indexes(index)):
+        if not index.may_have_left(row["index_name"], row["columns"]):
+            continue
+        name = row["qualified_name"]
         if row["is_being_built"]:
-            raise Transient(f"{migration.file}: another session is building {row['name']} now")
-        await connection.execute(f"drop index concurrently if exists {row['name']}")
+            raise Transient(f"{migration.file}: another session is building {name} now")
+        await connection.execute(f"drop index concurrently if exists {name}")
 
 
 async def _find_place(
     connection: TenantConnection, migration: Migration, error: StatementError
 ) -> Place:
     """Find out which statement of the file failed; an empty place when nothing tells it."""
-    head = scripts.transaction_head(migration) if migration.transactional else ""
+    if not migration.transactional:
+        return Place()
+    head = scripts.transaction_head(migration)
     if error.position is not None and error.position > len(head):
         return scripts.place_at(migration, error.position - 1 - len(head))
-    if not migration.transactional:
-        return Place(statement=1, line=migration.statements[0].line)
     try:
         await connection.execute(scripts.trial(migration))
     except StatementError as trial:

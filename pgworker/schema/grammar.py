@@ -6,6 +6,7 @@ be of a newer PostgreSQL: the tenant's server decides then, and we look at the f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import postgast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pgworker.schema.splitter import SqlStatement
 
@@ -35,12 +36,30 @@ class ConcurrentIndex:
     """What `create index concurrently` names.
 
     Attributes:
-        name: of the index, not quoted.
+        name: of the index, not quoted; None leaves it to the server.
         table: quoted, with its schema if the statement names one.
+        columns: of the index, not quoted; None for an expression.
     """
 
-    name: str
+    name: str | None
     table: str
+    columns: tuple[str | None, ...]
+
+    def may_have_left(self, index_name: str, columns: Sequence[str]) -> bool:
+        """Return whether an earlier run of the statement may have left that index.
+
+        A name of the server's choice is `<table>_<columns>_idx`, with a number when it is taken
+        (PostgreSQL's `ChooseIndexName`); the table's and the columns' names may be cut.
+        """
+        if self.name is not None:
+            return index_name == self.name
+        return (
+            re.search(r"_idx\d*$", index_name) is not None
+            and len(columns) == len(self.columns)
+            and all(
+                wanted in {None, found} for wanted, found in zip(self.columns, columns, strict=True)
+            )
+        )
 
 
 def parse(sql: str) -> list[Any] | None:
@@ -63,13 +82,29 @@ def find_kind(statement: SqlStatement) -> Kind:
 
 
 def concurrent_index(sql: str) -> ConcurrentIndex | None:
-    """Return what the statement builds if it is a `create index concurrently` with a name."""
+    """Return what the statement builds if it is a `create index concurrently`."""
     for node in parse(sql) or ():
-        if type(node).__name__ == "IndexStmt" and node.concurrent and node.idxname:
+        if type(node).__name__ == "IndexStmt" and node.concurrent:
             parts = (node.relation.schemaname, node.relation.relname)
             table = ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
-            return ConcurrentIndex(node.idxname, table)
+            elements = (*node.index_params, *node.index_including_params)
+            columns = tuple(each.index_elem.name or None for each in elements)
+            return ConcurrentIndex(node.idxname or None, table, columns)
     return None
+
+
+def is_setting(sql: str) -> bool:
+    """Return whether the statement only changes a setting of the session (`set`, `reset`)."""
+    nodes = parse(sql) or ()
+    return [type(node).__name__ for node in nodes] == ["VariableSetStmt"]
+
+
+def sets_characteristics(sql: str) -> bool:
+    """Return whether it is a `set transaction`, which the server takes before a query only."""
+    return any(
+        type(node).__name__ == "VariableSetStmt" and node.name == "TRANSACTION"
+        for node in parse(sql) or ()
+    )
 
 
 def is_concurrent_reindex(node: Any) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from pgworker.errors import MigrationRefused
-from pgworker.schema.grammar import Kind, find_kind
+from pgworker.schema.grammar import Kind, find_kind, is_setting, sets_characteristics
 from pgworker.schema.splitter import (
     LineFinder,
     find_statements,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from pgworker.schema.splitter import SqlStatement
 
+# The first line that isn't blank. Other tools have the same option under other names.
+_NO_TRANSACTION = re.compile(r"\s*--\s*pgworker:\s*no-transaction\s*$", re.MULTILINE)
 _FILE_NAME = re.compile(r"([0-9]+)_(.*)\.sql", re.DOTALL)
 _NAMED_AT_MOST = 5
 
@@ -44,7 +47,9 @@ class Migration:
         file: its name, for messages.
         text: its content, without a byte order mark.
         statements: its statements, in order, without those that are only comments.
-        transactional: False for a single statement that the server refuses in a transaction block.
+        transactional: False when its statements run one by one: the server refuses the last one in
+            a transaction block, or the file asks for it.
+        characteristics: what it begins with to set its transaction's isolation level and the like.
     """
 
     version: str
@@ -53,6 +58,7 @@ class Migration:
     text: str
     statements: tuple[SqlStatement, ...]
     transactional: bool
+    characteristics: tuple[SqlStatement, ...] = ()
 
     @property
     def recorded_statements(self) -> tuple[str, ...]:
@@ -131,18 +137,36 @@ def parse_migration(file: str, text: str) -> Migration:
                 f"{file}:{statement.line}: remove {statement.words[0].upper()}: each file runs in "
                 "a transaction of its own, together with its row of the history"
             )
-        if kind is Kind.ALONE and len(statements) > 1:
-            raise MigrationRefused(
-                f"{file}:{statement.line}: {' '.join(statement.words[:3]).upper()} can't run in a "
-                "transaction: move it to a file of its own"
-            )
     return Migration(
         version=match[1],
         name=match[2],
         file=file,
         text=text,
         statements=statements,
-        transactional=Kind.ALONE not in kinds,
+        transactional=not _runs_one_by_one(file, text, statements, kinds),
+        characteristics=tuple(takewhile(lambda each: sets_characteristics(each.text), statements)),
+    )
+
+
+def _runs_one_by_one(
+    file: str, text: str, statements: Sequence[SqlStatement], kinds: Sequence[Kind]
+) -> bool:
+    """Return whether the file's statements run one by one, each in a transaction of its own.
+
+    The file's first comment may ask for it. Otherwise one statement may, which the server refuses
+    in a transaction; only settings may stand before it.
+    """
+    if _NO_TRANSACTION.match(text):
+        return True
+    if Kind.ALONE not in kinds:
+        return False
+    place = kinds.index(Kind.ALONE)
+    if place + 1 == len(statements) and all(is_setting(each.text) for each in statements[:place]):
+        return True
+    statement = statements[place]
+    raise MigrationRefused(
+        f"{file}:{statement.line}: {' '.join(statement.words[:3]).upper()} can't run in a "
+        "transaction: move it to a file of its own"
     )
 
 

@@ -29,14 +29,18 @@ class TenantSchemaQueries(NamedTuple):
     record: str
     run_marked: str
     close_transaction: str
-    find_invalid_index: str
+    find_invalid_indexes: str
 
 
 QUERIES: Final = load(TenantSchemaQueries, "queries/tenant_schema.sql")
 
 READ_HISTORY: Final = QUERIES.read_history
 RESET_SESSION: Final = QUERIES.reset_session
-CREATE_HISTORY: Final = f"{QUERIES.open_transaction}\n{QUERIES.create_history}\n"
+CREATE_HISTORY: Final = (
+    f"{QUERIES.open_transaction.format(characteristics='')}\n{QUERIES.create_history}\n"
+)
+# The role's own time-out is for queries; an index is built for as long as it takes.
+NO_TIMEOUT: Final = "set statement_timeout = 0"
 
 _MARK: Final = re.compile(r"pgworker statement (\d+): ")
 
@@ -91,13 +95,21 @@ def transaction_head(migration: Migration) -> str:
     `set role` or `search_path` of the file can't spoil it, and of two syncs the second fails on the
     key before it has run a statement of the file.
     """
-    return f"{QUERIES.open_transaction}\n{record(migration)}\n"
+    characteristics = "\n".join(f"{each.text};" for each in migration.characteristics)
+    opened = QUERIES.open_transaction.format(characteristics=characteristics)
+    return f"{opened}\n{record(migration)}\n"
 
 
 def transaction(migration: Migration) -> str:
     """Return the script that applies the file and writes its row, or does neither."""
     # On a line of its own: the file may end in a comment, or without a semicolon.
-    return f"{transaction_head(migration)}{migration.text}\n;\n{QUERIES.close_transaction}\n"
+    return f"{transaction_head(migration)}{_body(migration)}\n;\n{QUERIES.close_transaction}\n"
+
+
+def _body(migration: Migration) -> str:
+    """Return the file's text, with blanks in place of its characteristics: offsets stay."""
+    end = max((each.end for each in migration.characteristics), default=0)
+    return re.sub(r"[^\n]", " ", migration.text[:end]) + migration.text[end:]
 
 
 def trial(migration: Migration) -> str:
@@ -109,6 +121,7 @@ def trial(migration: Migration) -> str:
     statements = "\n".join(
         fill(QUERIES.run_marked, statement=quote(statement.text), number=number)
         for number, statement in enumerate(migration.statements, start=1)
+        if statement not in migration.characteristics
     )
     return f"{transaction_head(migration)}{statements}\nrollback;\n"
 
@@ -127,6 +140,6 @@ def place_at(migration: Migration, offset: int) -> Place:
     return Place(statement=max(1, started), line=LineFinder(migration.text)(within))
 
 
-def find_invalid_index(index: ConcurrentIndex) -> str:
-    """Return a query for the remains of a `create index concurrently` that didn't end well."""
-    return QUERIES.find_invalid_index.format(index=quote(index.name), table=quote(index.table))
+def find_invalid_indexes(index: ConcurrentIndex) -> str:
+    """Return a query for what was left on the table by builds that didn't end well."""
+    return QUERIES.find_invalid_indexes.format(table=quote(index.table))

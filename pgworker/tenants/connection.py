@@ -83,6 +83,9 @@ def as_job_errors(
 class TenantConnection(Protocol):
     """Sends SQL to one tenant.
 
+    A way on which no session outlives a call has an attribute `keeps_session = False`; it is
+    optional, so it isn't part of the protocol.
+
     Every method may raise `StatementError`, or a `JobError`: `Transient` when the tenant can't be
     reached, `OutcomeUnknown` when the connection was lost after the text may have arrived.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from contextlib import asynccontextmanager
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,11 +17,14 @@ from pgworker.db.sqlstate import LOGIN_PASSING, belongs_to
 from pgworker.db.translation import DATABASE_ERRORS
 from pgworker.errors import JobError, OutcomeUnknown, PasswordRefused, Permanent, Transient
 from pgworker.tenants.connection import StatementError
+from pgworker.tenants.redaction import scrub
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _COMMAND_TIMEOUT = timedelta(minutes=10)
+# A loop may raise a million of them.
+NOTICES_KEPT = 50
 
 
 @asynccontextmanager
@@ -79,6 +83,18 @@ class PostgresTenantConnection:
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
+        self._notices: deque[tuple[str, str]] = deque(maxlen=NOTICES_KEPT)
+        connection.add_log_listener(self._on_notice)
+
+    def take_notices(self) -> list[tuple[str, str]]:
+        """Return the newest notices and warnings since the last call: severity and message."""
+        taken = list(self._notices)
+        self._notices.clear()
+        return taken
+
+    def _on_notice(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en in {"NOTICE", "WARNING"}:
+            self._notices.append((message.severity_en.lower(), scrub(message.message or "")))
 
     async def prepare(self) -> None:
         """Have json and jsonb decoded."""

@@ -1,17 +1,40 @@
 -- name: reset_session
--- What a file has SET would leak into the next one on the same session.
+-- Ends whatever a file did to its session, in a call of its own between two files: settings, which
+-- decide how the next script is read (standard_conforming_strings), temporary tables, which hide
+-- others of their name, cursors, prepared statements, locks, sequences' last values. It is what
+-- `discard all` does (PostgreSQL's manual) but for the role, which the code that opened the
+-- connection may have chosen.
+close all; -- noqa: PRS
+
 reset all;
+
+deallocate all;
+
+unlisten *;
+
+select pg_catalog.pg_advisory_unlock_all();
+
+discard plans;
+
+discard temp;
+
+discard sequences;
 
 -- name: open_transaction
 -- The head of each script. One sync of a tenant at a time; the number is "pgworker" in ASCII, and
 -- advisory locks belong to a database, so that tenants on one server don't wait for each other.
 -- The role isn't part of `reset all`. It is put back at the end instead of reset: the code that
--- opened the connection may have chosen it, above a login with more rights.
+-- opened the connection may have chosen it, above a login with more rights. The characteristics
+-- are what the file sets for its transaction: the server takes them before the first query only.
 begin;
+
+{characteristics} -- noqa: PRS
 
 reset all;
 
-select set_config('pgworker.role', current_setting('role'), true);
+select
+    set_config('pgworker.session_authorization', current_setting('session_authorization'), true),
+    set_config('pgworker.role', current_setting('role'), true);
 
 select pg_advisory_xact_lock(8099573775393842546);
 
@@ -66,6 +89,15 @@ $body$;
 -- notification is sent with the commit and never without it, and PostgREST merges many into one
 -- reload. A file that must run alone changes no schema and needs none.
 select pg_catalog.set_config(
+    'session_authorization',
+    coalesce(
+        nullif(pg_catalog.current_setting('pgworker.session_authorization', true), ''),
+        pg_catalog.current_setting('session_authorization')
+    ),
+    false
+);
+
+select pg_catalog.set_config(
     'role',
     coalesce(
         nullif(pg_catalog.current_setting('pgworker.role', true), ''),
@@ -78,23 +110,26 @@ notify pgrst, 'reload schema';
 
 commit;
 
--- name: find_invalid_index
--- The remains of a `create index concurrently` that failed, or one that is still running.
-with given as (
-    select {index}::text as index_name, {table}::text as table_name -- noqa: PRS, LT09
-)
-
+-- name: find_invalid_indexes
+-- The indexes of a table that a `create index concurrently` left when it failed, or is still
+-- building.
 select
-    format('%I.%I', namespace.nspname, class.relname) as name,
+    class.relname as index_name,
+    format('%I.%I', namespace.nspname, class.relname) as qualified_name,
+    array(
+        select attribute.attname::text
+        from pg_catalog.pg_attribute as attribute
+        where attribute.attrelid = index.indexrelid
+        order by attribute.attnum
+    ) as columns,
     exists(
         select 1
         from pg_catalog.pg_stat_progress_create_index as progress
         where progress.index_relid = index.indexrelid
     ) as is_being_built
-from given
-inner join pg_catalog.pg_class as class on given.index_name = class.relname
-inner join pg_catalog.pg_index as index on class.oid = index.indexrelid
+from pg_catalog.pg_index as index
+inner join pg_catalog.pg_class as class on index.indexrelid = class.oid
 inner join pg_catalog.pg_namespace as namespace on class.relnamespace = namespace.oid
 where
     not index.indisvalid
-    and index.indrelid = to_regclass(given.table_name);
+    and index.indrelid = to_regclass({table}); -- noqa: PRS

@@ -178,7 +178,8 @@ async def test_a_deadlock_costs_a_second_try_and_no_attempt(server: Server, tmp_
         await until_all_are_ready(server, worker)
 
         await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-        assert_told_once(worker, "deadlock")
+        # The claim gives up its lock before there is a circle, and is repeated job by job.
+        assert worker.events("database_unreachable") == []
         assert await server.value(UNBURNT)
 
 
@@ -196,7 +197,7 @@ async def test_a_serialisation_failure_costs_a_second_try_and_no_attempt(
         await until_all_are_ready(server, worker)
 
         await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-        assert_told_once(worker, "serialisation failure")
+        assert worker.events("database_unreachable") == []
         assert await server.value(UNBURNT)
 
 

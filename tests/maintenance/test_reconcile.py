@@ -544,7 +544,7 @@ async def test_a_dropped_database_is_gone_and_so_is_one_whose_drop_was_interrupt
         (finding,) = await inspect(stack)
         assert (finding.kind, "interrupted" in finding.message) == (FindingKind.GONE, True)
 
-        await pool.execute(f'drop database "{name}"')
+        await pool.execute(f'drop database "{name}" with (force)')
         (finding,) = await inspect(stack)
         assert (finding.kind, "only role" in finding.message) == (FindingKind.GONE, True)
 

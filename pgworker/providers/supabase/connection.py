@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pgworker.db.sqlstate import CONNECTION_LOST, NEVER_SENT, SESSION_ENDED, belongs_to
 from pgworker.errors import OutcomeUnknown, Transient
@@ -33,6 +33,7 @@ class ManagementConnection:
     only one set of rows is returned.
     """
 
+    keeps_session: ClassVar[bool] = False
     api: ManagementApi
     ref: str
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgworker.models import ClientPatch, ClientStatus, Done, Outcome
 from pgworker.provisioning.phases.base import PhaseContext
-from pgworker.schema.apply import apply_migrations
+from pgworker.schema.apply import MigrationNotice, apply_migrations
 from pgworker.schema.directory import load_canonical_set
 from pgworker.schema.migrations import Migration
 from pgworker.tenants.at_once import at_once
@@ -30,8 +30,15 @@ class SchemaSync:
         async def log_applied(migration: Migration) -> None:
             ctx.log.info("migration_applied", file=migration.file)
 
+        def log_notice(notice: MigrationNotice) -> None:
+            ctx.log.info("migration_notice_raised", **notice._asdict())
+
         async with ctx.connect(credentials) as connection:
             report = await apply_migrations(
-                connection, canonical, steps=ctx.steps, on_applied=log_applied
+                connection,
+                canonical,
+                steps=ctx.steps,
+                on_applied=log_applied,
+                on_notice=log_notice,
             )
         return Done(patch=ClientPatch(schema_version=report.head))

@@ -187,7 +187,7 @@ async def test_reconcile_compares_what_it_lists_with_the_ledger(
 ) -> None:
     client_id = add(pgworker, "Acme", "--provider", "shelf", DATABASE_URL=shelf)
     assert pgworker("run", "--drain", DATABASE_URL=shelf).returncode == 0
-    assert parse(pgworker("reconcile", "--json", DATABASE_URL=shelf)) == []
+    assert parse(pgworker("reconcile", "--provider", "shelf", "--json", DATABASE_URL=shelf)) == []
 
     orphan = f"shelf-{UUID(int=1)}"
     await fetch(shelf, "update shelf set tenant = $1 where tenant is null", orphan)
