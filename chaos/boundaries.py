@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = re.compile(r"\\\{\w+\\\}")
 # A row of a tenant's migration history, as `pgworker.schema.scripts` writes it.
-HISTORY_ROW = re.compile(r"schema_migrations \(version, name, statements\)\s+values \(\$\w+\$(\d+)\$")
+HISTORY_ROW = re.compile(
+    r"schema_migrations \(version, name, statements\)\s+values \(\$\w+\$(\d+)\$"
+)
 COMMENT = re.compile(r"--.*$", re.MULTILINE)
 WORD = re.compile(r"[a-z_]+")
 # Refs of projects, and the organisation's slug.
