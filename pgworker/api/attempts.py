@@ -26,7 +26,7 @@ ADDRESSES = 10_000
 
 
 class SignInAttempts:
-    """Counts attempts by address: ten in five minutes, unless told otherwise."""
+    """Counts attempts by address: ten in five minutes by default."""
 
     def __init__(
         self,

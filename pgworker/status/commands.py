@@ -177,7 +177,7 @@ class Commands:
 
 
 def _refuse_unstorable(request: ClientRequest, connection: Connection) -> None:
-    """Raise `UnstorableText` rather than have a client under a name that nobody gave it."""
+    """Raise `UnstorableText` rather than store a client under an altered name."""
     settings = json.dumps(request.additional_settings, ensure_ascii=False)
     for what, text in (("name", request.name), ("settings", settings), ("key", request.key or "")):
         missing = sorted({each for each in text if not connection.can_store(each)})
