@@ -35,6 +35,7 @@ check: $(VENV) ## run all linters
 	@.venv/bin/mypy --strict pgworker cli tests chaos bench
 	@.venv/bin/lint-imports --no-cache --no-logo
 	@.venv/bin/sqlfluff lint --disable-progress-bar --nocolor sql supabase
+	@.venv/bin/python tests/check_words.py
 
 test-wheel: $(VENV) ## build the wheel and test what it installs
 	@rm -rf $(WHEEL)

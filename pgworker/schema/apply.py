@@ -92,7 +92,7 @@ async def apply_migrations(
         connection: the way to the tenant.
         canonical: what it should have.
         include_all: also apply a file that is older than the newest applied one.
-        steps: the ledger that is told of each file, before and after.
+        steps: the ledger that records each file, before and after.
         on_applied: awaited after each file that this call has applied.
         on_notice: called with each notice or warning, also of a file that fails after it.
 
@@ -130,7 +130,7 @@ async def apply_migrations(
                 await on_applied(migration)
             pending = pending[1:]
         else:
-            # Somebody else syncs this tenant too, perhaps with another set: look again.
+            # Another process syncs this tenant too, perhaps with another set: look again.
             pending = plan(canonical, await read_history(connection), include_all=include_all)
     if applied:
         await _reset_session(connection)
@@ -144,7 +144,7 @@ def _take_notices(connection: TenantConnection, migration: Migration) -> list[Mi
 
 
 def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
-    """Tell whether the history's table has all its columns, as far as its rows show."""
+    """Return whether the history's table has all its columns, as far as its rows show."""
     return any(row.name is not None and row.statements is not None for row in history)
 
 
@@ -253,7 +253,7 @@ async def _drop_invalid_indexes(
 async def _find_place(
     connection: TenantConnection, migration: Migration, error: StatementError
 ) -> Place:
-    """Find out which statement of the file failed; an empty place when nothing tells it."""
+    """Find out which statement of the file failed; an empty place when nothing says so."""
     if not migration.transactional:
         return Place()
     head = scripts.transaction_head(migration)

@@ -94,7 +94,7 @@ class AppliedMigration:
     """A row of a tenant's history.
 
     Attributes:
-        statements: as they were applied; None when whoever wrote the row didn't keep them.
+        statements: as they were applied; None when the tool that wrote the row didn't keep them.
     """
 
     version: str
@@ -237,12 +237,12 @@ def plan(
 
 
 def history_is_complete(canonical: CanonicalSet, history: Iterable[AppliedMigration]) -> bool:
-    """Tell whether the tenant has exactly the canonical versions."""
+    """Return whether the tenant has exactly the canonical versions."""
     return {row.version for row in history} == {row.version for row in canonical.migrations}
 
 
 def is_changed(migration: Migration, applied: AppliedMigration) -> bool:
-    """Tell whether the file says something else than what was applied; unknown is no."""
+    """Return whether the file says something else than what was applied; unknown is no."""
     if applied.statements is None or applied.statements == migration.recorded_statements:
         return False
     # A new line before the semicolon: a statement may end in a comment that isn't closed otherwise.

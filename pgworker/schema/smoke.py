@@ -34,8 +34,8 @@ _QUERIES: Final = load(SmokeQueries, "queries/tenant_smoke.sql")
 async def all_checks_pass(connection: TenantConnection, canonical: CanonicalSet) -> bool:
     """Ask in one call for what the checks below ask one by one, and for the history's versions.
 
-    False tells only that something doesn't hold, or can't be asked now: what, and why, each check
-    tells by itself.
+    False means only that something doesn't hold, or can't be asked now; each check itself says
+    what, and why.
 
     Raises:
         SmokeCheckFailed: a file of the assertions can't be used.

@@ -128,16 +128,16 @@ class PostgresTenantConnection:
         return bool(self._connection.is_closed())
 
     async def close(self) -> None:
-        """Take leave of the server, in bounded time."""
+        """Close the connection, in bounded time."""
         await close(self._connection)
 
     def terminate(self) -> None:
-        """Leave without a word; the server notices at once."""
+        """Drop the connection without a message; the server notices at once."""
         self._connection.terminate()
 
     async def _roll_back(self) -> None:
         """End the transaction that the failed script may have begun."""
-        # is_in_transaction() isn't asked: after a time-out it tells of the time before the script.
+        # is_in_transaction() isn't asked: after a time-out it describes the time before the script.
         if self._connection.is_closed():
             return
         try:

@@ -105,11 +105,11 @@ class TenantSecrets:
         self._vault = vault
 
     def seal(self, client_id: UUID, name: str, value: str) -> Sealed:
-        """Encrypt a field, for whoever stores it with something else."""
+        """Encrypt a field, for a caller that stores it with something else."""
         return self._vault.seal(client_id, name, value)
 
     def open(self, client_id: UUID, name: str, sealed: Sealed) -> str:
-        """Decrypt a field, for whoever has read it with something else.
+        """Decrypt a field, for a caller that has read it with something else.
 
         Raises:
             BadConfiguration: as `Vault.open`.
@@ -133,7 +133,7 @@ class TenantSecrets:
             connection: of the caller's transaction, where there is one.
 
         Raises:
-            LeaseLost: somebody else holds the job now.
+            LeaseLost: another worker holds the job now.
         """
         sealed = {name: self._vault.seal(client_id, name, text) for name, text in fields.items()}
         await (connection or self._pool).execute(

@@ -1,4 +1,4 @@
-"""What the `supabase` provider must be told; it reads no environment itself."""
+"""What the `supabase` provider needs to know; it reads no environment itself."""
 
 from __future__ import annotations
 
