@@ -118,11 +118,7 @@ async def apply_migrations(
         try:
             is_ours = await _apply(connection, migration, steps, found=found)
         finally:
-            raised = _take_notices(connection, migration)
-            notices += raised
-            for notice in raised:
-                if on_notice is not None:
-                    on_notice(notice)
+            notices += _pass_on_notices(connection, migration, on_notice)
         found = []
         if is_ours:
             applied.append(migration.version)
@@ -137,10 +133,19 @@ async def apply_migrations(
     return SyncReport(applied=tuple(applied), head=canonical.head, notices=tuple(notices))
 
 
-def _take_notices(connection: TenantConnection, migration: Migration) -> list[MigrationNotice]:
+def _pass_on_notices(
+    connection: TenantConnection,
+    migration: Migration,
+    on_notice: Callable[[MigrationNotice], None] | None,
+) -> list[MigrationNotice]:
+    """Return what a file raised, after `on_notice` was called with each of it."""
     take: Callable[[], Sequence[tuple[str, str]]] | None
     take = getattr(connection, "take_notices", None)
-    return [] if take is None else [MigrationNotice(migration.file, *each) for each in take()]
+    raised = [MigrationNotice(migration.file, *each) for each in (take() if take else ())]
+    if on_notice is not None:
+        for notice in raised:
+            on_notice(notice)
+    return raised
 
 
 def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
