@@ -37,6 +37,7 @@ def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True)
         probes_too: with `/healthz`, `/readyz` and `/metrics`, which an application may have itself.
     """
     routes = APIRouter(route_class=ProblemRoute)
+    # The caller is identified once for each request; then the route asks for a scope (auth).
     guarded = [Depends(remember(access or identify))]
     refusals = document_problems(401, 403, 500, 503)
     if probes_too:
@@ -44,6 +45,7 @@ def router(*, access: Callable[..., Any] | None = None, probes_too: bool = True)
         routes.include_router(metrics.router, dependencies=guarded, responses=refusals)
     routes.include_router(clients.router, dependencies=guarded, responses=refusals)
     routes.include_router(admin.router, dependencies=guarded, responses=refusals)
+    # Pages are for people: the description is for programs, which would find no use for them.
     routes.include_router(console.router, dependencies=guarded, include_in_schema=False)
     routes.include_router(console.open_router, include_in_schema=False)
     return routes
@@ -75,6 +77,7 @@ def lifespan(
         async with open_platform(chosen, migrate_first=migrate) as platform:
             daemon = Daemon(platform)
             service = Service.from_platform(platform, daemon)
+            # Where `get_service` finds it.
             app.state.pgworker = service
             async with _running(service, daemon):
                 own = nullcontext() if inner is None else inner(app)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CSRF_FIELD = "csrf_token"
 CSRF_HEADER = "X-CSRF-Token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Proxies add one of these. One that adds none looks like a local program (docs/api.md).
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 bearer = HTTPBearer(auto_error=False, description="a token of PGWORKER_API_TOKENS")
@@ -54,6 +55,7 @@ async def identify(
             raise NotSignedIn("there is no such token")
         return Principal(token.name, token.scope, "token")
     if "authorization" in request.headers:
+        # Of another scheme, such as Basic, or malformed: FastAPI has ignored it.
         raise NotSignedIn("send the token as Authorization: Bearer TOKEN")
     cookie = request.cookies.get(COOKIE)
     principal = None if cookie is None else service.sessions.get_principal(cookie)
@@ -118,8 +120,14 @@ class Requires:
 
 
 async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
+    """Refuse a write that a browser sends for a page that isn't ours.
+
+    Current browsers say in `Sec-Fetch-Site` where a request comes from, older ones in `Origin`. A
+    browser that sends neither is stopped by the token: a foreign page can't read ours to find it.
+    """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if (origin is not None and _split(origin).netloc != request.headers.get("host")) or (
+        # `none`: the person opened the address themselves.
         site not in {None, "same-origin", "none"}
     ):
         raise Refused(HTTPStatus.FORBIDDEN, "this request comes from a page of another site")
@@ -128,6 +136,7 @@ async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
         # A program on this machine: it sends no cookie, so no page can act in its name.
         return
     presented = request.headers.get(CSRF_HEADER) or await _get_form_field(request, CSRF_FIELD)
+    # As bytes: compare_digest refuses text that isn't ASCII, and a header may hold any.
     if not hmac.compare_digest(presented.encode(errors="replace"), principal.csrf_token.encode()):
         raise Refused(
             HTTPStatus.FORBIDDEN,
@@ -136,6 +145,10 @@ async def _refuse_foreign_page(request: Request, principal: Principal) -> None:
 
 
 async def _get_form_field(request: Request, name: str) -> str:
+    """Return a field of a submitted form; empty when there is none.
+
+    Starlette keeps the parsed form, so that the route can read it again.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0]
     if content_type not in {"application/x-www-form-urlencoded", "multipart/form-data"}:
         return ""
@@ -144,7 +157,10 @@ async def _get_form_field(request: Request, name: str) -> str:
 
 
 def remember(access: Any) -> Any:
-    """Return a dependency that lets `access` identify the caller, and keeps it for the routes."""
+    """Return a dependency that lets `access` identify the caller, and keeps it for the routes.
+
+    On the request's state, because a route can't depend on a function that it doesn't know.
+    """
 
     # Not Annotated: it would be looked up by name, and `access` is no name of this module.
     async def remembered(request: Request, principal: Principal = Depends(access)) -> None:  # noqa: B008

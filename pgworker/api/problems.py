@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from starlette.types import Message
 
 PROBLEM_JSON = "application/problem+json"
+# Not looked up by the route's name: an error may come before there is a route.
 SIGN_IN_PATH = "/admin/provisioning/sign-in"
 # The status code of each error that is raised on purpose; of all others it is 500.
 _STATUS_CODES: dict[type[PgworkerError], HTTPStatus] = {
@@ -54,7 +55,10 @@ _STATUS_CODES: dict[type[PgworkerError], HTTPStatus] = {
     SchemaMismatch: HTTPStatus.SERVICE_UNAVAILABLE,
     BadConfiguration: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+# A fail-over takes about as long; the worker itself tries again sooner.
 RETRY_AFTER_SECONDS = 5
+# The largest body that makes sense is a client with 16 KiB of settings (shapes), which JSON's
+# escapes may make a few times longer.
 MAX_BODY_BYTES = 64 * 1024
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # For answers that aren't pages: a browser that shows one must not run anything in it. The pages of
@@ -228,6 +232,7 @@ _DETAILS: dict[int, str] = {
 
 
 def _make_problem_from_mistakes(error: RequestValidationError) -> Response:
+    """Return a request that doesn't fit the route, with each mistake by its field."""
     mistakes = [
         Mistake(where=".".join(str(part) for part in each["loc"]), what=str(each["msg"]))
         for each in error.errors()
@@ -237,6 +242,7 @@ def _make_problem_from_mistakes(error: RequestValidationError) -> Response:
 
 
 def _make_problem_from_ours(request: Request, error: PgworkerError) -> Response:
+    """Return an error that pgworker raises on purpose; its message is for the caller as well."""
     status = next(
         (code for kind, code in _STATUS_CODES.items() if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -262,6 +268,7 @@ def handle_errors(app: FastAPI) -> None:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
+    """Return the problem; for a 405 with the `Allow` that RFC 9110, 15.5.6 asks for."""
     response = make_problem_from_error(request, error)
     if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         response.headers["Allow"] = ", ".join(_list_methods(request))

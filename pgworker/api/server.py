@@ -72,6 +72,7 @@ async def serving(platform: Platform, daemon: Daemon | None) -> AsyncIterator[st
 
 
 def _get_url(listener: socket.socket) -> str:
+    """Return the URL of the address that is listened on; port 0 has become a real one."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if listener.family is socket.AF_INET6 else host
     return f"http://{shown}:{port}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pgworker.status.commands import Commands
     from pgworker.status.queries import StatusReader
 
+# A working day: a person signs in once for it.
 SESSION_AGE = timedelta(hours=12)
 
 
@@ -32,8 +33,12 @@ class Service:
     """The open platform, and what the HTTP side keeps beside it.
 
     Attributes:
-        attempts: to sign in.
         daemon: the worker of this process; None where none runs.
+        sessions: cookies of people who have signed in.
+        attempts: to sign in, by address.
+        commands, status, pages, progress: what the routes call.
+        feed: delivers events to the open streams of this process.
+        readiness: what `/readyz` answers.
     """
 
     platform: Platform
@@ -70,6 +75,7 @@ class Service:
 
 
 def _make_listener(dsn: str | None) -> Callable[[Callable[[], None]], Listener] | None:
+    """Return what makes the feed's listener; None where LISTEN is switched off."""
     if dsn is None:
         return None
     return lambda wake: Listener(

@@ -55,7 +55,7 @@ class Sessions:
         self.local_csrf_token = secrets.token_urlsafe(24)
 
     def find_token(self, presented: str) -> ApiToken | None:
-        """Return the configured token that was presented; compares all of them in constant time."""
+        """Return the configured token that was presented; None when there is no such token."""
         return self._find_digest(token_digest(presented))
 
     def start(self, token: ApiToken, request: Request, response: Response) -> None:
@@ -68,8 +68,10 @@ class Sessions:
             value,
             max_age=int(self._age.total_seconds()),
             path="/",
+            # On loopback there may be no TLS; a secure cookie would never be sent back there.
             secure=request.url.scheme == "https",
             httponly=True,
+            # A link on another site opens the console without the session.
             samesite="strict",
         )
 
@@ -79,6 +81,7 @@ class Sessions:
 
     def get_principal(self, cookie: str) -> Principal | None:
         """Return the caller of a cookie; None when it is forged, old, or its token was removed."""
+        # The age is checked here as well: a thief's browser wouldn't delete the cookie in time.
         try:
             content = self._serializer.loads(cookie, max_age=int(self._age.total_seconds()))
             digest, csrf = bytes.fromhex(content["token"]), str(content["csrf"])
@@ -88,6 +91,7 @@ class Sessions:
         return None if token is None else Principal(token.name, token.scope, "session", csrf)
 
     def _find_digest(self, digest: bytes) -> ApiToken | None:
+        """Return the token with that digest; compares all of them in constant time."""
         found = None
         # To the end, so that the time doesn't depend on which token matches.
         for token in self._tokens:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pgworker.status.rows import ClientStatusRow, JobStatusRow, PhaseLatencyRow
 
 LONGEST_NAME = 200
+# Of JSON. A phase reads the settings with each run: they are no place for documents.
 LONGEST_SETTINGS = 16 * 1024
 # They change the direction of the rest of a line: one name could look like another.
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -37,6 +38,7 @@ def _printable(text: str) -> str:
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
+    """Refuse settings that jsonb can't store, that are too long, or that only the worker writes."""
     size = len(dump_jsonb(settings))
     if size > LONGEST_SETTINGS:
         msg = f"must not be longer than {LONGEST_SETTINGS} characters of JSON"
@@ -74,6 +76,7 @@ class NewClient(BaseModel):
     """A client to create."""
 
     model_config = ConfigDict(
+        # A misspelled field is a mistake, and not a client with the defaults.
         extra="forbid",
         json_schema_extra={
             "example": {"name": "Acme Bakery", "additional_settings": {"region": "eu-central-1"}}
@@ -115,6 +118,7 @@ class JobState(BaseModel):
     @classmethod
     def from_row(cls, row: ClientStatusRow) -> JobState:
         """Make it from a row of `client_status` that has a job."""
+        # The row's own id and status are the client's.
         return cls.model_validate(row._asdict() | {"id": row.job_id, "status": row.job_status})
 
 
@@ -160,6 +164,7 @@ class ClientDetail(Client):
 
 
 def _client_fields(row: ClientStatusRow) -> dict[str, Any]:
+    """Return the fields that `Client` and `ClientDetail` have in common."""
     return {
         "id": row.client_id,
         "name": row.client_name,

@@ -91,6 +91,7 @@ async def stream_client(
 
 
 def _format_news(news: News) -> bytes:
+    """Return the transitions, and behind them the progress to which they led."""
     transitions = [
         format_event("transition", Transition.model_validate(row), row.id)
         for row in news.transitions

@@ -68,7 +68,11 @@ class ClientRequest:
     key: str | None = None
 
     def fingerprint(self) -> bytes:
-        """Return a hash of what must be equal when a key is used again."""
+        """Return a hash of what must be equal when a key is used again.
+
+        The traceparent isn't part of it: a repeated request has a trace of its own.
+        """
+        # Sorted: the order of the keys in a JSON object has no meaning.
         content = [self.name, self.auto_provision, self.additional_settings]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
@@ -135,6 +139,7 @@ class Commands:
 
     async def retry_each(self, client_ids: Sequence[UUID]) -> RetryReport:
         """Retry several clients; one without a failed job is left alone and reported."""
+        # One transaction each, so that a client that can't be retried doesn't undo the others.
         retried: list[UUID] = []
         refused: dict[UUID, str] = {}
         for client_id in client_ids:
@@ -177,7 +182,13 @@ class Commands:
 
 
 def _refuse_unstorable(request: ClientRequest, connection: Connection) -> None:
-    """Raise `UnstorableText` rather than store a client under an altered name."""
+    """Refuse text that the database's encoding lacks.
+
+    Its connection would replace the letters, and the client would have an altered name.
+
+    Raises:
+        UnstorableText: a letter of the name, the settings or the key is missing.
+    """
     settings = json.dumps(request.additional_settings, ensure_ascii=False)
     for what, text in (("name", request.name), ("settings", settings), ("key", request.key or "")):
         missing = sorted({each for each in text if not connection.can_store(each)})

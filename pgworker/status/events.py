@@ -219,6 +219,7 @@ class EventFeed:
                 await self._unregister()
 
     async def _serve(self) -> None:
+        """Register, listen and poll until there have been no streams for a while."""
         async with asyncio.TaskGroup() as tasks:
             serving = [
                 tasks.create_task(self._keep_registered(), name="feed register"),
@@ -234,6 +235,7 @@ class EventFeed:
                 task.cancel()
 
     async def _wait_until_idle(self) -> None:
+        """Return when the last stream was closed, and no other was opened for `linger`."""
         while True:
             await self._idle.wait()
             await asyncio.sleep(self._linger.total_seconds())
@@ -249,6 +251,7 @@ class EventFeed:
                 stream.signal()
 
     async def _keep_registered(self) -> None:
+        """Renew the registration, which expires after a minute: so does that of a dead process."""
         while True:
             try:
                 await self._pool.execute(EVENT_FEED_QUERIES.register, self._id)
@@ -266,6 +269,7 @@ class EventFeed:
             self._outage.failed("feed register", error)
 
     async def _poll_until_cancelled(self) -> None:
+        """Poll after a notification, and after an interval without one."""
         has_listener = self._make_listener is not None
         interval = POLL_INTERVAL if has_listener else POLL_INTERVAL_WITHOUT_LISTEN
         while True:

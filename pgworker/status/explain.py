@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pgworker.status.queries import StatusReader
     from pgworker.status.rows import BreakerRow, ClientStatusRow, EventRow
 
+# What fits on a terminal together with the rest of `pgworker why`.
 EVENTS_SHOWN = 8
 
 
@@ -57,32 +58,38 @@ async def explain(
     )
 
 
+# By the status of the newest job. What a sentence quotes may hold braces, but is filled in only.
+_SENTENCES = {
+    JobStatus.FAILED: "Failed in {phase}: needs a person. What was done so far is kept.",
+    JobStatus.RUNNING: "In progress: a worker is running {phase}.",
+    JobStatus.QUEUED: "Queued for {phase}: {reason}.",
+    JobStatus.WAITING: "Waiting in {phase}: {reason}.",
+    JobStatus.CANCELLED: "Cancelled in {phase}. What exists at the provider stays there.",
+}
+# A running job is blocked when its lease has expired, and no worker has taken it over yet.
+_STALLED = "Stalled in {phase}: {reason}."
+
+
 def describe_state(client: ClientStatusRow) -> str:
     """Return a client's state in one sentence, for the operator. Pure."""
+    if client.job_status is None or client.job_status == JobStatus.SUCCEEDED:
+        return _describe_idle(client)
+    sentence = _SENTENCES[JobStatus(client.job_status)]
+    if client.job_status == JobStatus.RUNNING and client.blocked_because:
+        sentence = _STALLED
     phase = client.phase
     if client.phase_number is not None:
         phase = f"{phase} (phase {client.phase_number} of {client.phase_count})"
-    match client.job_status:
-        case JobStatus.FAILED:
-            return f"Failed in {phase}: needs a person. What was done so far is kept."
-        case JobStatus.RUNNING if client.blocked_because:
-            return f"Stalled in {phase}: {client.blocked_because}."
-        case JobStatus.RUNNING:
-            return f"In progress: a worker is running {phase}."
-        case JobStatus.QUEUED:
-            return f"Queued for {phase}: {client.blocked_because}."
-        case JobStatus.WAITING:
-            return f"Waiting in {phase}: {client.blocked_because or 'the next try'}."
-        case JobStatus.CANCELLED:
-            return f"Cancelled in {phase}. What exists at the provider stays there."
-        case JobStatus.SUCCEEDED if client.status != ClientStatus.READY:
-            return f"Done: it is {client.status}."
-        case JobStatus.SUCCEEDED:
-            return "Ready: provisioned and checked."
-    # It has no job. An adopted client may be ready without one.
-    if client.status == ClientStatus.READY:
-        return "Ready."
-    return "Provisioning was never requested for this client."
+    return sentence.format(phase=phase, reason=client.blocked_because or "the next try")
+
+
+def _describe_idle(client: ClientStatusRow) -> str:
+    """Return the state of a client without a job that could still do something."""
+    is_ready, has_job = client.status == ClientStatus.READY, client.job_status is not None
+    if has_job:
+        return "Ready: provisioned and checked." if is_ready else f"Done: it is {client.status}."
+    # A platform that had clients before pgworker may mark them as ready itself.
+    return "Ready." if is_ready else "Provisioning was never requested for this client."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,7 @@ class Action:
 
 def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
     """Return what a person can do about a client, the likeliest first. Pure."""
+    # Asks first: a project whose client was cancelled may still be billed.
     cancel = Action(
         "cancel",
         "Cancel",
@@ -114,6 +122,7 @@ def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
     if client.job_status == JobStatus.FAILED:
         return (_get_retry(client), cancel)
     if client.job_status == JobStatus.CANCELLED:
+        # A new job, from the first phase on: so it may create a project, whatever the old one did.
         return (
             Action(
                 "retry",
@@ -127,12 +136,22 @@ def get_actions(client: ClientStatusRow) -> tuple[Action, ...]:
 
 
 def _get_retry(client: ClientStatusRow) -> Action:
+    """Return the retry of a failed job; it asks first where the phase may cost money."""
     consequence = (
         f"Continues at {client.phase} and keeps what was done so far; nothing is created twice."
     )
     if client.may_cost_money:
         consequence += " It may create the client's project, which the provider bills."
     return Action("retry", "Retry", consequence, asks_first=client.may_cost_money)
+
+
+# By the code of what blocks an unfinished job (sql/views/04_client_status.sql); the others end by
+# themselves.
+_ADVICE = {
+    "no_worker": "start a worker: pgworker run",
+    "paused": "end the pause: pgworker resume",
+    "breaker_open": "replace the credential that the provider refuses: pgworker doctor names it",
+}
 
 
 def advise(client: ClientStatusRow, remedy: str | None) -> tuple[str, ...]:
@@ -155,15 +174,6 @@ def advise(client: ClientStatusRow, remedy: str | None) -> tuple[str, ...]:
             return (f"provision it, in SQL: select pgworker.enqueue('{client.client_id}');",)
         case None | JobStatus.SUCCEEDED:
             return (f"nothing: it is {client.status}",)
-    return _advise_live(client, cancel)
-
-
-def _advise_live(client: ClientStatusRow, cancel: str) -> tuple[str, ...]:
-    match client.blocked_code:
-        case "no_worker":
-            return ("start a worker: pgworker run",)
-        case "paused":
-            return ("end the pause: pgworker resume",)
-    if client.error_kind == "auth":
-        return ("the provider refuses the credential; see which one: pgworker doctor",)
+    if client.blocked_code in _ADVICE:
+        return (_ADVICE[client.blocked_code],)
     return ("nothing: it continues by itself", f"give up: {cancel}")

@@ -108,6 +108,7 @@ async def find_overdue(pool: Pool, settings: Settings) -> tuple[Overdue, ...]:
         settings.create_lookup,
     )
     found = (
+        # No age where a table that is older than pgworker has no times.
         Overdue(
             OverdueKind(row.kind),
             row.number,

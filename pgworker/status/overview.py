@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         WorkerRow,
     )
 
+# More than these a person doesn't read on one page; the lists of clients have the rest.
 GROUPS_SHOWN = 20
 STUCK_SHOWN = 15
 
@@ -193,6 +194,8 @@ async def get_queue_report(
 async def _get_queue_state(
     status: StatusReader, progress: ProgressReader, *, groups: int
 ) -> QueueState:
+    # One after the other: the pool is the worker's, and pages in many browsers that reload at the
+    # same moment must not take all of its connections.
     return QueueState(
         health=await status.get_health(),
         pauses=await status.list_pauses(),
@@ -204,7 +207,7 @@ async def _get_queue_state(
 
 
 def summarize(health: HealthRow, notices: Sequence[Notice]) -> str:
-    """Return the state of provisioning in one sentence. Pure."""
+    """Return the state of provisioning in one sentence, the worst of it. Pure."""
     if health.failed:
         return (
             "1 client needs attention"
@@ -241,10 +244,12 @@ def get_notices(
 
 
 def _notice_workers(health: HealthRow) -> list[Notice]:
+    """Return a notice when no worker is alive."""
     if health.workers_alive:
         return []
     return [
         Notice(
+            # Without work it may be intended: workers can be started on demand.
             Urgency.ALARM if health.unfinished else Urgency.WARNING,
             "No worker is alive: nothing is being provisioned.",
             "Start one: pgworker run",
@@ -273,6 +278,7 @@ def _notice_pause(pause: PauseRow) -> Notice:
 
 
 def _notice_overdue(overdue: Overdue) -> Notice:
+    """Return a notice with the number, and the age and name of the oldest one."""
     subject, remedy = ADVICE[overdue.kind]
     oldest = f"the oldest for {format_duration(overdue.age)}: {overdue.oldest}"
     # These two don't end by themselves, however many workers there are.
@@ -285,6 +291,7 @@ def _notice_overdue(overdue: Overdue) -> Notice:
 
 
 def _notice_limits(limits: Sequence[LimitRow]) -> list[Notice]:
+    """Return one notice for all limits: each ends by itself, so none needs a line of its own."""
     if not limits:
         return []
     endpoints = "1 endpoint" if len(limits) == 1 else f"{len(limits)} endpoints"
@@ -304,6 +311,7 @@ def get_latencies(rows: Sequence[PhaseLatencyRow]) -> tuple[PhaseLatency, ...]:
 
 
 def _get_latency(row: PhaseLatencyRow) -> PhaseLatency:
+    """Spread the hours in which a phase ended over a row of 24, for a chart with gaps."""
     quantiles = zip(row.hourly_p50_seconds or (), row.hourly_p95_seconds or (), strict=True)
     by_hour = dict(zip(row.hours_ago or (), quantiles, strict=True))
     return PhaseLatency(

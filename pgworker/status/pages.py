@@ -87,6 +87,7 @@ class Pages:
             before_at, before_id = _parse_cursor(
                 cursor, "c", lambda at, id_: (_parse_time(at), UUID(id_))
             )
+        # The id breaks ties: one statement may insert many clients, at the same time.
         rows = await fetch_rows(
             self._pool,
             ClientStatusRow,
@@ -144,6 +145,7 @@ def _parse_cursor(cursor: str, kind: str, parse_position: Callable[..., T]) -> T
 
 
 def _parse_job_id(value: object) -> int:
+    # In Python True is an int.
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _LARGEST_ID:
         raise ValueError(value)
     return value

@@ -83,7 +83,7 @@ class News:
     """What a follower gets.
 
     Attributes:
-        transitions: events since the last news, oldest first.
+        transitions: events since the last news, oldest first; of many the newest 200.
         progress: the client's progress now.
         last_event_id: of the newest event that was delivered, with these news or before.
     """
@@ -180,6 +180,7 @@ class ProgressReader:
             if began < self._latency_until:
                 return self._latency
             self._latency = await fetch_rows(self._pool, PhaseLatencyRow, PROGRESS_QUERIES.latency)
+            # By the time that it took: on a large platform a pass takes seconds.
             now = time.monotonic()
             rest = max(LATENCY_MAX_AGE.total_seconds(), (now - began) / LATENCY_SHARE)
             self._latency_until = now + rest

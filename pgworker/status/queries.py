@@ -95,9 +95,15 @@ class StatusReader:
         return client_id
 
     async def _find_by_name(self, name: str) -> UUID:
+        """Return the id of the only client of exactly that name.
+
+        Raises:
+            UnknownClient: there is none, or more than one.
+        """
         async with self._pool.acquire() as connection:
             # In the database's encoding another name may take the place of one that it lacks.
             is_possible = connection.can_store(name)
+        # Names aren't unique: a command must not guess which client is meant.
         ids: list[UUID] = []
         if is_possible:
             ids = await self._fetch_column(STATUS_QUERIES.clients_named, name)
@@ -159,7 +165,10 @@ class StatusReader:
         return await self._fetch(EventRow, STATUS_QUERIES.history, client_id, limit)
 
     async def get_last_answer(self, client_id: UUID) -> str | None:
-        """Return the provider's last answer about the client's tenant, without secrets."""
+        """Return the provider's last answer about the client's tenant, without secrets.
+
+        The phases leave it in the checkpoint, where no secret may be.
+        """
         checkpoint = await self._pool.fetchval(STATUS_QUERIES.checkpoint, client_id)
         return (checkpoint or {}).get("last_answer")
 
@@ -205,6 +214,7 @@ class StatusReader:
 
     async def list_phases(self, workflow: str | None = None) -> list[str]:
         """Return the phases of a workflow in their order; None: of all workflows."""
+        # Workflows may share a phase by name; a filter offers it once.
         return list(dict.fromkeys(await self._fetch_column(STATUS_QUERIES.phases, workflow)))
 
     async def list_phase_seconds(self, client_ids: Sequence[UUID]) -> list[PhaseSecondsRow]:
@@ -230,7 +240,11 @@ class StatusReader:
         return await self._fetch(PauseRow, STATUS_QUERIES.pauses)
 
     async def list_open_breakers(self) -> list[BreakerRow]:
-        """Return the credentials that the provider refuses and that are still in use."""
+        """Return the credentials that the provider refuses and that are still in use.
+
+        A breaker whose probe is long overdue belongs to a credential that was replaced: no worker
+        has it any more, so its breaker can never close.
+        """
         return await self._fetch(BreakerRow, STATUS_QUERIES.open_breakers)
 
     async def list_exhausted_limits(self) -> list[LimitRow]:
@@ -257,6 +271,7 @@ def find_similar(typed: str, names: Iterable[str]) -> list[str]:
     for name in names:
         for part in {name.casefold(), *name.casefold().split()}:
             names_by_part.setdefault(part, []).append(name)
+    # Its quick checks come before the exact ratio, so that a thousand names take milliseconds.
     parts = difflib.get_close_matches(
         typed.casefold(), names_by_part, n=NAMES_OFFERED, cutoff=SIMILARITY
     )

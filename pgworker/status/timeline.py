@@ -102,6 +102,7 @@ def _repeats(entries: list[Entry], entry: Entry) -> bool:
 
 
 def _make_entry(event: EventRow) -> Entry:
+    """Return an event as an entry of its own."""
     title, kind = _get_heading(event)
     return Entry(
         at=event.at,
@@ -116,11 +117,13 @@ def _make_entry(event: EventRow) -> Entry:
 
 
 def _get_heading(event: EventRow) -> Heading:
+    """Return the event's heading, with its title filled in."""
     detail = event.detail or {}
     if event.event == "cancelled" and "superseded_by" in detail:
         return SUPERSEDED
     heading = HEADINGS.get(event.event)
     if heading is None:
+        # Written by a newer version, or by a function for people such as reconcile.
         return Heading(event.event.replace("_", " ").capitalize(), EntryKind.NOTE)
     title = heading.title.format(
         from_phase=event.from_phase,

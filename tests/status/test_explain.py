@@ -106,6 +106,11 @@ async def test_a_retry_asks_first_in_a_phase_that_may_cost_money(
     [
         ("no_worker", "start a worker: pgworker run"),
         ("paused", "end the pause: pgworker resume"),
+        (
+            "breaker_open",
+            "replace the credential that the provider refuses: pgworker doctor names it",
+        ),
+        ("client_locked", "nothing: it continues by itself"),
         ("waiting", "nothing: it continues by itself"),
         ("no_free_worker", "nothing: it continues by itself"),
         ("lease_expired", "nothing: it continues by itself"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgworker.api.service import Service
     from pgworker.api.sessions import Principal
 
+# In a dialog; the page behind it has all of them.
 NAMES_SHOWN = 12
 
 router = APIRouter(route_class=PageRoute)
@@ -43,7 +44,12 @@ async def ask_retry(
 async def retry(
     request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
-    """Queue a client's failed or cancelled job again."""
+    """Queue a client's failed or cancelled job again.
+
+    Raises:
+        NotRetryable: it has none.
+        UnknownClient: there is none of that id.
+    """
     await service.commands.retry(client_id, by=principal.name)
     return redirect_with_flash(request, "console_client", "retried", client_id=client_id)
 
@@ -60,7 +66,11 @@ async def ask_cancel(
 async def cancel(
     request: Request, service: ServiceDep, principal: MayOperate, client_id: UUID
 ) -> Response:
-    """Stop the work on a client."""
+    """Stop the work on a client.
+
+    Raises:
+        UnknownClient: there is none of that id.
+    """
     count = await service.commands.cancel(client_id, by=principal.name)
     message = "cancelled" if count else "not-cancelled"
     return redirect_with_flash(request, "console_client", message, client_id=client_id)
@@ -69,6 +79,12 @@ async def cancel(
 async def _ask_about(
     request: Request, service: Service, principal: Principal, client_id: UUID, name: str
 ) -> Response:
+    """Return the question before an action on a client.
+
+    Raises:
+        NotRetryable: the client's state doesn't allow the action.
+        UnknownClient: there is none of that id.
+    """
     client = await service.status.get_client_status(client_id)
     action = next((each for each in get_actions(client) if each.name == name), None)
     if action is None:
@@ -95,7 +111,11 @@ async def _ask_about(
 async def ask_retry_group(
     request: Request, service: ServiceDep, principal: MayOperate, key: str
 ) -> Response:
-    """Ask whether to retry all clients that failed with the same error."""
+    """Ask whether to retry all clients that failed with the same error.
+
+    Raises:
+        Refused: 404, no client is failed with it any more.
+    """
     group = await service.status.get_failed_group(key)
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed with that error any more")

@@ -43,6 +43,10 @@ class Asset:
 
 
 def _read(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Asset]]:
+    """Yield the files of a folder and of those in it, by their path below the first one.
+
+    By `importlib.resources`, so that the package may be in a zip file.
+    """
     for entry in folder.iterdir():
         if entry.is_dir():
             yield from _read(entry, f"{prefix}{entry.name}/")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # In units of the drawing; the style sheet sets its size.
 WIDTH, HEIGHT = 240, 44
 GAP = 2
+# So that an hour with quick phases differs from one without any.
 LOWEST_BAR = 1.5
 
 

@@ -44,7 +44,11 @@ class PhaseShown:
 async def show_client(
     request: Request, service: ServiceDep, principal: MayRead, client_id: UUID
 ) -> Response:
-    """Show a client."""
+    """Show a client.
+
+    Raises:
+        UnknownClient: there is none of that id.
+    """
     status = service.status
     found = await explain(status, client_id, events=EVENTS_SHOWN)
     client = found.client
@@ -68,6 +72,7 @@ async def show_client(
 
 
 def _show_phase(found: Explanation, phases: list[str], phase: str) -> PhaseShown:
+    """Return how a phase is shown: by its place before or after the one that the job is in."""
     client, seconds = found.client, found.phases.get(phase)
     index = phases.index(phase)
     current = phases.index(client.phase) if client.phase in phases else -1

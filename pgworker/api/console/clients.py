@@ -17,6 +17,7 @@ from pgworker.models import ClientStatus, ErrorKind
 from pgworker.status.pages import Filter
 
 PAGE_SIZE = 50
+# Without pages: a group this large is retried as a whole, not read.
 FAILURES_SHOWN = 500
 
 router = APIRouter(route_class=PageRoute)
@@ -59,7 +60,11 @@ class Filters(BaseModel):
 async def list_clients(
     request: Request, service: ServiceDep, principal: MayRead, asked: Annotated[Filters, Query()]
 ) -> Response:
-    """List clients, newest first."""
+    """List clients, newest first.
+
+    Raises:
+        BadCursor: of `after`.
+    """
     found = await service.pages.list_clients(
         asked.wanted, limit=PAGE_SIZE, cursor=asked.after or None
     )
@@ -85,7 +90,11 @@ async def list_clients(
 async def list_failures(
     request: Request, service: ServiceDep, principal: MayRead, key: str
 ) -> Response:
-    """List the clients that failed with the same error."""
+    """List the clients that failed with the same error.
+
+    Raises:
+        Refused: 404, no client is failed with it any more.
+    """
     group = await service.status.get_failed_group(key)
     if group is None:
         raise Refused(HTTPStatus.NOT_FOUND, "no client is failed with that error any more")
@@ -99,6 +108,7 @@ async def list_failures(
 
 
 def _get_address(request: Request, query: dict[str, str]) -> str:
+    """Return the list's path with those fields of the query that are set."""
     given = urlencode({name: value for name, value in query.items() if value})
     path = get_path(request, "console_clients")
     return f"{path}?{given}" if given else path

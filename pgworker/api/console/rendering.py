@@ -146,7 +146,9 @@ def _capitalize(text: str | None) -> str:
 
 _TEMPLATES = Environment(
     loader=PackageLoader("pgworker.api.console"),
+    # Names of clients and errors of providers come from strangers.
     autoescape=True,
+    # A misspelled name is an error, and not an empty place on the page.
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

@@ -26,7 +26,12 @@ async def ask_for_token(request: Request) -> Response:
 async def sign_in(
     request: Request, service: ServiceDep, token: Annotated[str, Form(max_length=512)]
 ) -> Response:
-    """Give the browser a cookie that stands for the token."""
+    """Give the browser a cookie that stands for the token.
+
+    Raises:
+        Refused: 429, too many attempts came from this address.
+    """
+    # Behind a proxy this is the client's address only if uvicorn trusts the proxy's headers.
     address = request.client.host if request.client is not None else ""
     service.attempts.count(address)
     found = service.sessions.find_token(token.strip())

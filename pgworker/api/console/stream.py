@@ -39,6 +39,7 @@ async def follow(service: ServiceDep, client: UUID | None = None) -> Response:
 async def _stream_changes(
     feed: EventFeed, client_id: UUID | None, after: int
 ) -> AsyncGenerator[bytes]:
+    """Yield `changed` after each change, but not more often than a person can follow."""
     async with feed.stream(client_id, after=after) as stream:
         # The first at once: something may have changed since the page was rendered.
         while not stream.is_closed:

@@ -226,6 +226,7 @@ async def follow_client(
     `transition` has the change. When the client is ready, failed or cancelled, `end` is the last
     event. A browser then reconnects by itself, and stops when it gets 204.
     """
+    # An EventSource reconnects whenever the server closes; only a 204 stops it (HTML, 9.2.3).
     if last_event_id is not None and not follow:
         progress = await service.progress.get(client_id)
         if progress.is_final and progress.newest_event_id <= last_event_id:

@@ -42,6 +42,8 @@ class QueueHealth(Collector):
 )
 async def metrics(service: ServiceDep) -> Response:
     """Return the state of the queue (`pgworker_queue_…`), and what this process has done."""
+    # A registry for this request: these gauges are the database's, as of now. Those of the process
+    # are in the global one, where OpenTelemetry's exporter has registered itself.
     registry = CollectorRegistry()
     registry.register(QueueHealth(await service.status.get_health()))
     return Response(

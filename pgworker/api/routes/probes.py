@@ -42,6 +42,8 @@ class NotReady(Problem):
 @router.get("/healthz", responses=document_problems(503))
 async def healthz(service: ServiceDep) -> Health:
     """Return 200 while the process lives: it answers, and its worker runs. Contacts no server."""
+    # It doesn't ask the database: an outage must not make a supervisor restart all workers, which
+    # would end their running phases and mend nothing.
     daemon = service.daemon
     if daemon is not None and daemon.started.is_set() and not daemon.is_running:
         raise Refused(
