@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgworker.db.queries import parse, sql_directory
+from pgworker.db.queries import find_sql_directory, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ class BoundaryNames:
         """Read the names from the files in `sql/queries/`."""
         by_text: dict[str, str] = {}
         by_pattern: list[tuple[re.Pattern[str], str]] = []
-        for file in sorted((sql_directory() / "queries").glob("*.sql")):
+        for file in sorted((find_sql_directory() / "queries").glob("*.sql")):
             for block, text in parse(file.read_text(encoding="utf-8")).items():
                 pattern = PLACEHOLDER.sub("[^;]+?", re.escape(text))
                 name = f"{file.stem}.{block}"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from pydantic import SecretStr
 
-from pgworker.db.embedded import default_data_dir, embedded_server
+from pgworker.db.embedded import embedded_server, get_default_data_dir
 from pgworker.db.migrate import migrate, read_state
 from pgworker.db.pool import connected, open_pool
 from pgworker.db.private_file import create_private, data_dir_errors_translated
@@ -110,7 +110,7 @@ class Platform:
 
 def locate_data_dir(settings: Settings) -> Path:
     """Return where the embedded server keeps its data, used or not."""
-    return (settings.data_dir or default_data_dir()).absolute()
+    return (settings.data_dir or get_default_data_dir()).absolute()
 
 
 @asynccontextmanager

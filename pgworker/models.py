@@ -136,7 +136,7 @@ class Client:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def client_status(stored: str | None) -> ClientStatus:
+def parse_client_status(stored: str | None) -> ClientStatus:
     """Return the status; a null, or a word that an adopted table had before, is not provisioned."""
     try:
         return ClientStatus(stored or "")

@@ -66,7 +66,7 @@ def get_logger() -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def parent_context(traceparent: str | None) -> Context | None:
+def extract_parent_context(traceparent: str | None) -> Context | None:
     """Return the trace context in which the job was enqueued (W3C trace context, level 1)."""
     if traceparent is None:
         return None
@@ -97,11 +97,11 @@ def is_tracing() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def phase_span(job: Job) -> AbstractContextManager[trace.Span]:
+def start_phase_span(job: Job) -> AbstractContextManager[trace.Span]:
     """Return the span of one run of the job's phase, a child of the one that enqueued the job."""
     return tracer.start_as_current_span(
         SPAN_PHASE,
-        context=parent_context(job.trace_context),
+        context=extract_parent_context(job.trace_context),
         attributes={
             "pgworker.job_id": job.id,
             "pgworker.client_id": str(job.client_id),

@@ -51,7 +51,7 @@ class EmbeddedServer:
     data_dir: Path
 
 
-def default_data_dir() -> Path:
+def get_default_data_dir() -> Path:
     """Return the data directory when no setting names one (XDG Base Directory 0.8)."""
     if os.geteuid() == 0:
         return Path("/var/lib/pgworker")
@@ -97,6 +97,7 @@ class _Attachment:
     def _attach(self) -> EmbeddedServer:
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._start_lock():
+            # Before the server is looked at: from now on no other process stops it.
             self._users = open_private(self._dir / "users.lock")
             fcntl.flock(self._users, fcntl.LOCK_SH)
             password = self._password()
@@ -152,6 +153,7 @@ class _Attachment:
                 self._dir / "postgres.password", durable=self._settings.get("fsync") != "off"
             )
         self._cluster.check_version()
+        # A port can't be reserved for another program: it may be taken before the server binds it.
         for _ in range(START_TRIES - 1):
             port = self._free_port()
             try:

@@ -73,8 +73,7 @@ class Hosts:
         """
         if self._mistake is not None:
             raise self._mistake
-        default = CONNECT_TIMEOUT_EACH if self._several else CONNECT_TIMEOUT
-        each = timeout or self.url_options.connect_timeout or default
+        each = timeout or self._get_timeout()
         failures: list[tuple[str, Exception]] = []
         for dsn in tuple(self._order):
             try:
@@ -84,11 +83,16 @@ class Hosts:
                     raise
                 failures.append((dsn, error))
         if all(_refuses_our_login(error) for _, error in failures):
+            # A wrong password isn't an outage, however many hosts refuse it.
             raise failures[0][1]
         reasons = "; ".join(
             f"{_format_address(dsn)} {_describe(error, each)}" for dsn, error in failures
         )
         raise NoHostTakesWrites(f"no host takes writes: {reasons}") from failures[-1][1]
+
+    def _get_timeout(self) -> timedelta:
+        default = CONNECT_TIMEOUT_EACH if self._several else CONNECT_TIMEOUT
+        return self.url_options.connect_timeout or default
 
     async def _connect_to(
         self, dsn: str, timeout: timedelta, options: dict[str, Any]

@@ -13,7 +13,7 @@ from pgworker.db.hosts import Hosts
 from pgworker.db.outage import Outage
 from pgworker.db.pool import connect, describe_dsn
 from pgworker.db.queries import load
-from pgworker.db.reconnect import reconnect_delay
+from pgworker.db.reconnect import choose_reconnect_delay
 from pgworker.db.translation import DATABASE_ERRORS, translate
 from pgworker.errors import BadConfiguration, DatabaseUnreachable, PgworkerError
 from pgworker.telemetry import get_logger
@@ -110,7 +110,7 @@ class Listener:
                 self._outage.failed("listen", _as_ours(error))
             finally:
                 self.is_connected = False
-            await asyncio.sleep(reconnect_delay(failures).total_seconds())
+            await asyncio.sleep(choose_reconnect_delay(failures).total_seconds())
 
     async def _listen(self) -> None:
         connection = await connect(self._hosts, application_name=self._application_name)
@@ -134,9 +134,11 @@ class Listener:
                 server_restarted=restarted,
             )
             self._outage.over("listen")
+            # Notifications that were sent while we weren't listening are gone.
             self._wake()
             while True:
                 await self._wait_unless_lost(self._ping_every)
+                # A pong that came too late for the ping before must not answer this one.
                 self._pong.clear()
                 async with _answer_within(self._ping_timeout):
                     await connection.execute(f"notify {own}")

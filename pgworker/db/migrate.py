@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgworker.db.queries import load, sql_directory
+from pgworker.db.queries import find_sql_directory, load
 from pgworker.db.translation import translated
 from pgworker.errors import SchemaMismatch
 
@@ -87,6 +87,7 @@ class SchemaState:
 
     def refuse_if_not_current(self) -> None:
         """Raise `SchemaMismatch`, with the command to run, unless it is current."""
+        # First: an older program must not say "run db migrate" to a newer schema.
         self.refuse_if_not_appliable()
         if self.pending:
             raise SchemaMismatch(
@@ -108,9 +109,10 @@ class SchemaState:
             )
 
 
-def own_files(directory: Path | None = None) -> tuple[SqlFile, ...]:
+def read_own_files(directory: Path | None = None) -> tuple[SqlFile, ...]:
     """Return our migrations, then our objects, in the order in which they are applied."""
-    root = directory or sql_directory()
+    root = directory or find_sql_directory()
+    # Their order is that of the names, and their names are kept in the history.
     migrations = []
     for path in sorted((root / "migrations").glob("*.sql")):
         number = re.match(r"(\d{4})_\w+\.sql$", path.name)
@@ -151,9 +153,9 @@ async def read_state(connection: Connection) -> SchemaState:
     """Return the state of pgworker's schema; changes nothing."""
     with translated():
         if not await connection.fetchval(MIGRATE_QUERIES.history_exists):
-            return compare(own_files(), ())
+            return compare(read_own_files(), ())
         rows = await connection.fetch(MIGRATE_QUERIES.history)
-    return compare(own_files(), tuple(Applied(**dict(row)) for row in rows))
+    return compare(read_own_files(), tuple(Applied(**dict(row)) for row in rows))
 
 
 async def migrate(connection: Connection) -> tuple[str, ...]:

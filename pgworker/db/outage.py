@@ -22,6 +22,7 @@ class Outage:
     """
 
     def __init__(self) -> None:
+        # By name: a part that fails again and again is over with its first success.
         self._failing: set[str] = set()
         self._began_at = 0.0
         self._failures = 0

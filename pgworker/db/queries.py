@@ -14,10 +14,11 @@ T = TypeVar("T", bound=NamedTuple)
 
 
 @cache
-def sql_directory() -> Path:
+def find_sql_directory() -> Path:
     """Return the folder of our SQL: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).parents[1]
     for candidate in (package / "sql", package.parent / "sql"):
+        # A folder of another project may be called sql, too.
         if (candidate / "migrations").is_dir():
             return candidate
     msg = f"the SQL of pgworker is missing beside {package}"
@@ -37,7 +38,7 @@ def parse(text: str) -> dict[str, str]:
 @cache
 def _included() -> dict[str, str]:
     """Return the statements of `queries/rows.sql` as subqueries."""
-    blocks = parse((sql_directory() / "queries/rows.sql").read_text(encoding="utf-8"))
+    blocks = parse((find_sql_directory() / "queries/rows.sql").read_text(encoding="utf-8"))
     return {name: f"(\n{block.removesuffix(';')}\n)" for name, block in blocks.items()}
 
 
@@ -52,7 +53,8 @@ def load(shape: type[T], file: str) -> T:
         TypeError: a block without a field, or a field without a block.
         KeyError: no block of `rows.sql` has the included name.
     """
-    blocks = parse((sql_directory() / file).read_text(encoding="utf-8"))
+    blocks = parse((find_sql_directory() / file).read_text(encoding="utf-8"))
+    # At import, so that a misspelt name is found by any test and not by the first call.
     fields = get_type_hints(shape).keys()
     if fields != blocks.keys():
         msg = f"{file} and {shape.__name__} differ: {sorted(fields ^ blocks.keys())}"

@@ -45,7 +45,7 @@ class UrlOptions:
 Reader: TypeAlias = Callable[[UrlOptions, str, str], UrlOptions]
 
 
-def _whole_number(name: str, value: str) -> int:
+def _parse_whole_number(name: str, value: str) -> int:
     try:
         return int(value)
     except ValueError:
@@ -53,44 +53,44 @@ def _whole_number(name: str, value: str) -> int:
         raise UnusableParameter(msg) from None
 
 
-def _connect_timeout(options: UrlOptions, name: str, value: str) -> UrlOptions:
-    seconds = _whole_number(name, value)
+def _read_connect_timeout(options: UrlOptions, name: str, value: str) -> UrlOptions:
+    seconds = _parse_whole_number(name, value)
     # Zero means to libpq that it waits for ever, which a worker never does.
     return replace(options, connect_timeout=timedelta(seconds=seconds) if seconds > 0 else None)
 
 
-def _keepalives(options: UrlOptions, name: str, value: str) -> UrlOptions:
-    is_on = _whole_number(name, value) != 0
+def _read_keepalives(options: UrlOptions, name: str, value: str) -> UrlOptions:
+    is_on = _parse_whole_number(name, value) != 0
     return replace(options, socket=replace(options.socket, keepalives=is_on))
 
 
-def _socket_option(options: UrlOptions, name: str, value: str) -> UrlOptions:
-    number = _whole_number(name, value)
+def _read_socket_option(options: UrlOptions, name: str, value: str) -> UrlOptions:
+    number = _parse_whole_number(name, value)
     # Zero leaves it to the system, as in libpq.
     changed: dict[str, Any] = {name.removeprefix("keepalives_"): number if number > 0 else None}
     return replace(options, socket=replace(options.socket, **changed))
 
 
-def _load_balance_hosts(options: UrlOptions, name: str, value: str) -> UrlOptions:
+def _read_load_balance_hosts(options: UrlOptions, name: str, value: str) -> UrlOptions:
     if value not in {"disable", "random"}:
         msg = f"{name} must be disable or random"
         raise UnusableParameter(msg)
     return replace(options, in_any_order=value == "random")
 
 
-def _pgbouncer(options: UrlOptions, _: str, value: str) -> UrlOptions:
+def _read_pgbouncer(options: UrlOptions, _: str, value: str) -> UrlOptions:
     return replace(options, is_pooled=value == "true")
 
 
 HONOURED: Final[dict[str, Reader]] = {
-    "connect_timeout": _connect_timeout,
-    "keepalives": _keepalives,
-    "keepalives_idle": _socket_option,
-    "keepalives_interval": _socket_option,
-    "keepalives_count": _socket_option,
-    "tcp_user_timeout": _socket_option,
-    "load_balance_hosts": _load_balance_hosts,
-    "pgbouncer": _pgbouncer,
+    "connect_timeout": _read_connect_timeout,
+    "keepalives": _read_keepalives,
+    "keepalives_idle": _read_socket_option,
+    "keepalives_interval": _read_socket_option,
+    "keepalives_count": _read_socket_option,
+    "tcp_user_timeout": _read_socket_option,
+    "load_balance_hosts": _read_load_balance_hosts,
+    "pgbouncer": _read_pgbouncer,
     # Each connection of ours has a name of its own.
     "fallback_application_name": lambda options, _, __: options,
 }

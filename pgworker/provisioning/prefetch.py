@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
 from pgworker.errors import DatabaseUnreachable
-from pgworker.models import Client, client_status
+from pgworker.models import Client, parse_client_status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ class PhaseInputLoader:
         # Unpacked in the order of the columns in `find_phase_inputs`.
         return {
             job_id: PhaseInput(
-                Client(client_id, name, client_status(status), *others),
+                Client(client_id, name, parse_client_status(status), *others),
                 provider,
                 any_breaker_is_open,
             )

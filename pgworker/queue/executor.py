@@ -98,6 +98,7 @@ class Executor:
 
     def stop(self) -> list[Job]:
         """Begin no more jobs; return those that were pending, which are in hand no longer."""
+        # A task that is between two phases sees it, and releases its job.
         self._is_stopped = True
         left = [claimed for claimed in self._pending if not claimed.is_done]
         self._pending.clear()
@@ -120,6 +121,7 @@ class Executor:
     async def _run_pending(self, tasks: asyncio.TaskGroup) -> None:
         """Run one pending job after the other."""
         self._next_task = None
+        # Asked once for each task, not for each phase: a span costs more than a short phase.
         self._is_traced = telemetry.is_tracing()
         turn_ends = time.monotonic() + TURN_SECONDS
         while self._pending:
@@ -159,6 +161,7 @@ class Executor:
                             # It has survived the phase: others may be claimed beside it now.
                             self._wake()
                         if self._is_stopped:
+                            # A drain waits for the phase in hand, not for the whole workflow.
                             await self.release([claimed.job])
                             return
                     case Failure():
@@ -177,7 +180,7 @@ class Executor:
     async def _run_once(self, job: Job) -> Transition:
         """Run the job's present phase once; every error becomes a transition here."""
         began = time.monotonic()
-        with telemetry.phase_span(job) if self._is_traced else telemetry.NO_SPAN as span:
+        with telemetry.start_phase_span(job) if self._is_traced else telemetry.NO_SPAN as span:
             self._log.info("phase_started", attempts=job.attempts)
             try:
                 transition = await self._run_phase(job)

@@ -82,6 +82,7 @@ class Jobs:
         except PgworkerError as error:
             if not concerns_rows(error):
                 raise
+            # Slower, so not tried first: a savepoint for each job.
             rows = await self._pool.fetch(JOB_QUERIES.claim_each, *arguments)
         # In the order of the columns that the block names.
         return [Job._make(row) for row in rows]
@@ -116,6 +117,7 @@ class Jobs:
             JOB_QUERIES.advance,
             [job for job, _ in steps],
             [advance.next_phase for _, advance in steps],
+            # Null for nothing to set: the functions leave such a column alone.
             [advance.done.patch.as_json() or None for _, advance in steps],
             [advance.done.checkpoint or None for _, advance in steps],
             self.lease,
@@ -180,6 +182,7 @@ class Jobs:
         return Outstanding(**dict(row))
 
     async def _batch(self, query: str, jobs: Sequence[Job], *arguments: object) -> set[int]:
+        # Parallel arrays: one plan for any number of jobs, which an `in (…)` list wouldn't have.
         rows = await self._pool.fetch(
             query, [job.id for job in jobs], [job.claim_token for job in jobs], *arguments
         )

@@ -13,14 +13,17 @@ from pgworker.errors import (
 )
 from pgworker.models import CREDENTIAL_RECHECK, ErrorKind, Failure, Snooze, Transition
 
+# Soon, because the worker itself may have reached its database again by then.
 DATABASE_RECHECK = timedelta(seconds=2)
 
+# The phase that is run again after UNKNOWN looks first whether the request took effect.
 _RETRIED = frozenset({ErrorKind.TRANSIENT, ErrorKind.UNKNOWN})
 
 
 def after_error(error: JobError | DatabaseUnreachable) -> Transition:
     """Return what becomes of a job whose phase raised this."""
     if isinstance(error, DatabaseUnreachable):
+        # Not an attempt: our own outage says nothing about the client's work.
         return Snooze(DATABASE_RECHECK, reason="the platform's database to answer again")
     message = str(error)
     if isinstance(error, Throttled):
@@ -38,6 +41,7 @@ def after_error(error: JobError | DatabaseUnreachable) -> Transition:
 
 def after_bug(error: Exception) -> Failure:
     """Return what becomes of a job whose phase raised an error that pgworker doesn't define."""
+    # Without the error's text: it may hold a secret, and the row is shown to people.
     return Failure(
         ErrorKind.TRANSIENT, f"unexpected {type(error).__name__} (see the worker's log)", retry=True
     )

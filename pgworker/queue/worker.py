@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pgworker import telemetry
 from pgworker.db.outage import Outage
-from pgworker.db.reconnect import reconnect_delay
+from pgworker.db.reconnect import choose_reconnect_delay
 from pgworker.errors import DatabaseUnreachable
 from pgworker.queue.batching import BatchWindow
 from pgworker.queue.completer import Completer
@@ -167,7 +167,7 @@ class Worker:
             except DatabaseUnreachable as error:
                 self._outage.failed("claim", error)
                 failures += 1
-                timeout = reconnect_delay(failures)
+                timeout = choose_reconnect_delay(failures)
             if timeout is not None:
                 await self._sleep(timeout)
             await self._window.wait(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pgworker.db.queries import load
 from pgworker.errors import UnknownClient
-from pgworker.models import Client, client_status
+from pgworker.models import Client, parse_client_status
 from pgworker.status.rows import (
     BreakerRow,
     ClientStatusRow,
@@ -126,7 +126,7 @@ class StatusReader:
         row = await self._pool.fetchrow(STATUS_QUERIES.client, client_id)
         if row is None:
             raise UnknownClient(f"there is no client {client_id}")
-        return Client(**(dict(row) | {"status": client_status(row["status"])}))
+        return Client(**(dict(row) | {"status": parse_client_status(row["status"])}))
 
     async def get_client_status(self, client_id: UUID) -> ClientStatusRow:
         """Return the client's row of `client_status`.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from pgworker.db.embedded import default_data_dir, embedded_server
+from pgworker.db.embedded import embedded_server, get_default_data_dir
 from pgworker.db.postmaster import (
     Cluster,
     PidFile,
@@ -377,12 +377,12 @@ async def test_the_server_of_root_does_not_run_as_root(data_dir: Path) -> None:
 def test_the_default_place_follows_the_xdg_directories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_DATA_HOME", "/home/ada/data")
-    assert default_data_dir() == Path("/home/ada/data/pgworker")
+    assert get_default_data_dir() == Path("/home/ada/data/pgworker")
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
-    assert default_data_dir() == Path("/home/ada/.local/share/pgworker")
+    assert get_default_data_dir() == Path("/home/ada/.local/share/pgworker")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert default_data_dir() == Path("/var/lib/pgworker")
+    assert get_default_data_dir() == Path("/var/lib/pgworker")
 
 
 # -- what is refused --------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgworker.db.encoding import holds, replace_unstorable
-from pgworker.db.migrate import migrate, own_files, read_state
+from pgworker.db.migrate import migrate, read_own_files, read_state
 from pgworker.db.pool import connect
-from pgworker.db.queries import sql_directory
+from pgworker.db.queries import find_sql_directory
 from pgworker.errors import UnknownClient, UnstorableText
 from pgworker.models import (
     Advance,
@@ -91,8 +91,8 @@ def expected(encoding: str, text: str = MESSAGE) -> str:
 def test_whatever_is_sent_to_the_platforms_database_is_ascii() -> None:
     """Comments too: the server converts the whole text of a statement."""
     found = [
-        f"{path.relative_to(sql_directory())}:{number}: {line.strip()}"
-        for path in sorted(Path(sql_directory()).rglob("*.sql"))
+        f"{path.relative_to(find_sql_directory())}:{number}: {line.strip()}"
+        for path in sorted(Path(find_sql_directory()).rglob("*.sql"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if not line.isascii()
     ]
@@ -104,7 +104,7 @@ async def test_an_odd_database_gets_the_whole_schema(odd_database: tuple[str, st
     _, dsn = odd_database
     connection = await connect(dsn)
     try:
-        assert await migrate(connection) == tuple(file.name for file in own_files())
+        assert await migrate(connection) == tuple(file.name for file in read_own_files())
         assert (await read_state(connection)).is_current
     finally:
         await connection.close()

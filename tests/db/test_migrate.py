@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from pgworker.db import migrate as migrating
-from pgworker.db.migrate import Applied, SqlFile, compare, migrate, own_files, read_state
+from pgworker.db.migrate import Applied, SqlFile, compare, migrate, read_own_files, read_state
 from pgworker.errors import SchemaMismatch, StatementRefused, UnusableTable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-ALL = tuple(file.name for file in own_files())
+ALL = tuple(file.name for file in read_own_files())
 COLUMNS = {
     "id": "uuid",
     "name": "text",
@@ -337,12 +337,12 @@ async def test_an_object_that_has_changed_is_applied_again(
 async def test_an_older_schema_is_brought_up_to_date_file_by_file(
     connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = own_files()
+    files = read_own_files()
     for count in range(1, len(files) + 1):
         # Objects need all tables: only the numbered files have states between them.
         if files[count - 1].version is None:
             break
-        monkeypatch.setattr(migrating, "own_files", lambda count=count: files[:count])
+        monkeypatch.setattr(migrating, "read_own_files", lambda count=count: files[:count])
         assert await migrate(connection) == (files[count - 1].name,)
     monkeypatch.undo()
 
@@ -356,7 +356,7 @@ async def test_a_file_that_fails_leaves_nothing_of_it_behind(
 ) -> None:
     await migrate(connection)
     broken = SqlFile("migrations/0099_broken.sql", 99, "create table half (); select 1 / 0;")
-    monkeypatch.setattr(migrating, "own_files", lambda: (*own_files(), broken))
+    monkeypatch.setattr(migrating, "read_own_files", lambda: (*read_own_files(), broken))
 
     with pytest.raises(StatementRefused, match=r"division by zero \[22012\]"):
         await migrate(connection)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pgworker.db.reconnect import SHORTEST, longest_delay, reconnect_delay
+from pgworker.db.reconnect import SHORTEST, choose_reconnect_delay, get_longest_delay
 
 
 @pytest.mark.parametrize(
@@ -16,12 +16,12 @@ from pgworker.db.reconnect import SHORTEST, longest_delay, reconnect_delay
 def test_the_longest_wait_doubles_with_each_failure_up_to_five_seconds(
     failures: int, seconds: float
 ) -> None:
-    assert longest_delay(failures) == timedelta(seconds=seconds)
+    assert get_longest_delay(failures) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("failures", [1, 4, 50])
 def test_waits_are_spread_between_the_shortest_and_the_longest(failures: int) -> None:
-    delays = [reconnect_delay(failures) for _ in range(1000)]
+    delays = [choose_reconnect_delay(failures) for _ in range(1000)]
 
-    assert SHORTEST <= min(delays) < longest_delay(failures) / 4 + SHORTEST
-    assert longest_delay(failures) * 0.75 < max(delays) <= longest_delay(failures)
+    assert SHORTEST <= min(delays) < get_longest_delay(failures) / 4 + SHORTEST
+    assert get_longest_delay(failures) * 0.75 < max(delays) <= get_longest_delay(failures)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from pgworker.db.queries import parse, sql_directory
+from pgworker.db.queries import find_sql_directory, parse
 from pgworker.status import rows
 from pgworker.status.events import EVENT_FEED_QUERIES
 from pgworker.status.overdue import OVERDUE_QUERIES, OverdueRow
@@ -67,7 +67,7 @@ def test_no_row_is_left_out_here() -> None:
 
 
 def test_each_statement_that_others_include_is_included() -> None:
-    folder = sql_directory() / "queries"
+    folder = find_sql_directory() / "queries"
     text = "".join(path.read_text() for path in folder.glob("*.sql"))
     included = set(re.findall(r"\binclude\.(\w+)", text))
     assert included == parse((folder / "rows.sql").read_text()).keys()
