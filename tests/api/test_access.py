@@ -1,4 +1,4 @@
-"""Who is let in, and who may do what."""
+"""Which callers are admitted, and what each may do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_every_route_of_the_reference_has_its_scope_here(api: ApiInTest) -
 
 
 @pytest.mark.parametrize("scope", [None, *Scope])
-async def test_every_route_refuses_whoever_lacks_its_scope_and_nobody_else(
+async def test_every_route_refuses_callers_without_its_scope_and_no_others(
     api: ApiInTest, scope: Scope | None
 ) -> None:
     client = await api.client(scope)
@@ -72,7 +72,7 @@ async def test_a_refused_write_does_nothing(api: ApiInTest) -> None:
     assert await api.jobs.pool.fetchval("select count(*) from pgworker.pauses") == 0
 
 
-async def test_whoever_bears_no_token_is_told_to_send_one(api: ApiInTest) -> None:
+async def test_a_caller_without_a_token_is_asked_to_send_one(api: ApiInTest) -> None:
     refused = await (await api.client(None)).get("/clients")
     assert refused.status_code == 401
     assert refused.headers["WWW-Authenticate"].startswith("Bearer")
@@ -88,7 +88,7 @@ async def test_what_is_not_a_token_is_refused(api: ApiInTest, sent: str) -> None
     assert refused.status_code == 401
 
 
-async def test_the_audit_trail_tells_for_whom_it_was_done(api: ApiInTest) -> None:
+async def test_the_audit_trail_names_the_person_for_whom_it_was_done(api: ApiInTest) -> None:
     operator = await api.client(Scope.OPERATE)
     ordered = await operator.post("/clients", json={"name": "Acme"})
     await operator.post(f"{ordered.json()['url']}/provisioning/cancel")
@@ -119,7 +119,7 @@ async def test_without_a_token_a_foreign_name_for_this_machine_is_refused(
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
-async def test_without_a_token_what_a_proxy_brings_is_refused(
+async def test_without_a_token_a_request_through_a_proxy_is_refused(
     local: httpx.AsyncClient, header: str
 ) -> None:
     assert (await local.get("/clients", headers={header: "127.0.0.1"})).status_code == 403
@@ -196,7 +196,7 @@ def test_the_cookie_is_for_the_server_of_this_site_only(api: ApiInTest) -> None:
     assert TOKENS[Scope.OPERATE] not in cookie
 
 
-async def test_whoever_signed_in_may_what_their_token_may(api: ApiInTest) -> None:
+async def test_a_person_who_signed_in_may_do_what_their_token_may(api: ApiInTest) -> None:
     client = await api.client(None)
     headers, csrf = signed_in(api, Scope.READ)
     assert (await client.get("/clients", headers=headers)).status_code == 200
@@ -231,7 +231,7 @@ async def test_a_form_carries_its_csrf_token_as_a_field(api: ApiInTest) -> None:
     assert carried.status_code == 404
 
 
-async def test_a_forged_or_foreign_cookie_is_nobody(api: ApiInTest) -> None:
+async def test_a_forged_or_foreign_cookie_is_refused(api: ApiInTest) -> None:
     client = await api.client(None)
     foreign = Sessions([b"k" * 32], api.service.platform.settings.api_tokens, timedelta(hours=1))
     good = value_of(cookie_of(api.service.sessions))
@@ -259,7 +259,7 @@ def test_a_cookie_outlives_a_rotated_key_as_long_as_the_old_one_is_kept(api: Api
     assert Sessions([new], tokens, timedelta(hours=1)).get_principal(cookie) is None
 
 
-# -- what browsers are told -------------------------------------------------------------------
+# -- what browsers get ------------------------------------------------------------------------
 
 
 async def test_every_answer_keeps_browsers_from_harm(admin: httpx.AsyncClient) -> None:

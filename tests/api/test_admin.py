@@ -39,7 +39,7 @@ async def groups(client: httpx.AsyncClient) -> list[dict[str, Any]]:
 # -- the overview -----------------------------------------------------------------------------
 
 
-async def test_the_overview_tells_who_failed_and_who_waits_with_the_newest_error(
+async def test_the_overview_lists_failed_and_queued_clients_with_the_newest_error(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     await failed_with(api, "the migration 1_init.sql is broken")
@@ -60,7 +60,7 @@ async def test_the_overview_tells_who_failed_and_who_waits_with_the_newest_error
     ]
 
 
-async def test_a_browser_gets_a_page_and_everybody_else_json(admin: httpx.AsyncClient) -> None:
+async def test_a_browser_gets_a_page_and_a_program_gets_json(admin: httpx.AsyncClient) -> None:
     for accept, media_type in (
         ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
         ("application/json", "application/json"),
@@ -111,7 +111,7 @@ async def test_errors_with_another_cause_are_not_the_same(
     assert [group["jobs"] for group in await groups(admin)] == [1, 1]
 
 
-async def test_one_press_retries_all_that_failed_with_the_same_error_and_nobody_else(
+async def test_one_request_retries_all_that_failed_with_the_same_error_and_no_others(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     await failed_with(api, *(f"limit reached after {n} s" for n in range(7)), kind=ErrorKind.QUOTA)
@@ -187,7 +187,7 @@ async def test_readiness_names_what_is_missing(admin: httpx.AsyncClient, api: Ap
 
 
 @pytest.mark.usefixtures("_always_fresh")
-async def test_readiness_tells_strangers_no_address(
+async def test_readiness_shows_strangers_no_address(
     api: ApiInTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncpg
@@ -213,7 +213,9 @@ async def test_a_process_whose_worker_has_died_is_not_healthy(
     assert (await admin.get("/healthz")).status_code == 503
 
 
-async def test_metrics_tell_how_the_queue_is(admin: httpx.AsyncClient, api: ApiInTest) -> None:
+async def test_metrics_show_the_state_of_the_queue(
+    admin: httpx.AsyncClient, api: ApiInTest
+) -> None:
     await api.jobs.add_with_status(JobStatus.FAILED)
     answer = await admin.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # -- ordering ---------------------------------------------------------------------------------
 
 
-async def test_an_ordered_client_has_its_job_and_can_be_looked_at(
+async def test_a_created_client_has_its_job_and_can_be_read(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     ordered = await admin.post(
@@ -50,7 +50,7 @@ async def test_a_client_can_be_added_without_a_job(
     assert (shown["provisioning_status"], shown["job"]) == ("not_provisioned", None)
 
 
-async def test_the_trace_of_whoever_orders_goes_on_in_the_job(
+async def test_the_trace_of_the_request_continues_in_the_job(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -60,7 +60,7 @@ async def test_the_trace_of_whoever_orders_goes_on_in_the_job(
     assert job["trace_context"] == traceparent
 
 
-async def test_a_trace_context_that_is_none_is_ignored(
+async def test_a_malformed_trace_context_is_ignored(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     await admin.post("/clients", json={"name": "Acme"}, headers={"traceparent": "nonsense"})
@@ -109,7 +109,7 @@ BAD_ORDERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("order", BAD_ORDERS.values(), ids=BAD_ORDERS)
-async def test_a_bad_order_is_refused_with_the_field_that_is_wrong(
+async def test_a_bad_request_is_refused_with_the_field_that_is_wrong(
     admin: httpx.AsyncClient, api: ApiInTest, order: Any
 ) -> None:
     refused = await admin.post("/clients", json=order)
@@ -153,7 +153,7 @@ async def test_a_broken_body_is_the_callers_mistake(
 # -- ordering once ----------------------------------------------------------------------------
 
 
-async def test_the_same_order_with_the_same_key_is_carried_out_once(
+async def test_the_same_request_with_the_same_key_creates_one_client(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     headers = {"Idempotency-Key": "signup-7"}
@@ -168,7 +168,7 @@ async def test_the_same_order_with_the_same_key_is_carried_out_once(
     assert await api.jobs.pool.fetchval("select count(*) from clients") == 1
 
 
-async def test_another_order_with_the_same_key_is_refused(admin: httpx.AsyncClient) -> None:
+async def test_another_request_with_the_same_key_is_refused(admin: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "signup-7"}
     await admin.post("/clients", json={"name": "Acme"}, headers=headers)
     for other in ({"name": "Globex"}, {"name": "Acme", "auto_provision": False}):
@@ -210,7 +210,7 @@ async def test_a_key_is_forgotten_after_a_week(admin: httpx.AsyncClient, api: Ap
     assert first.json()["id"] != again.json()["id"]
 
 
-async def test_a_refused_order_leaves_its_key_free(
+async def test_a_refused_request_leaves_its_key_free(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     headers = {"Idempotency-Key": "signup-7"}
@@ -346,7 +346,7 @@ async def test_jobs_can_be_listed_and_filtered(admin: httpx.AsyncClient, api: Ap
         "cursor=WyJjIiw1LDZd",
     ],
 )
-async def test_a_list_that_cannot_be_is_refused(admin: httpx.AsyncClient, query: str) -> None:
+async def test_an_impossible_list_is_refused(admin: httpx.AsyncClient, query: str) -> None:
     refused = await admin.get(f"/clients?{query}")
     assert refused.status_code == 422, refused.text
     assert refused.headers["Content-Type"] == "application/problem+json"
@@ -363,7 +363,7 @@ async def test_a_made_up_cursor_of_jobs_is_refused(admin: httpx.AsyncClient, pla
 
 
 @pytest.mark.parametrize("path", ["/clients", "/clients/provisioning/jobs", "/clients/{id}"])
-async def test_whoever_has_the_newest_answer_is_told_so(
+async def test_a_caller_that_has_the_newest_answer_gets_304(
     admin: httpx.AsyncClient, api: ApiInTest, path: str
 ) -> None:
     job_id = await api.jobs.add()

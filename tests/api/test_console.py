@@ -162,14 +162,14 @@ async def test_a_browser_gets_the_console_and_a_program_json(admin: httpx.AsyncC
     assert data.headers["Content-Type"].startswith("application/json")
 
 
-async def test_signing_out_takes_the_cookie_back(operator: httpx.AsyncClient) -> None:
+async def test_signing_out_removes_the_cookie(operator: httpx.AsyncClient) -> None:
     page = await read(operator)
     answer = await submit(operator, page.form("/sign-out"))
     assert answer.headers["Location"] == f"{CONSOLE}/sign-in"
     assert (await operator.get(CONSOLE)).status_code == 303
 
 
-async def test_on_this_machine_nobody_signs_in_while_no_token_is_configured(
+async def test_on_this_machine_no_sign_in_is_needed_while_no_token_is_configured(
     local_api: ApiInTest,
 ) -> None:
     browser = await local_api.client(None, base_url=LOCAL_URL)
@@ -338,7 +338,7 @@ async def test_everything_is_paused_and_resumed(
     assert await api.service.status.list_pauses() == []
 
 
-async def test_the_audit_trail_tells_who_pressed(
+async def test_the_audit_trail_names_the_person_who_pressed(
     api: ApiInTest, operator: httpx.AsyncClient
 ) -> None:
     client_id = await failed(api, "Acme")
@@ -364,7 +364,7 @@ async def test_a_form_without_its_token_changes_nothing(
 # -- who may press ----------------------------------------------------------------------------
 
 
-async def test_whoever_may_only_read_is_shown_no_button(api: ApiInTest) -> None:
+async def test_a_person_who_may_only_read_sees_no_button(api: ApiInTest) -> None:
     client_id = await failed(api, "Acme")
     (group,) = await api.service.status.list_failed_groups()
     reader = await signed_in(api, Scope.READ)
@@ -397,7 +397,7 @@ async def test_an_operator_retries_and_does_not_pause(api: ApiInTest) -> None:
         ("/errors/0123456789abcdef/retry", 404, "No client is failed with that error any more"),
     ],
 )
-async def test_an_error_is_a_page_with_a_way_out(
+async def test_an_error_is_a_page_with_a_link_to_the_overview(
     operator: httpx.AsyncClient, path: str, status: int, words: str
 ) -> None:
     page = await read(operator, path, status=status)
@@ -405,9 +405,7 @@ async def test_an_error_is_a_page_with_a_way_out(
     assert "Go to the overview" in page.words
 
 
-async def test_a_press_that_came_too_late_says_so(
-    api: ApiInTest, operator: httpx.AsyncClient
-) -> None:
+async def test_a_button_of_an_old_page_says_so(api: ApiInTest, operator: httpx.AsyncClient) -> None:
     client_id = await failed(api, "Acme")
     form = (await read(operator, f"/clients/{client_id}")).form("/retry")
     await submit(operator, form)
@@ -436,7 +434,7 @@ async def test_the_list_is_searched_and_filtered(
     assert await names(phase="schema_sync") == ["Acme Dental"]
     assert await names(kind="permanent") == ["Acme Dental"]
     assert await names(status="queued", q="", kind="", phase="") == ["Acme Books", "Birch Bakery"]
-    assert await names(q="nobody") == []
+    assert await names(q="no such client") == []
 
 
 async def test_the_list_goes_on_page_after_page(
@@ -480,7 +478,7 @@ async def test_no_other_file_is_served(api: ApiInTest, name: str) -> None:
     assert (await stranger.get(f"{CONSOLE}/static/{name}")).status_code == 404
 
 
-def test_what_others_made_comes_with_its_licence() -> None:
+def test_vendored_files_come_with_their_licences() -> None:
     vendored = {name for name in ASSETS if name.startswith("vendor/")}
     works = {re.sub(r"-\d[\d.]*(\.min)?\.(js|woff2)$", "", name) for name in vendored}
     licences = {name.removesuffix(".LICENSE.txt") for name in vendored if "LICENSE" in name}

@@ -1,4 +1,4 @@
-"""pgworker inside an application of somebody else's."""
+"""pgworker inside an application that isn't ours."""
 
 from __future__ import annotations
 
@@ -137,14 +137,14 @@ async def test_the_applications_own_handlers_leave_our_problems_alone(database: 
         assert ordered.headers["Location"].startswith("/backend/clients/")
 
 
-async def test_the_application_may_decide_who_may_what(database: str) -> None:
-    def whoever(x_user: str = Header()) -> pgworker.Principal:
+async def test_the_application_may_identify_callers_itself(database: str) -> None:
+    def principal_from_header(x_user: str = Header()) -> pgworker.Principal:
         if x_user == "mallory":
             raise HTTPException(403, "not you")
         return pgworker.Principal(x_user, Scope.ADMIN if x_user == "alice" else Scope.READ)
 
     app = FastAPI(lifespan=pgworker.lifespan(settings=settings_for(database)))
-    app.include_router(pgworker.router(access=whoever))
+    app.include_router(pgworker.router(access=principal_from_header))
 
     async with running(app) as client:
 
@@ -171,7 +171,7 @@ def test_the_probes_can_be_left_to_the_application() -> None:
 
 @pytest.fixture
 def example(database: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The example, run by uvicorn as anybody would."""
+    """The example, run by uvicorn as its users would."""
     uvicorn = Path(sysconfig.get_path("scripts"), "uvicorn")
     process = subprocess.Popen(
         [uvicorn, "--app-dir", ROOT, "examples.platform_app:app", "--port", "0"],
@@ -192,7 +192,7 @@ def example(database: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 async def url_of(process: subprocess.Popen[str]) -> str:
-    """Read what uvicorn logs until it tells where it listens."""
+    """Read what uvicorn logs until it says where it listens."""
     assert process.stderr is not None
     async with asyncio.timeout(60):
         while line := await asyncio.to_thread(process.stderr.readline):
@@ -201,7 +201,7 @@ async def url_of(process: subprocess.Popen[str]) -> str:
     raise AssertionError(process.returncode)
 
 
-async def test_the_example_provisions_and_leaves_though_somebody_watches(
+async def test_the_example_provisions_and_ends_although_a_stream_is_open(
     example: subprocess.Popen[str], database: str
 ) -> None:
     async with (

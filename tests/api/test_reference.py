@@ -38,7 +38,7 @@ async def schemathesis(database: str, folder: Path, *options: str) -> None:
         process = await asyncio.create_subprocess_exec(
             *(program, "run", f"{url}/openapi.json", "--no-color", "--max-examples", "10"),
             *("--header", f"Authorization: Bearer {TOKENS[Scope.ADMIN]}", "--seed", "1"),
-            # Every check but one: a cursor is opaque, no schema tells which one we gave.
+            # Every check but one: a cursor is opaque, no schema says which one we gave.
             *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
             *("--request-timeout", "60", "--suppress-health-check", "too_slow"),
             *options,
@@ -46,12 +46,12 @@ async def schemathesis(database: str, folder: Path, *options: str) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        told, _ = await process.communicate()
-    assert process.returncode == 0, told.decode()
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
 
 
 @pytest.mark.timeout(600)
-async def test_no_request_gets_an_answer_that_the_document_does_not_tell_of(
+async def test_no_request_gets_an_answer_that_the_document_does_not_describe(
     database: str, tmp_path: Path
 ) -> None:
     await schemathesis(database, tmp_path, "--exclude-path-regex", STREAMS)

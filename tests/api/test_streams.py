@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_looks_without_being_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def _polls_need_a_notification(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_feed, "POLL_INTERVAL", NEVER)
 
 
@@ -62,7 +62,7 @@ async def served(database: str) -> AsyncIterator[Served]:
         yield running
 
 
-async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_is_ready(
+async def test_a_stream_sends_each_transition_when_it_is_made_until_the_client_is_ready(
     served: Served,
 ) -> None:
     job = await served.jobs.add_claimed()
@@ -71,9 +71,9 @@ async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_i
         assert (began.name, began.data["provisioning_status"]) == ("progress", "creating_project")
 
         await served.jobs.advance(job, "await_project")
-        told = await events.next("transition")
-        assert (told.data["event"], told.data["to_phase"]) == ("advanced", "await_project")
-        assert told.id == str(told.data["id"])
+        sent = await events.next("transition")
+        assert (sent.data["event"], sent.data["to_phase"]) == ("advanced", "await_project")
+        assert sent.id == str(sent.data["id"])
         shown = await events.next("progress")
         assert shown.data["provisioning_status"] == "waiting_for_project"
         assert shown.data["job"]["phase_number"] == 2
@@ -85,7 +85,7 @@ async def test_a_stream_tells_each_transition_when_it_is_made_until_the_client_i
         assert names == [("transition", None), ("progress", "ready"), ("end", "ready")]
 
 
-async def test_a_stream_is_taken_up_where_it_broke_off(served: Served) -> None:
+async def test_a_stream_is_resumed_where_it_ended(served: Served) -> None:
     job = await served.jobs.add_claimed()
     path = f"/clients/{job.client_id}/events"
     async with open_events(served.client, path) as events:
@@ -97,25 +97,25 @@ async def test_a_stream_is_taken_up_where_it_broke_off(served: Served) -> None:
     assert missed == ["await_project", "schema_sync"]
 
 
-async def test_a_browser_that_comes_back_after_the_end_is_told_to_stay_away(
+async def test_a_browser_that_reconnects_after_the_end_gets_204(
     served: Served,
 ) -> None:
     job = await served.jobs.add_claimed()
     await served.jobs.complete(job)
     path = f"/clients/{job.client_id}/events"
     async with open_events(served.client, path) as events:
-        told = await events.read_rest()
-    assert [each.name for each in told] == ["progress", "end"]
-    again = await served.client.get(path, headers={"Last-Event-ID": told[-1].id or ""})
+        sent = await events.read_rest()
+    assert [each.name for each in sent] == ["progress", "end"]
+    again = await served.client.get(path, headers={"Last-Event-ID": sent[-1].id or ""})
     assert again.status_code == 204
-    # From further back there is something to tell.
+    # From further back there is something to send.
     async with open_events(served.client, path, after=0) as events:
         assert [each.name for each in await events.read_rest()] == [
             *["transition"] * 3, "progress", "end"
         ]  # fmt: skip
 
 
-async def test_whoever_asks_to_follow_sees_a_failed_client_being_retried(served: Served) -> None:
+async def test_a_follower_sees_a_failed_client_being_retried(served: Served) -> None:
     job_id = await served.jobs.add_with_status(JobStatus.FAILED)
     client_id = (await served.jobs.fetch_client(job_id))["id"]
     async with open_events(served.client, f"/clients/{client_id}/events?follow=true") as events:
@@ -125,7 +125,7 @@ async def test_whoever_asks_to_follow_sees_a_failed_client_being_retried(served:
         assert (await events.next("progress")).data["provisioning_status"] == "queued"
 
 
-async def test_streams_of_several_clients_tell_each_its_own(served: Served) -> None:
+async def test_streams_of_several_clients_get_their_own_events_only(served: Served) -> None:
     first, second = await served.jobs.add_claimed(), await served.jobs.add_claimed()
     async with (
         open_events(served.client, f"/clients/{first.client_id}/events") as of_first,
@@ -141,14 +141,14 @@ async def test_streams_of_several_clients_tell_each_its_own(served: Served) -> N
         assert (await of_first.next()).data["event"] == "advanced"
 
 
-async def test_the_overviews_stream_tells_that_something_has_changed(served: Served) -> None:
+async def test_the_overviews_stream_says_that_something_has_changed(served: Served) -> None:
     async with open_events(served.client, "/admin/provisioning/events") as events:
         assert (await events.next()).name == "changed"
         await served.jobs.add()
         assert (await events.next()).name == "changed"
 
 
-async def test_where_listening_is_switched_off_a_stream_looks(
+async def test_where_listening_is_switched_off_a_stream_polls(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_feed, "POLL_INTERVAL_WITHOUT_LISTEN", timedelta(milliseconds=20))
@@ -160,13 +160,13 @@ async def test_where_listening_is_switched_off_a_stream_looks(
             assert (await events.read_rest())[-1].name == "end"
 
 
-async def test_a_stream_of_nobody_is_404(served: Served) -> None:
+async def test_a_stream_of_an_unknown_client_is_404(served: Served) -> None:
     refused = await served.client.get(f"/clients/{uuid4()}/events")
     assert refused.status_code == 404
     assert refused.headers["Content-Type"] == "application/problem+json"
 
 
-async def test_a_process_that_leaves_ends_its_streams(database: str) -> None:
+async def test_a_process_that_shuts_down_ends_its_streams(database: str) -> None:
     async with AsyncExitStack() as outside:
         async with served_over(database) as served:
             job = await served.jobs.add_claimed()
@@ -179,7 +179,7 @@ async def test_a_process_that_leaves_ends_its_streams(database: str) -> None:
         assert await events.read_rest() == []
 
 
-async def test_a_process_that_leaves_opens_no_stream(
+async def test_a_process_that_shuts_down_opens_no_stream(
     admin: httpx.AsyncClient, api: ApiInTest
 ) -> None:
     job = await api.jobs.add_claimed()
@@ -195,15 +195,15 @@ async def test_a_process_that_leaves_opens_no_stream(
 
 
 @pytest.mark.parametrize(
-    ("watchers", "is_told"),
+    ("watchers", "is_notified"),
     [
         ("select 1", False),
         ("insert into pgworker.watchers values ('x', now() + interval '1 minute')", True),
         ("insert into pgworker.watchers values ('x', now() - interval '1 second')", False),
     ],
 )
-async def test_events_notify_only_while_somebody_watches(
-    database: str, watchers: str, is_told: bool
+async def test_events_notify_only_while_a_process_listens(
+    database: str, watchers: str, is_notified: bool
 ) -> None:
     connection = await asyncpg.connect(database)
     heard: list[str] = []
@@ -216,7 +216,7 @@ async def test_events_notify_only_while_somebody_watches(
         await connection.execute("select pg_notify('pgworker_events', '')")
     finally:
         await connection.close()
-    assert len(heard) - 1 == (2 if is_told else 0)
+    assert len(heard) - 1 == (2 if is_notified else 0)
 
 
 @asynccontextmanager
@@ -237,7 +237,7 @@ class Streams:
         count: int = await self.jobs.pool.fetchval("select count(*) from pgworker.watchers")
         return count
 
-    async def until_nobody_is_registered(self) -> None:
+    async def wait_until_unregistered(self) -> None:
         while await self.registered():
             pass
 
@@ -250,7 +250,7 @@ async def test_a_process_is_registered_while_it_has_streams_and_signs_off_afterw
         for _ in range(2):
             async with streams.feed.stream(uuid4()):
                 assert await streams.registered() == 1
-            await within(streams.until_nobody_is_registered())
+            await within(streams.wait_until_unregistered())
 
 
 async def test_only_so_many_streams_are_open_at_a_time(database: str) -> None:
@@ -263,14 +263,14 @@ async def test_only_so_many_streams_are_open_at_a_time(database: str) -> None:
             pass
 
 
-def test_an_event_that_shows_up_late_with_a_lower_id_is_told() -> None:
+def test_an_event_that_becomes_visible_late_with_a_lower_id_is_delivered() -> None:
     delivered = Delivered(settled=10)
     assert delivered.take_new([9, 11, 13], now=0) == {11, 13}
     assert delivered.take_new([11, 12, 13], now=1) == {12}
     assert delivered.take_new([11, 12, 13, 14], now=2) == {14}
 
 
-def test_what_was_told_long_ago_is_forgotten_and_not_told_again() -> None:
+def test_what_was_delivered_long_ago_is_forgotten_and_not_delivered_again() -> None:
     delivered = Delivered(settled=10)
     delivered.take_new([11, 12], now=0)
     assert delivered.take_new([13], now=100) == {13}

@@ -141,7 +141,7 @@ async def test_the_overview_follows_what_happens_without_a_reload(
     assert await operator.was_not_reloaded()
 
 
-async def test_a_failure_is_read_mended_and_retried(site: Site, operator: Operator) -> None:
+async def test_a_failure_is_read_fixed_and_retried(site: Site, operator: Operator) -> None:
     site.break_migrations()
     (client_id,) = await site.add("Failing once")
     await operator.open(f"/clients/{client_id}")

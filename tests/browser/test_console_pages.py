@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 TOKEN = "the-token-of-an-operator"
-# Written anew by `make screenshots`; other runs take them too, and throw them away.
+# `make screenshots` keeps the pictures; other runs take them too, and delete them.
 KEPT = "PGWORKER_SCREENSHOTS"
 IMAGES = ROOT / "docs" / "images"
 

@@ -1,4 +1,4 @@
-"""Durations, as a person would say them."""
+"""Durations, as people write them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pgworker.status.durations import format_precise_duration
         (timedelta(days=1, hours=5, minutes=59), "1 d 5 h"),
     ],
 )
-def test_a_duration_is_told_in_its_two_largest_units(
+def test_a_duration_is_written_in_its_two_largest_units(
     value: timedelta | float | None, words: str
 ) -> None:
     assert format_precise_duration(value) == words

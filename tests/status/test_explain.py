@@ -71,7 +71,7 @@ def test_a_state_is_one_sentence(row: ClientStatusRow, words: str) -> None:
         (client(None, status="not_provisioned"), []),
     ],
 )
-def test_what_costs_money_or_cannot_be_taken_back_asks_first(
+def test_what_costs_money_or_cannot_be_undone_asks_first(
     row: ClientStatusRow, offered: list[tuple[str, bool]]
 ) -> None:
     assert [(action.name, action.asks_first) for action in get_actions(row)] == offered

@@ -1,4 +1,4 @@
-"""What is older than it should be is told, and nothing else is."""
+"""What is older than it should be is found, and nothing else is."""
 
 from __future__ import annotations
 
@@ -51,11 +51,13 @@ async def let_events_age(jobs: JobsInTest, by: timedelta) -> None:
     await jobs.pool.execute("alter table pgworker.event_log enable trigger user")
 
 
-async def test_jobs_of_every_status_that_got_there_just_now_are_not_late(jobs: JobsInTest) -> None:
+async def test_jobs_of_every_status_that_got_there_just_now_are_not_overdue(
+    jobs: JobsInTest,
+) -> None:
     for status in ("succeeded", "cancelled", "waiting", "running", "queued"):
         await jobs.add_with_status(status)
     await jobs.pool.execute("select pgworker.register_worker('w', 'host', 1, '0', 20, '30 s')")
-    await jobs.add_client("nobody asked for it")
+    await jobs.add_client("never requested")
     assert await overdue(jobs) == ()
 
 
@@ -63,7 +65,7 @@ async def test_jobs_of_every_status_that_got_there_just_now_are_not_late(jobs: J
 
 
 @pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.WAITING])
-async def test_a_job_that_stays_in_its_phase_is_late_with_its_client_and_age(
+async def test_a_job_that_stays_in_its_phase_is_overdue_with_its_client_and_age(
     jobs: JobsInTest, status: JobStatus
 ) -> None:
     job_id = await jobs.add_with_status(status)
@@ -83,7 +85,7 @@ async def test_each_phase_has_its_own_time(jobs: JobsInTest) -> None:
     assert await overdue(jobs) == ()
 
 
-async def test_a_job_that_a_person_put_in_line_again_begins_anew(jobs: JobsInTest) -> None:
+async def test_a_job_that_a_person_retried_starts_its_time_again(jobs: JobsInTest) -> None:
     job_id = await jobs.add_with_status(JobStatus.FAILED)
     await let_events_age(jobs, TOO_LONG)
     await jobs.commands.retry((await jobs.fetch_client(job_id))["id"])
@@ -91,7 +93,7 @@ async def test_a_job_that_a_person_put_in_line_again_begins_anew(jobs: JobsInTes
     assert await overdue(jobs) == ()
 
 
-async def test_a_job_that_was_enqueued_for_later_is_not_late_when_it_starts(
+async def test_a_job_that_was_enqueued_for_later_is_not_overdue_when_it_starts(
     jobs: JobsInTest,
 ) -> None:
     client_id = await jobs.add_client()
@@ -106,7 +108,7 @@ async def test_a_job_that_was_enqueued_for_later_is_not_late_when_it_starts(
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.WAITING])
-async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
+async def test_a_due_job_that_no_worker_claims_is_overdue_unless_a_person_paused_it(
     jobs: JobsInTest, status: JobStatus
 ) -> None:
     await jobs.add_with_status(status)
@@ -121,14 +123,14 @@ async def test_a_due_job_that_nobody_takes_is_late_unless_a_person_paused_it(
     assert await overdue(jobs) == ()
 
 
-async def test_a_lease_that_is_over_is_late_and_names_its_holder(jobs: JobsInTest) -> None:
+async def test_a_lease_that_is_over_is_overdue_and_names_its_holder(jobs: JobsInTest) -> None:
     job = await jobs.add_claimed(worker="host:1")
     await jobs.let_lease_expire(job.id)
     found = await the_only(jobs, OverdueKind.LEASE_EXPIRED, timedelta(seconds=1))
     assert "held by host:1" in found.oldest
 
 
-async def test_failed_jobs_are_told_with_the_one_that_waits_longest_for_a_person(
+async def test_failed_jobs_are_named_by_the_one_that_waits_longest_for_a_person(
     jobs: JobsInTest,
 ) -> None:
     oldest, _ = [await jobs.add_with_status(JobStatus.FAILED) for _ in range(2)]
@@ -161,7 +163,7 @@ async def test_a_client_that_shows_a_phase_without_a_job_is_abandoned(jobs: Jobs
     assert await overdue(jobs) == ()
 
 
-async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
+async def test_a_create_without_an_outcome_is_overdue_once_no_job_looks_for_it(
     jobs: JobsInTest,
 ) -> None:
     job_id = await jobs.add_with_status(JobStatus.WAITING)
@@ -187,7 +189,7 @@ async def test_a_create_without_an_outcome_is_late_once_nobody_looks_for_it(
     assert await overdue(jobs) == ()
 
 
-async def test_a_worker_that_fell_silent_is_late_and_one_that_signed_off_is_not(
+async def test_a_lost_worker_is_overdue_and_one_that_signed_off_is_not(
     jobs: JobsInTest,
 ) -> None:
     for worker in ("silent", "stopped"):
@@ -202,5 +204,5 @@ async def test_a_worker_that_fell_silent_is_late_and_one_that_signed_off_is_not(
     assert (found.number, found.oldest) == (1, "silent")
 
 
-def test_the_doctor_has_advice_for_everything_that_can_be_late() -> None:
+def test_the_doctor_has_advice_for_everything_that_can_be_overdue() -> None:
     assert ADVICE.keys() == set(OverdueKind)

@@ -93,7 +93,7 @@ def test_a_missing_worker_is_an_alarm_only_when_there_is_work() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OverdueKind if kind is not OverdueKind.FAILED])
-def test_everything_that_is_late_is_told_with_what_to_do(kind: OverdueKind) -> None:
+def test_everything_that_is_overdue_has_a_notice_with_what_to_do(kind: OverdueKind) -> None:
     (notice,) = noticed(overdue=[Overdue(kind, 2, AGE, "Acme")])
     assert "2 (the oldest for 3 min: Acme)" in notice.what
     assert notice.advice
@@ -114,7 +114,7 @@ def test_failures_are_left_to_their_groups() -> None:
         (health(workers_alive=0, queued=1), "Provisioning needs attention"),
     ],
 )
-def test_the_verdict_is_one_sentence(state: HealthRow, words: str) -> None:
+def test_the_summary_is_one_sentence(state: HealthRow, words: str) -> None:
     assert summarize(state, noticed(state)) == words
 
 
@@ -150,29 +150,29 @@ async def test_the_longest_due_client_is_the_first_one_that_is_stuck(jobs: JobsI
     assert len(await jobs.status.list_stuck(limit=1)) == 1
 
 
-async def test_a_day_is_surveyed(
+async def test_a_day_is_summarized(
     database: str, monkeypatch: pytest.MonkeyPatch, jobs: JobsInTest
 ) -> None:
     async with jobs.pool.acquire() as connection:
         await write_sample_day(connection)
     async with running_stack(database, monkeypatch, simulated=None) as stack:
-        seen = await get_overview(
+        overview = await get_overview(
             stack.platform.pool, stack.platform.settings, ProgressReader(jobs.pool)
         )
 
-    assert seen.summary == "11 clients need attention"
-    assert seen.urgency is Urgency.ALARM
-    assert seen.queue.health.unfinished == 8
-    assert (seen.queue.is_paused, seen.queue.is_overdue) == (False, False)
-    assert seen.statuses["ready"] == 36
-    assert [group.jobs for group in seen.queue.failed_groups] == [7, 3, 1]
-    assert [each.phase for each in seen.latency] == [
+    assert overview.summary == "11 clients need attention"
+    assert overview.urgency is Urgency.ALARM
+    assert overview.queue.health.unfinished == 8
+    assert (overview.queue.is_paused, overview.queue.is_overdue) == (False, False)
+    assert overview.statuses["ready"] == 36
+    assert [group.jobs for group in overview.queue.failed_groups] == [7, 3, 1]
+    assert [each.phase for each in overview.latency] == [
         "create_project",
         "await_project",
         "schema_sync",
         "smoke_checks",
     ]
-    assert all(len(each.hours) == 24 and each.count for each in seen.latency)
+    assert all(len(each.hours) == 24 and each.count for each in overview.latency)
     rows = await jobs.pool.fetch("select * from pgworker.phase_latency")
     by_phase = {row["phase"]: row for row in rows}
-    assert all(by_phase[each.phase]["p50_seconds"] == each.p50 for each in seen.latency)
+    assert all(by_phase[each.phase]["p50_seconds"] == each.p50 for each in overview.latency)

@@ -1,4 +1,4 @@
-"""How far a client is: pure decisions, and the statistics behind them."""
+"""A client's progress: pure decisions, and the statistics behind them."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_a_client_is_expected_when_the_phases_ahead_have_taken_what_they_usually
         {"phase": "of_a_user"},
     ],
 )
-def test_nobody_is_expected_who_is_not_on_the_way_or_on_an_unknown_one(
+def test_a_client_without_a_live_job_or_with_unknown_phases_is_not_expected(
     more: dict[str, Any],
 ) -> None:
     assert get_expected_ready_at(client(**more), NOW, LATENCY) is None
 
 
-def test_without_statistics_nobody_can_tell() -> None:
+def test_without_statistics_no_client_is_expected() -> None:
     unknown = [LATENCY[0]._replace(p50_seconds=None), *LATENCY[1:]]
     assert get_expected_ready_at(client(), NOW, unknown) is None
     assert get_expected_ready_at(client(phase="await_project"), NOW, unknown) is not None
@@ -89,7 +89,7 @@ def test_the_sentence_says_where_it_stands(more: dict[str, Any], sentence: str) 
     assert describe_progress(client(**more)) == sentence
 
 
-def test_who_is_late_is_told_so() -> None:
+def test_a_late_client_s_sentence_says_so() -> None:
     assert describe_progress(client(), is_late=True).endswith("; it is taking longer than usual.")
 
 
@@ -107,7 +107,7 @@ async def test_every_kind_of_failure_says_what_is_needed(jobs: JobsInTest, kind:
     assert progress.sentence == f"It failed; {await jobs.status.get_remedy(kind)}."
 
 
-async def test_what_others_took_in_the_last_day_tells_when_the_next_is_ready(
+async def test_what_others_took_in_the_last_day_says_when_the_next_is_ready(
     jobs: JobsInTest,
 ) -> None:
     done = await jobs.add_claimed()

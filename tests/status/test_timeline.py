@@ -1,4 +1,4 @@
-"""A client's events, told as a story."""
+"""A client's events as entries of a timeline."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_entry_lasts_until_the_next_one_and_the_last_one_still_does() -> None
     assert second.lasted is None
 
 
-def test_looks_that_found_nothing_new_are_one_wait() -> None:
+def test_polls_that_found_nothing_new_are_one_wait() -> None:
     claim = event("claimed")
     timeline = build_timeline(
         [claim, wait(1), event("claimed", at=6), wait(7), event("claimed", at=12), wait(13)]
@@ -72,7 +72,7 @@ def test_looks_that_found_nothing_new_are_one_wait() -> None:
     assert timeline[1].at == BEGIN + timedelta(seconds=1)
 
 
-def test_a_wait_for_something_else_is_told_apart() -> None:
+def test_a_wait_for_something_else_is_an_entry_of_its_own() -> None:
     timeline = build_timeline([wait(0), event("claimed", at=5), wait(6, "the data api")])
     assert [entry.title for entry in timeline] == [
         "Waiting: the project",
@@ -98,7 +98,7 @@ def test_nothing_has_happened_to_a_client_without_events() -> None:
     assert build_timeline([]) == ()
 
 
-async def test_it_is_told_from_what_the_queue_has_written(jobs: JobsInTest) -> None:
+async def test_it_is_built_from_what_the_queue_has_written(jobs: JobsInTest) -> None:
     job = await jobs.add_claimed()
     await jobs.snooze(job)
     await jobs.let_wait_end(job.id)
