@@ -70,7 +70,7 @@ def rotate() -> None:
 
     async def do(platform: Platform) -> tuple[int, dict[str, int]]:
         tenant_secrets = platform.secrets()
-        return await tenant_secrets.rotate(), await tenant_secrets.by_key()
+        return await tenant_secrets.rotate(), await tenant_secrets.count_by_key()
 
     count, by_key = use_platform(do)
     print(f"{format_count(count, 'secret')} encrypted again" if count else "nothing to do")

@@ -115,7 +115,7 @@ async def sync_client(
         raise Permanent("it has no tenant yet: provision it first")
     provider = platform.providers.named(intent.provider)
     steps = StepLedger(platform.pool, client_id, None)
-    credentials = Credentials(await tenant_secrets.of_client(client_id))
+    credentials = Credentials(await tenant_secrets.get_fields(client_id))
     try:
         async with provider.connect(intent.ref, credentials) as connection:
             report = await apply_migrations(

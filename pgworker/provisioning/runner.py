@@ -165,7 +165,7 @@ class PhaseRunner:
     async def _redact(self, error: JobError, job: Job) -> None:
         """Remove the tenant's own secrets from the message."""
         try:
-            known = await self._secrets.of_client(job.client_id)
+            known = await self._secrets.get_fields(job.client_id)
         except BadConfiguration:
             # They can't be decrypted, so the phase hasn't seen them either.
             known = {}

@@ -1,4 +1,4 @@
-"""Two things that don't depend on each other, done at the same time."""
+"""Two operations that don't depend on each other, at the same time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Second = TypeVar("Second")
 
 
 async def at_once(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
-    """Do both, each to its end; return their results, or raise an error: rather the first's.
+    """Run both to their ends; return their results, or raise an error, preferably the first one's.
 
-    Not a `TaskGroup`: callers know errors, not groups of them; and neither is stopped in the
-    middle of a statement because the other one failed.
+    Not a `TaskGroup`: callers handle errors, not groups of errors, and no statement is cancelled
+    because the other operation failed.
     """
     results = await asyncio.gather(first, second, return_exceptions=True)
     for result in results:

@@ -1,4 +1,4 @@
-"""How SQL reaches a tenant: over PostgreSQL, or over the Management API's `database/query`."""
+"""How SQL reaches a tenant: over PostgreSQL, or over the API of its provider."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StatementError(Exception):
     Attributes:
         message: the server's primary message, without the statement.
         sqlstate: five characters.
-        position: character of the sent text the server points at, from 1; None when it doesn't.
+        position: the character of the text that the server points at, from 1; None without one.
     """
 
     def __init__(self, message: str, *, sqlstate: str | None, position: int | None = None) -> None:
@@ -31,7 +31,7 @@ class StatementError(Exception):
 
     @property
     def is_passing(self) -> bool:
-        """Whether the very same statement may work later."""
+        """Whether the same statement may work later."""
         return belongs_to(self.sqlstate, PASSING)
 
     @property
@@ -51,7 +51,7 @@ class StatementError(Exception):
         """Return what the refusal means for a job.
 
         Args:
-            what: was attempted; the message begins with it.
+            what: the attempt in words; the message begins with it.
             passing: SQLSTATEs after which the same statement may work later (`Transient`).
             lasting: the class of the error after any other.
         """
@@ -91,12 +91,12 @@ class TenantConnection(Protocol):
     """
 
     async def fetch(self, sql: str) -> list[dict[str, Any]]:
-        """Run one statement and return its rows; values as JSON would carry them."""
+        """Run one statement and return its rows, with values as in JSON."""
         ...
 
     async def execute(self, sql: str) -> None:
-        """Run a script of any number of statements, in the transaction that the script says.
+        """Run a script of any number of statements, in the transactions that it contains.
 
-        A script that fails leaves no transaction open behind it.
+        A script that fails leaves no transaction open.
         """
         ...

@@ -97,7 +97,7 @@ class PostgresTenantConnection:
             self._notices.append((message.severity_en.lower(), scrub(message.message or "")))
 
     async def prepare(self) -> None:
-        """Have json and jsonb decoded."""
+        """Decode json and jsonb."""
         try:
             for name in ("json", "jsonb"):
                 await self._connection.set_type_codec(
@@ -115,7 +115,7 @@ class PostgresTenantConnection:
         return [{name: as_json(value) for name, value in row.items()} for row in rows]
 
     async def execute(self, sql: str) -> None:
-        """Run a script of any number of statements, in the transaction that the script says."""
+        """Run a script of any number of statements, in the transactions that it contains."""
         try:
             await self._connection.execute(sql)
         except DATABASE_ERRORS as error:
@@ -124,31 +124,31 @@ class PostgresTenantConnection:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it ended, by us or by the server."""
+        """Whether the connection has ended, by us or by the server."""
         return bool(self._connection.is_closed())
 
     async def close(self) -> None:
-        """Close the connection, in bounded time."""
+        """Close the connection in good order, within a time limit."""
         await close(self._connection)
 
     def terminate(self) -> None:
-        """Drop the connection without a message; the server notices at once."""
+        """Close the socket at once, without waiting for the server."""
         self._connection.terminate()
 
     async def _roll_back(self) -> None:
         """End the transaction that the failed script may have begun."""
-        # is_in_transaction() isn't asked: after a time-out it describes the time before the script.
+        # Not `if is_in_transaction()`: after a time-out that is the state before the script.
         if self._connection.is_closed():
             return
         try:
             await self._connection.execute("rollback")
         except DATABASE_ERRORS:
-            # Without a connection there is no transaction either.
+            # The transaction ends with the connection.
             self._connection.terminate()
 
 
 def as_json(value: Any) -> Any:
-    """Return a value of asyncpg in the form that `to_jsonb` and the Management API give it."""
+    """Return a value of asyncpg as `to_jsonb` and the Management API represent it."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -167,11 +167,11 @@ def as_json(value: Any) -> Any:
 
 
 def _raise_translated(error: BaseException) -> NoReturn:
-    """Raise our word for an error of a statement that was sent."""
+    """Raise our error for that of a statement that was sent."""
     if isinstance(error, asyncpg.PostgresConnectionError) or not isinstance(
         error, asyncpg.PostgresError
     ):
-        # TimeoutError is an OSError. The connection went away under the statement.
+        # TimeoutError is an OSError. The connection ended during the statement.
         what = "timed out" if isinstance(error, TimeoutError) else "was lost"
         raise OutcomeUnknown(f"the connection to the tenant {what} while it ran SQL") from error
     position = error.position
@@ -183,13 +183,13 @@ def _raise_translated(error: BaseException) -> NoReturn:
 
 
 def _connection_refused(error: BaseException, dsn: str) -> JobError:
-    """Return our word for a connection that didn't come about. Never holds the DSN."""
+    """Return our error for a connection that was not established; it never contains the DSN."""
     host = _host(dsn)
     if isinstance(error, asyncpg.InvalidPasswordError):
         return PasswordRefused(f"{host} refuses the tenant's password [28P01]: reset it")
     if isinstance(error, asyncpg.PostgresError):
         message = f"{host} refuses the connection: {error.message} [{error.sqlstate}]"
-        # Out of connections, starting up, cut off; or a pooler that doesn't know the tenant yet.
+        # Out of connections, starting, shutting down; or a pooler without the tenant.
         passing = belongs_to(error.sqlstate, LOGIN_PASSING)
         return Transient(message) if passing else Permanent(message)
     if isinstance(error, asyncpg.InterfaceError | ValueError) and not isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Encrypts and decrypts what is secret of tenants, and keeps it in `pgworker.tenant_secrets`.
+"""Encrypts and decrypts the secrets of tenants, and keeps them in `pgworker.tenant_secrets`.
 
 AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce for each value. Client and field are
 associated data: a row that is copied to another client or field doesn't decrypt.
@@ -31,9 +31,9 @@ class SecretQueries(NamedTuple):
     """The statements of `sql/queries/secrets.sql`."""
 
     put: str
-    of_client: str
-    not_under_key: str
-    by_key: str
+    get_fields: str
+    lock_outdated: str
+    count_by_key: str
     audit: str
 
 
@@ -71,7 +71,9 @@ class Vault:
         nonce = os.urandom(NONCE_BYTES)
         cipher = self._ciphers[self.key_id]
         return Sealed(
-            self.key_id, nonce, cipher.encrypt(nonce, value.encode(), _bound_to(client_id, name))
+            self.key_id,
+            nonce,
+            cipher.encrypt(nonce, value.encode(), _associated_data(client_id, name)),
         )
 
     def open(self, client_id: UUID, name: str, sealed: Sealed) -> str:
@@ -87,7 +89,9 @@ class Vault:
                 f"it encrypts {name} of client {client_id}"
             )
         try:
-            plain = cipher.decrypt(sealed.nonce, sealed.ciphertext, _bound_to(client_id, name))
+            plain = cipher.decrypt(
+                sealed.nonce, sealed.ciphertext, _associated_data(client_id, name)
+            )
         except (InvalidTag, ValueError):
             # ValueError: a nonce of a length that GCM doesn't take.
             raise BadConfiguration(
@@ -105,11 +109,11 @@ class TenantSecrets:
         self._vault = vault
 
     def seal(self, client_id: UUID, name: str, value: str) -> Sealed:
-        """Encrypt a field, for a caller that stores it with something else."""
+        """Encrypt a field, for a statement that stores it together with other values."""
         return self._vault.seal(client_id, name, value)
 
     def open(self, client_id: UUID, name: str, sealed: Sealed) -> str:
-        """Decrypt a field, for a caller that has read it with something else.
+        """Decrypt a field that was read together with other values.
 
         Raises:
             BadConfiguration: as `Vault.open`.
@@ -127,10 +131,10 @@ class TenantSecrets:
         """Store fields; a repeat overwrites.
 
         Args:
-            client_id: whose.
+            client_id: the owner of the fields.
             fields: in clear.
-            job: held by the caller; None for what a person does.
-            connection: of the caller's transaction, where there is one.
+            job: held by the caller; None for an action of a person.
+            connection: of the caller's transaction, if there is one.
 
         Raises:
             LeaseLost: another worker holds the job now.
@@ -147,9 +151,9 @@ class TenantSecrets:
             [each.ciphertext for each in sealed.values()],
         )
 
-    async def of_client(self, client_id: UUID) -> dict[str, str]:
+    async def get_fields(self, client_id: UUID) -> dict[str, str]:
         """Return all fields of a client, in clear."""
-        rows = await self._pool.fetch(SECRET_QUERIES.of_client, client_id)
+        rows = await self._pool.fetch(SECRET_QUERIES.get_fields, client_id)
         return {
             row["field"]: self._vault.open(
                 client_id, row["field"], Sealed(row["key_id"], row["nonce"], row["ciphertext"])
@@ -158,15 +162,15 @@ class TenantSecrets:
         }
 
     async def rotate(self) -> int:
-        """Encrypt again, with the first key, what another one encrypts; return how many.
+        """Encrypt with the first key all values that another key encrypts; return their number.
 
         Safe to repeat and to interrupt; runs in transactions of up to 500 values. Waits for
-        values that are just being written, so that none is left under an older key.
+        values that are being written, so that none stays under an older key.
         """
         count = 0
         while True:
             async with self._pool.acquire() as connection, connection.transaction():
-                rows = await connection.fetch(SECRET_QUERIES.not_under_key, self._vault.key_id)
+                rows = await connection.fetch(SECRET_QUERIES.lock_outdated, self._vault.key_id)
                 for row in rows:
                     client_id, name = row["client_id"], row["field"]
                     sealed = Sealed(row["key_id"], row["nonce"], row["ciphertext"])
@@ -183,16 +187,16 @@ class TenantSecrets:
                 return count
             count += len(rows)
 
-    async def by_key(self) -> dict[str, int]:
-        """Return how many values each key encrypts."""
-        rows = await self._pool.fetch(SECRET_QUERIES.by_key)
+    async def count_by_key(self) -> dict[str, int]:
+        """Return the number of values that each key encrypts."""
+        rows = await self._pool.fetch(SECRET_QUERIES.count_by_key)
         return {row["key_id"]: row["secrets"] for row in rows}
 
     async def reveal(self, client_id: UUID) -> dict[str, str]:
         """Return all fields in clear, for a person; recorded in the audit trail first."""
         await self._pool.execute(SECRET_QUERIES.audit, "secrets_shown", client_id, {})
-        return await self.of_client(client_id)
+        return await self.get_fields(client_id)
 
 
-def _bound_to(client_id: UUID, name: str) -> bytes:
+def _associated_data(client_id: UUID, name: str) -> bytes:
     return f"{client_id}/{name}".encode()

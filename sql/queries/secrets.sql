@@ -1,7 +1,7 @@
 -- name: put
 -- Fields of a client, by the holder of the job, or PW001; without a job they are a person's.
 -- Overwrites: a repeated phase leaves one value, the newest. Written in the order in which
--- `not_under_key` locks them, so that the two never deadlock. The holder of the job doesn't wait
+-- `lock_outdated` locks them, so that the two never deadlock. The holder of the job doesn't wait
 -- for the disk: the transition that ends the phase does, and waits for what was committed before
 -- it.
 with held as materialized (
@@ -30,7 +30,7 @@ on conflict (client_id, field) do update
         ciphertext = excluded.ciphertext,
         updated_at = now();
 
--- name: of_client
+-- name: get_fields
 select
     field,
     key_id,
@@ -39,7 +39,7 @@ select
 from pgworker.tenant_secrets
 where client_id = $1;
 
--- name: not_under_key
+-- name: lock_outdated
 -- Rows to encrypt again, locked so that a phase which writes them at the same time isn't undone.
 -- A row that is being written is waited for: left out, it would stay under a key that the
 -- operator is about to throw away.
@@ -55,7 +55,7 @@ order by client_id, field collate "C"
 limit 500
 for update;
 
--- name: by_key
+-- name: count_by_key
 -- How many values each key encrypts.
 select
     key_id,

@@ -497,7 +497,7 @@ async def fetch_password(platform: ReadyPlatform) -> str:
         PGWORKER_ENCRYPTION_KEYS=ENCRYPTION_KEY,
     )
     async with open_platform(settings) as opened:
-        return (await opened.secrets().of_client(platform.clients[0]))["db_password"]
+        return (await opened.secrets().get_fields(platform.clients[0]))["db_password"]
 
 
 @pytest.mark.parametrize(

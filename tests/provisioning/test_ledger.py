@@ -179,7 +179,7 @@ async def test_an_intent_is_stored_with_its_password_before_anything_is_sent(
 
     assert (intent.creates, intent.ref, intent.since_create) == (0, None, None)
     assert intent.region == "eu-central-1"
-    stored = await held.secrets.of_client(held.client_id)
+    stored = await held.secrets.get_fields(held.client_id)
     assert stored == {DATABASE_PASSWORD: intent.password}
     assert await held.ledger.find_intent(held.client_id) == intent
 
@@ -198,10 +198,10 @@ async def test_the_first_intent_stands_when_the_clients_wishes_change(
 
 async def test_the_password_of_an_intent_is_never_replaced(held: LedgerInTest) -> None:
     first = await held.commit()
-    stored = await held.secrets.of_client(held.client_id)
+    stored = await held.secrets.get_fields(held.client_id)
     again = await held.commit()
 
-    assert await held.secrets.of_client(held.client_id) == stored
+    assert await held.secrets.get_fields(held.client_id) == stored
     assert again.password == first.password == stored[DATABASE_PASSWORD]
 
 
@@ -213,7 +213,7 @@ async def test_a_password_that_was_there_before_the_intent_is_the_intents(
     intent = await held.commit()
 
     assert intent.password == "an earlier one"
-    assert await held.secrets.of_client(held.client_id) == {DATABASE_PASSWORD: intent.password}
+    assert await held.secrets.get_fields(held.client_id) == {DATABASE_PASSWORD: intent.password}
 
 
 async def test_an_intent_does_not_show_its_password(held: LedgerInTest) -> None:

@@ -240,7 +240,7 @@ async def test_fifty_databases_each_with_the_canonical_schema_and_a_login_that_w
             )
             assert len({client["project_ref"] for client in clients}) == 50
             for client in clients:
-                stored = await platform.secrets().of_client(client["id"])
+                stored = await platform.secrets().get_fields(client["id"])
                 assert (await fetch(stored["dsn"], HISTORY))[0][0] == VERSIONS
             # A process each, which costs more than what it does: a few stand for all.
             shown = await asyncio.gather(

@@ -85,7 +85,7 @@ async def test_the_keys_are_stored_encrypted_and_are_the_projects_own(supabase: 
         await stack.run_until_empty()
 
         (project,) = stack.simulator.projects.all()
-        stored = await stack.platform.secrets().of_client(client_id)
+        stored = await stack.platform.secrets().get_fields(client_id)
         assert stored["db_password"] == project.database_password
         assert stored.keys() == {
             "db_password",
@@ -179,7 +179,7 @@ async def test_projects_with_any_kind_of_keys_become_ready(supabase: Open, kinds
         await stack.run_until_empty()
 
         assert (await stack.fetch_client(client_id))["provisioning_status"] == "ready"
-        stored = (await stack.platform.secrets().of_client(client_id)).keys()
+        stored = (await stack.platform.secrets().get_fields(client_id)).keys()
         assert ("secret_key" in stored) == (kinds != "legacy")
         assert ("service_role_key" in stored) == (kinds != "new")
 
@@ -309,7 +309,7 @@ async def list_steps(stack: Stack, client_id: Any) -> list[tuple[str, str]]:
 
 
 async def assert_stored_dsn_logs_in(stack: Stack, client_id: Any) -> None:
-    stored = await stack.platform.secrets().of_client(client_id)
+    stored = await stack.platform.secrets().get_fields(client_id)
     connection = await asyncpg.connect(stored["dsn"])
     await connection.close()
 

@@ -142,7 +142,7 @@ async def test_sql_that_the_tenant_refuses_fails_the_users_phase_with_the_server
 @asynccontextmanager
 async def tenant_of(stack: Stack, client_id: Any) -> AsyncIterator[TenantConnection]:
     """Connect to the client's tenant, as a phase does."""
-    stored = await stack.platform.secrets().of_client(client_id)
+    stored = await stack.platform.secrets().get_fields(client_id)
     ref = (await stack.fetch_client(client_id))["project_ref"]
     async with stack.platform.providers.default.connect(ref, Credentials(stored)) as connection:
         yield connection

@@ -230,7 +230,7 @@ class Stack:
         values = {
             value
             for client in clients
-            for value in (await tenant_secrets.of_client(client["id"])).values()
+            for value in (await tenant_secrets.get_fields(client["id"])).values()
         }
         return values | ({self.simulator.token} if self.running_simulator else set())
 

@@ -53,9 +53,7 @@ def test_an_empty_secret_hides_nothing() -> None:
         ("alter role x password 's3cret'", "s3cret"),
     ],
 )
-def test_what_looks_like_a_credential_is_hidden_even_when_nobody_named_it(
-    text: str, secret: str
-) -> None:
+def test_a_text_like_a_credential_is_hidden_without_being_known(text: str, secret: str) -> None:
     scrubbed = scrub(text)
 
     assert secret not in scrubbed
@@ -71,11 +69,11 @@ def test_what_looks_like_a_credential_is_hidden_even_when_nobody_named_it(
         '20260101000000_base.sql:3 (statement 2): column "x" does not exist [42703]',
     ],
 )
-def test_what_a_person_needs_to_read_stays(text: str) -> None:
+def test_a_text_that_a_person_needs_stays(text: str) -> None:
     assert scrub(text) == text
 
 
-# -- texts that nobody can foresee ------------------------------------------------------------
+# -- arbitrary texts --------------------------------------------------------------------------
 
 
 def seconds(action: object, text: str) -> float:

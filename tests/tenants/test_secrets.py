@@ -48,12 +48,12 @@ async def put(pool: Pool, vault: Vault, client_id: UUID, **fields: str) -> None:
 
 
 @given(client_id=st.uuids(), name=names, value=values)
-def test_what_was_sealed_is_what_is_opened(client_id: UUID, name: str, value: str) -> None:
+def test_a_sealed_value_can_be_opened(client_id: UUID, name: str, value: str) -> None:
     assert VAULT.open(client_id, name, VAULT.seal(client_id, name, value)) == value
 
 
 @given(client_id=st.uuids(), name=names, value=values)
-def test_one_value_is_never_sealed_twice_alike(client_id: UUID, name: str, value: str) -> None:
+def test_a_value_is_sealed_differently_each_time(client_id: UUID, name: str, value: str) -> None:
     first, second = (VAULT.seal(client_id, name, value) for _ in range(2))
 
     assert first.nonce != second.nonce
@@ -109,7 +109,7 @@ def test_a_missing_key_is_named_with_what_it_encrypts() -> None:
         Vault({"2026": NEW}).open(CLIENT, "dsn", sealed)
 
 
-def test_another_key_under_the_same_id_is_told_apart() -> None:
+def test_another_key_with_the_same_id_is_detected() -> None:
     sealed = Vault({"k": OLD}).seal(CLIENT, "dsn", "x")
 
     with pytest.raises(BadConfiguration, match="another key goes by that id"):
@@ -128,7 +128,7 @@ def test_the_text_form_of_a_sealed_value_shows_nothing() -> None:
 # -- the table --------------------------------------------------------------------------------
 
 
-async def test_nothing_in_the_table_can_be_read(pool: Pool) -> None:
+async def test_the_table_contains_nothing_readable(pool: Pool) -> None:
     client_id = await a_client(pool)
     await put(pool, VAULT, client_id, db_password="correct-horse-battery", dsn="postgresql://u@h")
 
@@ -139,37 +139,37 @@ async def test_nothing_in_the_table_can_be_read(pool: Pool) -> None:
     assert b"correct-horse".hex() not in shown
 
 
-async def test_putting_again_overwrites_and_adds_no_row(pool: Pool) -> None:
+async def test_a_repeated_put_overwrites_and_adds_no_row(pool: Pool) -> None:
     client_id = await a_client(pool)
 
     await put(pool, VAULT, client_id, dsn="first", anon_key="a")
     await put(pool, VAULT, client_id, dsn="second")
 
-    assert await TenantSecrets(pool, VAULT).of_client(client_id) == {
+    assert await TenantSecrets(pool, VAULT).get_fields(client_id) == {
         "dsn": "second",
         "anon_key": "a",
     }
 
 
-async def test_a_rotation_encrypts_everything_again_and_says_how_much(pool: Pool) -> None:
+async def test_a_rotation_encrypts_all_values_again_and_returns_their_number(pool: Pool) -> None:
     clients = [await a_client(pool) for _ in range(3)]
     for client_id in clients:
         await put(pool, VAULT, client_id, dsn=f"dsn of {client_id}", anon_key="a")
     both = TenantSecrets(pool, Vault({"new": NEW, "old": OLD}))
 
-    assert await both.by_key() == {"old": 6}
+    assert await both.count_by_key() == {"old": 6}
     assert await both.rotate() == 6
-    assert await both.by_key() == {"new": 6}
+    assert await both.count_by_key() == {"new": 6}
     assert await both.rotate() == 0
 
     only_new = TenantSecrets(pool, Vault({"new": NEW}))
     for client_id in clients:
-        assert (await only_new.of_client(client_id))["dsn"] == f"dsn of {client_id}"
-    told = await pool.fetch("select detail from pgworker.event_log where event = 'keys_rotated'")
-    assert [row["detail"] for row in told] == [{"secrets": 6, "key_id": "new"}]
+        assert (await only_new.get_fields(client_id))["dsn"] == f"dsn of {client_id}"
+    logged = await pool.fetch("select detail from pgworker.event_log where event = 'keys_rotated'")
+    assert [row["detail"] for row in logged] == [{"secrets": 6, "key_id": "new"}]
 
 
-async def test_a_rotation_of_many_that_is_broken_off_goes_on_where_it_was(pool: Pool) -> None:
+async def test_an_interrupted_rotation_continues_where_it_stopped(pool: Pool) -> None:
     client_id = await a_client(pool)
     await put(pool, VAULT, client_id, **{f"field_{n:04}": str(n) for n in range(600)})
     # Sorts last, so the second batch meets it: its key isn't there.
@@ -178,15 +178,15 @@ async def test_a_rotation_of_many_that_is_broken_off_goes_on_where_it_was(pool: 
 
     with pytest.raises(BadConfiguration, match="the key lost is missing"):
         await both.rotate()
-    assert await both.by_key() == {"lost": 1, "new": 500, "old": 100}
+    assert await both.count_by_key() == {"lost": 1, "new": 500, "old": 100}
 
-    mended = TenantSecrets(pool, Vault({"new": NEW[::-1], "old": OLD, "lost": NEW}))
-    assert await mended.rotate() == 101
-    assert await mended.by_key() == {"new": 601}
-    assert (await mended.of_client(client_id))["field_0599"] == "599"
+    repaired = TenantSecrets(pool, Vault({"new": NEW[::-1], "old": OLD, "lost": NEW}))
+    assert await repaired.rotate() == 101
+    assert await repaired.count_by_key() == {"new": 601}
+    assert (await repaired.get_fields(client_id))["field_0599"] == "599"
 
 
-async def test_a_rotation_waits_for_a_value_that_is_just_being_written(pool: Pool) -> None:
+async def test_a_rotation_waits_for_a_value_that_is_being_written(pool: Pool) -> None:
     client_id = await a_client(pool)
     await put(pool, VAULT, client_id, dsn="first")
     both = TenantSecrets(pool, Vault({"new": NEW, "old": OLD}))
@@ -198,8 +198,8 @@ async def test_a_rotation_waits_for_a_value_that_is_just_being_written(pool: Poo
         await wait_for_lock(pool)
     assert await within(rotation) == 1
 
-    assert await both.by_key() == {"new": 1}
-    assert await both.of_client(client_id) == {"dsn": "second"}
+    assert await both.count_by_key() == {"new": 1}
+    assert await both.get_fields(client_id) == {"dsn": "second"}
 
 
 async def test_showing_secrets_is_recorded_before_they_are_read(pool: Pool) -> None:
@@ -216,7 +216,7 @@ async def test_showing_secrets_is_recorded_before_they_are_read(pool: Pool) -> N
     assert rows[0]["actor"].startswith("cli:")
 
 
-async def test_what_cannot_be_recorded_is_not_shown(
+async def test_secrets_that_cannot_be_recorded_are_not_shown(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client_id = await a_client(pool)
@@ -231,7 +231,7 @@ async def test_what_cannot_be_recorded_is_not_shown(
 
 
 async def test_an_unknown_client_has_no_secrets(pool: Pool) -> None:
-    assert await TenantSecrets(pool, VAULT).of_client(uuid4()) == {}
+    assert await TenantSecrets(pool, VAULT).get_fields(uuid4()) == {}
 
 
 def test_every_statement_of_the_file_is_used() -> None:

@@ -1,4 +1,4 @@
-"""What the `supabase` provider needs to know; it reads no environment itself."""
+"""The settings of the `supabase` provider, which reads no environment itself."""
 
 from __future__ import annotations
 

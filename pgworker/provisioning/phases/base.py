@@ -70,7 +70,7 @@ class PhaseContext:
         Raises:
             BadConfiguration: the key that encrypted them is missing.
         """
-        return Credentials(await self.secrets.of_client(self.client.id))
+        return Credentials(await self.secrets.get_fields(self.client.id))
 
     def connect(self, credentials: Credentials) -> AbstractAsyncContextManager[TenantConnection]:
         """Connect to the client's tenant, the way that its provider sends SQL there."""

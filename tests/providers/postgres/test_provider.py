@@ -254,7 +254,7 @@ async def test_a_wrong_admin_password_refuses_the_credential_and_is_not_shown(
     wrong = urlsplit(server.dsn)
     place = wrong.netloc.rpartition("@")[2]
     provider = PostgresProvider(
-        wrong._replace(netloc=f"nobody_{secrets.token_hex(4)}:n0t-the-password@{place}").geturl()
+        wrong._replace(netloc=f"unknown_{secrets.token_hex(4)}:n0t-the-password@{place}").geturl()
     )
 
     with pytest.raises(CredentialRefused, match="PGWORKER_TENANTS_URL") as raised:

@@ -87,7 +87,7 @@ def failing(error: type[httpx.RequestError]) -> Reply:
     return reply
 
 
-def told(error: BaseException) -> str:
+def format_all(error: BaseException) -> str:
     """Everything of an error that may reach a log, its causes included."""
     return "".join(traceback.format_exception(error)) + repr(error)
 
@@ -365,10 +365,10 @@ def test_the_headers_of_an_answer_report_its_rate_limit(
 ) -> None:
     named = {f"x-ratelimit-{name}": text for name, text in headers.items()}
 
-    told = read_rate_limit(ApiAnswer(status, named, b""))
+    reported = read_rate_limit(ApiAnswer(status, named, b""))
 
-    seconds = None if told.reset is None else told.reset.total_seconds()
-    assert (told.limit, told.remaining, seconds, told.is_refusal) == limit
+    seconds = None if reported.reset is None else reported.reset.total_seconds()
+    assert (reported.limit, reported.remaining, seconds, reported.is_refusal) == limit
 
 
 async def test_each_request_needs_a_reservation_and_each_answer_is_reported() -> None:
@@ -406,8 +406,10 @@ async def test_each_request_needs_a_reservation_and_each_answer_is_reported() ->
         Bucket(api.credential, REF, "GET /v1/projects/{scope}", is_contended=False),
         Bucket(api.credential, SLUG, "POST /v1/projects", is_contended=True),
     ]
-    told = RateLimit(120, 7, timedelta(seconds=9))
-    assert limiter.answers == [(Reservation(bucket, 1.0), told) for bucket in limiter.buckets[:2]]
+    reported = RateLimit(120, 7, timedelta(seconds=9))
+    assert limiter.answers == [
+        (Reservation(bucket, 1.0), reported) for bucket in limiter.buckets[:2]
+    ]
 
 
 @pytest.mark.parametrize("ref", ["", "short", REF.upper(), "../v1/organizations/", REF + "a"])
@@ -450,8 +452,8 @@ async def test_no_secret_gets_into_an_error_or_its_traceback(reply: Reply) -> No
             await api.create_project(BODY)
         assert TOKEN not in repr(api)
 
-    assert PASSWORD not in told(caught.value)
-    assert TOKEN not in told(caught.value)
+    assert PASSWORD not in format_all(caught.value)
+    assert TOKEN not in format_all(caught.value)
 
 
 # -- database/query ---------------------------------------------------------------------------
@@ -530,4 +532,4 @@ async def test_a_query_without_a_clear_answer_is_unclear_and_its_text_stays_hidd
         with pytest.raises(OutcomeUnknown) as caught:
             await ManagementConnection(api, REF).execute(SQL)
 
-    assert "top secret" not in told(caught.value)
+    assert "top secret" not in format_all(caught.value)

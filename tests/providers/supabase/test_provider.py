@@ -313,7 +313,7 @@ SERVICE = ApiKey(name="service_role", type=None, api_key=JWT)
         ([ANON, SECRET], {"anon_key", "secret_key"}, ()),
         ([], set(), ("publishable", "secret")),
         ([PUBLISHABLE], {"publishable_key"}, ("secret",)),
-        # Masked, malformed, of another role, of an unheard-of type.
+        # Masked, malformed, of another role, of an unknown-of type.
         ([SECRET.model_copy(update={"api_key": "sb_secret_abc····"})], set(), None),
         ([SECRET.model_copy(update={"api_key": "sb_secret_***"})], set(), None),
         ([SECRET.model_copy(update={"api_key": None})], set(), None),

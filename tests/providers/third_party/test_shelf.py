@@ -222,7 +222,7 @@ def broken(site_packages: Path, *entry_points: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "entry_point", "told"),
+    ("name", "entry_point", "message"),
     [
         ("neon", "neon = no_such_module:create", "can't be imported: No module named"),
         ("neon", "neon = pgworker_shelf:no_such_name", "can't be imported: module"),
@@ -240,13 +240,18 @@ def broken(site_packages: Path, *entry_points: str) -> str:
     ],
 )
 def test_an_unusable_entry_point_is_named_in_one_line(
-    pgworker: Pgworker, site_packages: Path, database: str, name: str, entry_point: str, told: str
+    pgworker: Pgworker,
+    site_packages: Path,
+    database: str,
+    name: str,
+    entry_point: str,
+    message: str,
 ) -> None:
     path = broken(site_packages, entry_point)
     result = pgworker("run", DATABASE_URL=database, PGWORKER_PROVIDER=name, PYTHONPATH=path)
     assert result.returncode == 78
     (line,) = result.stderr.splitlines()
-    assert told in line
+    assert message in line
 
 
 def test_an_unknown_provider_is_refused_with_all_that_are_installed(
