@@ -68,7 +68,6 @@ class ShelfProvider:
     name = "shelf"
     lookup_is_final = True  # a table doesn't lag behind
     ready_checks = 1
-    may_cost_money = False
     required_secrets = (("dsn",),)
     create_timeout = timedelta(seconds=30)
     credential = "shelf:platform"

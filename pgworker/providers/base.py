@@ -163,11 +163,6 @@ class Provider(Protocol):
         ...
 
     @property
-    def may_cost_money(self) -> bool:
-        """Whether a new tenant may be billed: a person is asked first then."""
-        ...
-
-    @property
     def required_secrets(self) -> tuple[tuple[str, ...], ...]:
         """What a ready tenant must have stored: of each group, one of the `Credentials`."""
         ...

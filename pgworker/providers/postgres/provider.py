@@ -73,7 +73,6 @@ class PostgresProvider:
     name = "postgres"
     lookup_is_final = True
     ready_checks = 1
-    may_cost_money = False
     required_secrets = (("db_password",), ("dsn",))
     # CREATE DATABASE itself has no limit: a create may outlast its lease, because a second one
     # beside it fails at the name or finishes the same tenant.

@@ -94,7 +94,6 @@ class SupabaseProvider:
     lookup_is_final = False
     # A service may look healthy for a moment while it starts.
     ready_checks = 2
-    may_cost_money = True
     required_secrets = (
         ("db_password",),
         ("publishable_key", "anon_key"),
