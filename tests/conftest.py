@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 # installed package (the wheel, in `make test-wheel`) stays in front of the checkout.
 sys.path.append(str(Path(__file__).parents[1]))
 
-# An example that takes its time says nothing of what it is an example of.
+# A slow example is no failure.
 settings.register_profile(
-    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "no deadline", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("patient")
+settings.load_profile("no deadline")
 
 SERVER = pytest.StashKey[RunServer]()
 
@@ -43,15 +43,15 @@ SERVER = pytest.StashKey[RunServer]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start the server before pytest-xdist starts its workers; they are told of it."""
-    # A shell that runs us in the background has SIGINT ignored, and so would the processes of tests
-    # that Ctrl-C is sent to.
+    """Start the server before pytest-xdist starts its workers, which use the same one."""
+    # A shell lets background jobs ignore SIGINT. The processes that tests send it to would inherit
+    # that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config = session.config
-    told = getattr(config, "workerinput", None)
-    if told is not None:
-        config.stash[SERVER] = RunServer(**told["server"])
+    workerinput = getattr(config, "workerinput", None)
+    if workerinput is not None:
+        config.stash[SERVER] = RunServer(**workerinput["server"])
     elif not config.option.collectonly:
         stack = ExitStack()
         config.add_cleanup(stack.close)  # runs after Ctrl-C too
@@ -60,7 +60,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Hand the server to a worker of pytest-xdist."""
+    """Pass the server to a worker of pytest-xdist."""
     server = node.config.stash[SERVER]
     node.workerinput["server"] = {
         "kind": server.kind,
@@ -70,7 +70,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say which PostgreSQL the tests talk to."""
+    """Name the PostgreSQL that the tests use."""
     if SERVER not in config.stash:
         return None
     server = config.stash[SERVER]
@@ -78,7 +78,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in the last lines what did not run, and why."""
+    """List in the last lines what did not run, and why."""
     # A report's longrepr is (file, line, reason) when it was skipped.
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ")

@@ -1,4 +1,4 @@
-"""The console in a real browser, before a real `pgworker run --http` that provisions for real."""
+"""The console in a real browser, with a real `pgworker run --http` that provisions clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Site:
 
     Attributes:
         url: of the overview.
-        migrations: its canonical ones; a test may break them, and mend them again.
+        migrations: its canonical set; a test may break it, and repair it.
     """
 
     url: str
@@ -51,8 +51,8 @@ class Site:
         return [row["id"] for row in rows]
 
     async def tidy(self) -> None:
-        """Remove what another test would see."""
-        self.mend_migrations()
+        """Remove what would affect another test."""
+        self.repair_migrations()
         await self.connection.execute("select pgworker.resume('all')")
         await self.connection.execute(
             "select pgworker.cancel(client_id) from client_provisioning_jobs"
@@ -68,7 +68,7 @@ class Site:
     def break_migrations(self) -> None:
         (self.migrations / BROKEN).write_text("select 1 / 0;\n")
 
-    def mend_migrations(self) -> None:
+    def repair_migrations(self) -> None:
         (self.migrations / BROKEN).unlink(missing_ok=True)
 
 
@@ -77,7 +77,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("console")
     migrations = folder / "migrations"
     shutil.copytree(ROOT / "supabase" / "migrations", migrations)
-    # A server of its own: real tenants are made on it.
+    # A server of its own: real tenants are created on it.
     async with (
         running_server() as server,
         running_worker(
@@ -148,7 +148,7 @@ async def test_a_failure_is_read_fixed_and_retried(site: Site, operator: Operato
     await operator.expect_text("Failed in schema_sync (phase 3 of 4)")
     await operator.expect_text(f"{BROKEN}:1 (statement 1): division by zero [22012]")
     await operator.expect_text("fix what the message names, then retry")
-    site.mend_migrations()
+    site.repair_migrations()
 
     await operator.press("Retry")
 
@@ -166,7 +166,7 @@ async def test_a_group_of_clients_with_the_same_error_is_retried_by_one_press(
     await operator.open()
     group = operator.page.get_by_role("article").filter(has_text="Forty")
     await expect(group).to_contain_text("4 clients in schema_sync")
-    site.mend_migrations()
+    site.repair_migrations()
 
     await group.get_by_role("link", name="Retry 4 clients").click()
     await expect(operator.page.get_by_role("dialog")).to_contain_text("nothing is created twice")
@@ -198,7 +198,7 @@ async def test_a_pause_holds_clients_back_until_it_is_resumed(
     await operator.expect_text("Ready: provisioned and checked.")
 
 
-async def test_cancelling_asks_first_and_a_no_changes_nothing(
+async def test_cancelling_asks_first_and_changes_nothing_when_refused(
     site: Site, operator: Operator
 ) -> None:
     await site.connection.execute("select pgworker.pause('all')")
@@ -218,7 +218,7 @@ async def test_cancelling_asks_first_and_a_no_changes_nothing(
     assert await site.statuses([client_id]) == {"cancelled"}
 
 
-async def test_everything_is_pressed_without_javascript_too(site: Site, browser: Browser) -> None:
+async def test_all_buttons_work_without_javascript(site: Site, browser: Browser) -> None:
     await site.tidy()
     site.break_migrations()
     ids = await site.add("Plain 1", "Plain 2")
@@ -226,7 +226,7 @@ async def test_everything_is_pressed_without_javascript_too(site: Site, browser:
         group = operator.page.get_by_role("article").filter(has_text="Plain")
         while not await group.filter(has_text="2 clients in").count():
             await operator.open()
-        site.mend_migrations()
+        site.repair_migrations()
         await group.get_by_role("link", name="Retry 2 clients").click()
         await operator.press("Retry 2 clients")
         await operator.expect_text("Queued again: 2 clients.")
@@ -241,7 +241,7 @@ async def test_everything_is_pressed_without_javascript_too(site: Site, browser:
         await operator.expect_text("Ready: provisioned and checked.")
 
 
-async def test_a_person_who_signs_out_is_out(operator: Operator) -> None:
+async def test_signing_out_ends_the_session(operator: Operator) -> None:
     await operator.press("Sign out")
     await expect(operator.page.get_by_label("Token")).to_be_visible()
     await operator.open()

@@ -1,4 +1,4 @@
-"""Every page of the console in a real browser, on a day when much has happened."""
+"""Every page of the console in a real browser, with the data of a busy day."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ IMAGES = ROOT / "docs" / "images"
 
 @dataclass
 class Site:
-    """The console over the story of a day; no worker runs, so that nothing moves.
+    """The console with the sample data of a day; no worker runs, so that nothing changes.
 
     Attributes:
         url: of the overview.
     """
 
     url: str
-    story: SampleDay
+    day: SampleDay
     group: str
     server: HttpServer
 
     def cut_connections(self) -> None:
-        """Lose every connection, as a proxy that restarts does."""
+        """Cut every connection, as a restarting proxy does."""
         for connection in list(self.server.server_state.connections):
             connection.transport.abort()
 
     def paths(self) -> dict[str, str]:
-        """Every page, by a name for its pictures."""
-        failed = self.story["Saffron Catering"]
+        """Return the path of every page, by the name of its picture."""
+        failed = self.day["Saffron Catering"]
         return {
             "overview": "",
             "clients": "/clients",
             "client": f"/clients/{failed}",
-            "client-ready": f"/clients/{self.story['Acorn Dental']}",
-            "client-waiting": f"/clients/{self.story['Tallow Candles']}",
+            "client-ready": f"/clients/{self.day['Acorn Dental']}",
+            "client-waiting": f"/clients/{self.day['Tallow Candles']}",
             "failures": f"/errors/{self.group}",
             "confirm": f"/errors/{self.group}/retry",
             "cancel": f"/clients/{failed}/cancel",
@@ -83,7 +83,7 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
     try:
         async with open_platform(settings) as platform:
             async with platform.pool.acquire() as connection:
-                story = await write_sample_day(connection)
+                day = await write_sample_day(connection)
             group = (await platform.status.list_failed_groups())[0].group_id
             service = Service.from_platform(platform)
             web = HttpServer(create_app(service), timeout_graceful_shutdown=1)
@@ -93,7 +93,7 @@ async def site(server: RunServer) -> AsyncIterator[Site]:
                     watching = tasks.create_task(service.feed.run())
                     serving = tasks.create_task(web.serve(sockets=[listener]))
                     await web.accepting.wait()
-                    yield Site(f"http://127.0.0.1:{port}/admin/provisioning", story, group, web)
+                    yield Site(f"http://127.0.0.1:{port}/admin/provisioning", day, group, web)
                     service.feed.close()
                     web.closing.set()
                     await serving
@@ -124,7 +124,7 @@ async def test_every_page_is_accessible(
         await operator.press("Retry 7 clients")
         await expect(operator.page.get_by_role("dialog")).to_be_visible()
         assert await operator.find_accessibility_problems() == []
-        # What the browser says of the page that is a 404 on purpose.
+        # The browser reports the page that is a 404 on purpose.
         operator.ignore_problems("404")
 
 
@@ -134,7 +134,7 @@ async def test_no_page_is_wider_than_a_phone(site: Site, browser: Browser) -> No
             await operator.open(path)
             width = await operator.page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE[0], name
-        # What the browser says of the page that is a 404 on purpose.
+        # The browser reports the page that is a 404 on purpose.
         operator.ignore_problems("404")
 
 
@@ -159,9 +159,7 @@ async def test_the_keyboard_reaches_everything(site: Site, browser: Browser) -> 
         await expect(retry).to_be_focused()
 
 
-async def test_what_is_focused_stays_so_when_the_page_follows_a_change(
-    site: Site, browser: Browser
-) -> None:
+async def test_the_focus_stays_when_the_page_follows_a_change(site: Site, browser: Browser) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open()
         link = operator.page.get_by_role("link", name="Quarry Stone")
@@ -182,9 +180,7 @@ async def test_a_person_whose_session_has_ended_is_asked_to_sign_in_again(
         await expect(operator.page.get_by_label("Token")).to_be_visible()
 
 
-async def test_a_lost_connection_is_shown_and_comes_back_by_itself(
-    site: Site, browser: Browser
-) -> None:
+async def test_a_lost_connection_is_shown_and_restored(site: Site, browser: Browser) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
         await operator.open()
         await operator.wait_until_live()
@@ -205,9 +201,9 @@ async def test_a_lost_connection_is_shown_and_comes_back_by_itself(
         )
 
 
-async def test_times_are_shown_both_ways(site: Site, browser: Browser) -> None:
+async def test_times_are_shown_relative_and_absolute(site: Site, browser: Browser) -> None:
     async with open_console(browser, site.url, token=TOKEN) as operator:
-        await operator.open(f"/clients/{site.story['Acorn Dental']}")
+        await operator.open(f"/clients/{site.day['Acorn Dental']}")
         times = operator.page.locator("time")
         assert await times.count() > 5
         for each in await times.all():

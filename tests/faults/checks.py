@@ -1,4 +1,4 @@
-"""What every test of a fault asks of the platform afterwards."""
+"""Checks that every test of a fault makes at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL_READY = (
 )
 
 
-# What may be said when a session is gone or the next one can't be had.
+# Parts of the messages for a lost session, or for a new one that can't be opened.
 LOST_SESSION = (
     "the server ended the session",
     "the server closed the connection",
@@ -28,7 +28,7 @@ LOST_SESSION = (
 
 
 async def prepare(server: Server) -> None:
-    """Make pgworker's schema."""
+    """Create pgworker's schema."""
     connection = await connect(server.dsn)
     try:
         await migrate(connection)
@@ -43,12 +43,12 @@ async def add_clients(server: Server, count: int, *, name: str = "client") -> No
     )
 
 
-async def until_all_are_ready(server: Server, worker: WorkerProcess) -> None:
-    """Wait for every client; a worker that ends meanwhile fails the test with its last words."""
+async def wait_until_all_are_ready(server: Server, worker: WorkerProcess) -> None:
+    """Wait for every client; a worker that ends meanwhile fails the test, with its output."""
     waiting = asyncio.ensure_future(server.wait_until(ALL_READY))
-    dying = asyncio.ensure_future(worker.wait())
+    ending = asyncio.ensure_future(worker.wait())
     try:
-        await asyncio.wait({waiting, dying}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
         assert worker.is_running, worker.output
         await waiting
     except TimeoutError:
@@ -59,12 +59,12 @@ async def until_all_are_ready(server: Server, worker: WorkerProcess) -> None:
         raise AssertionError(f"not ready: {rows}\n{worker.output}") from None
     finally:
         waiting.cancel()
-        dying.cancel()
-        await asyncio.gather(waiting, dying, return_exceptions=True)
+        ending.cancel()
+        await asyncio.gather(waiting, ending, return_exceptions=True)
 
 
-async def assert_nothing_was_made_twice_or_lost(server: Server, *, tenants: Server | None) -> None:
-    """Compare clients, jobs, audit trail and the databases that are really there."""
+async def assert_nothing_duplicated_or_lost(server: Server, *, tenants: Server | None) -> None:
+    """Compare clients, jobs, audit trail and the databases that exist."""
     clients = await server.value(
         "select array_agg('pgw_' || replace(id::text, '-', '') order by id) from clients"
     )
@@ -82,15 +82,16 @@ async def assert_nothing_was_made_twice_or_lost(server: Server, *, tenants: Serv
         " select count(*) filter (where event = 'succeeded') as count"
         " from pgworker.event_log where job_id is not null group by job_id) as of_job"
     )
-    assert counts == [1], "a job succeeded more than once, or without a word"
+    assert counts == [1], "a job succeeded more than once, or without an event"
 
 
-def assert_told_once(worker: WorkerProcess, *sentences: str) -> None:
-    """Assert that it went on in the same process, and said once what happened and that it ended.
+def assert_reported_once(worker: WorkerProcess, *sentences: str) -> None:
+    """Assert that the same process continued, and reported once the outage and its end.
 
     Args:
-        sentences: what it may have said, in part: which statement meets the trouble first is
-            nobody's to choose, and each is told what is true of its own session.
+        worker: the process.
+        sentences: parts of the message that are possible. Any statement may meet the outage first,
+            and its message depends on the state of its own session.
     """
     (failed,) = worker.events("database_unreachable")
     assert any(words in failed["error"] for words in sentences), worker.output

@@ -1,4 +1,4 @@
-"""The platform's server is lost for good, and a standby takes its place."""
+"""The platform's server is lost for good, and its standby is promoted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.faults.checks import (
     add_clients,
-    assert_nothing_was_made_twice_or_lost,
+    assert_nothing_duplicated_or_lost,
     prepare,
-    until_all_are_ready,
+    wait_until_all_are_ready,
 )
 from tests.support.clusters import running_server, running_standby
 from tests.support.worker_process import running_worker
@@ -31,9 +31,9 @@ async def test_a_worker_follows_its_database_to_a_promoted_standby(tmp_path: Pat
                 await worker.wait_for("database_recovered")
                 await add_clients(standby, 4, name="late")
 
-                await until_all_are_ready(standby, worker)
+                await wait_until_all_are_ready(standby, worker)
 
-                await assert_nothing_was_made_twice_or_lost(standby, tenants=None)
+                await assert_nothing_duplicated_or_lost(standby, tenants=None)
                 assert len(worker.events("worker_started")) == 1
                 assert standby.address in {
                     line["host"]

@@ -1,4 +1,4 @@
-"""The disk of the tenants' server is full: really full, with a file system of its own."""
+"""The disk of the tenants' server is full: a small file system that a test really fills."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 from tests.faults.checks import (
     add_clients,
-    assert_nothing_was_made_twice_or_lost,
+    assert_nothing_duplicated_or_lost,
     prepare,
-    until_all_are_ready,
+    wait_until_all_are_ready,
 )
 from tests.support.clusters import Server, running_server
 from tests.support.worker_process import DEFAULT_LEASE, running_worker
@@ -27,7 +27,7 @@ FIRST, LATE = 3, 4
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount a small file system; skips the test when we may not."""
+    """Mount a small file system; without the right to do so the test is skipped."""
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("a full disk: mounting a small file system needs root")
@@ -38,14 +38,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # The server has left it; were it not so, lazily is better than never.
+        # The server has stopped. If it hasn't, the file system is unmounted when it does.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 async def move_databases(server: Server, disk: Path) -> None:
-    """Let the server keep its databases on that disk; the log of its writes stays where it is.
+    """Move the server's databases to this disk; its write-ahead log stays where it is.
 
-    Without room for that log PostgreSQL stops altogether, which is another fault: a restart.
+    Without space for its log PostgreSQL stops, which is another fault: a restart.
     """
     await server.stop()
     base = server.cluster.path / "base"
@@ -56,13 +56,13 @@ async def move_databases(server: Server, disk: Path) -> None:
     (disk / "base").chmod(0o700)
     os.chown(disk, owner.st_uid, owner.st_gid)
     shutil.rmtree(base)
-    # Relative: the server may not enter the folder that it all is in.
+    # Relative: the server has no right to enter the parent folder.
     base.symlink_to(Path(disk.name, "base"))
     await server.start()
 
 
 def fill(disk: Path) -> Path:
-    """Write until nothing more fits; return the file to delete."""
+    """Fill the disk; return the file to delete."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (2**20, 4096):
@@ -74,7 +74,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-async def test_a_full_disk_of_the_tenants_is_waited_out_and_told_of(tmp_path: Path) -> None:
+async def test_a_worker_waits_out_a_full_disk_of_the_tenants_and_reports_it(tmp_path: Path) -> None:
     async with running_server() as platform, running_server() as tenants:
         await prepare(platform)
         with small_disk(tenants.cluster.path / "disk") as disk:
@@ -86,15 +86,15 @@ async def test_a_full_disk_of_the_tenants_is_waited_out_and_told_of(tmp_path: Pa
                 PGWORKER_TENANTS_URL=tenants.dsn,
                 **DEFAULT_LEASE,
             ) as worker:
-                await until_all_are_ready(platform, worker)
+                await wait_until_all_are_ready(platform, worker)
                 ballast = fill(disk)
                 await add_clients(platform, LATE, name="late")
                 failed = await worker.wait_for("phase_failed")
                 ballast.unlink()
 
-                await until_all_are_ready(platform, worker)
+                await wait_until_all_are_ready(platform, worker)
 
-                await assert_nothing_was_made_twice_or_lost(platform, tenants=tenants)
+                await assert_nothing_duplicated_or_lost(platform, tenants=tenants)
                 assert "No space left on device" in failed[0]["error"], worker.output
                 assert {line["error_kind"] for line in worker.events("phase_failed")} == {
                     "transient"

@@ -1,4 +1,4 @@
-"""Trouble of the one server that holds the queue and the tenants: the worker goes on by itself."""
+"""Faults of one server that holds the queue and the tenants: the worker recovers by itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from tests.faults.checks import (
     LOST_SESSION,
     add_clients,
-    assert_nothing_was_made_twice_or_lost,
-    assert_told_once,
+    assert_nothing_duplicated_or_lost,
+    assert_reported_once,
     prepare,
-    until_all_are_ready,
+    wait_until_all_are_ready,
 )
 from tests.support.clusters import RELOAD, Server, running_server
 from tests.support.tcp_proxy import running_proxy_to
@@ -24,13 +24,13 @@ from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
 OURS = "from pg_stat_activity where application_name like 'pgworker%' and pid <> pg_backend_pid()"
-UNBURNT = "select sum(attempts + crashes) = 0 from client_provisioning_jobs"
+NO_ATTEMPT_COUNTED = "select sum(attempts + crashes) = 0 from client_provisioning_jobs"
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    # Who waits for a lock looks for a deadlock once, after this time: long enough for a test to
-    # close the circle meanwhile.
+    # A session that waits for a lock checks for a deadlock once, after this time: long enough for
+    # a test to complete the deadlock before.
     async with running_server(deadlock_timeout="2s") as started:
         await prepare(started)
         yield started
@@ -40,7 +40,7 @@ async def server() -> AsyncIterator[Server]:
     "how",
     [pytest.param(signal.SIGINT, id="fast"), pytest.param(signal.SIGQUIT, id="immediate")],
 )
-async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
+async def test_a_restart_of_the_server_under_load_loses_nothing(
     server: Server, tmp_path: Path, how: signal.Signals
 ) -> None:
     await add_clients(server, 6)
@@ -53,10 +53,10 @@ async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
         await worker.wait_for("database_recovered")
         await add_clients(server, 4, name="late")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-        assert_told_once(worker, *LOST_SESSION)
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
+        assert_reported_once(worker, *LOST_SESSION)
         assert [line["server_restarted"] for line in worker.events("listen_connected")] == [
             False,
             True,
@@ -64,15 +64,15 @@ async def test_a_restart_of_the_server_under_load_costs_nobody_anything(
         assert await worker.stop() == 0
 
 
-async def test_a_worker_all_of_whose_sessions_are_terminated_at_once_goes_on(
+async def test_a_worker_recovers_when_all_its_sessions_are_terminated_at_once(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
     async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
         await server.wait_until(SOME_ARE_READY)
         await worker.wait_for("listen_connected")
-        # It sleeps meanwhile, or the first to notice could be back before the last session is gone:
-        # two outages, then, and truly so.
+        # The worker is stopped meanwhile. Otherwise the first session could be replaced before the
+        # last one ends: that would be two outages.
         worker.send(signal.SIGSTOP)
         await server.run(f"select pg_terminate_backend(pid) {OURS}")
         await server.wait_until(f"select not exists (select {OURS})")
@@ -80,14 +80,14 @@ async def test_a_worker_all_of_whose_sessions_are_terminated_at_once_goes_on(
         await worker.wait_for("database_recovered")
         await add_clients(server, 4, name="late")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-        assert_told_once(worker, *LOST_SESSION)
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
+        assert_reported_once(worker, *LOST_SESSION)
         assert not any(line["server_restarted"] for line in worker.events("listen_connected"))
 
 
-async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
+async def test_a_worker_waits_for_a_server_that_takes_no_writes_for_a_while(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
@@ -103,24 +103,24 @@ async def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
         )
         await add_clients(server, 4, name="late")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-        assert_told_once(worker, "takes no writes")
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
+        assert_reported_once(worker, "takes no writes")
         assert failed["level"] == "warning"
 
 
-async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
+async def test_a_worker_waits_out_a_statement_timeout_that_ends_every_statement(
     server: Server, tmp_path: Path
 ) -> None:
-    # Of the role of the worker, as a DBA sets it; a role's settings hold for new sessions.
+    # For the worker's role, as a DBA would set it; a role's settings apply to new sessions.
     await server.run("create role platform login superuser password 'p'")
     mine = server.dsn.replace(f"postgres:{server.password}@", "platform:p@")
     await add_clients(server, 6)
     async with running_worker(tmp_path, DATABASE_URL=mine, **DEFAULT_LEASE) as worker:
         await server.wait_until(SOME_ARE_READY)
         blocker = await asyncpg.connect(server.dsn)
-        # What the worker does takes longer than the limit for certain: it waits for a lock.
+        # The worker's statements wait for a lock, so they certainly take longer than the limit.
         async with blocker.transaction():
             await blocker.execute("lock table client_provisioning_jobs in exclusive mode")
             await server.run(
@@ -141,21 +141,21 @@ async def test_a_statement_timeout_that_lets_nothing_through_is_waited_out(
         await worker.wait_for("database_recovered")
         await add_clients(server, 4, name="late")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
         assert len(worker.events("worker_started")) == 1
 
 
 @asynccontextmanager
-async def claim_that_waits(server: Server) -> AsyncIterator[asyncpg.Connection]:
-    """Let a claim wait for a client that our open transaction has changed."""
+async def blocked_claim(server: Server) -> AsyncIterator[asyncpg.Connection]:
+    """Make a claim wait for a client that an open transaction of the test has changed."""
     await server.run("select pgworker.pause('all')")
     await add_clients(server, 1)
     other = await asyncpg.connect(server.dsn)
     try:
         await other.execute("begin")
-        # A deadlock has one victim, and it isn't this one: it would look an hour later.
+        # A deadlock has one victim, which must not be this session: it checks an hour later.
         await other.execute("set local deadlock_timeout = '1h'")
         await other.execute("update clients set name = name")
         await server.run("select pgworker.resume('all')")
@@ -167,23 +167,23 @@ async def claim_that_waits(server: Server) -> AsyncIterator[asyncpg.Connection]:
         await other.close()
 
 
-async def test_a_deadlock_costs_a_second_try_and_no_attempt(server: Server, tmp_path: Path) -> None:
+async def test_a_deadlock_is_retried_without_an_attempt(server: Server, tmp_path: Path) -> None:
     async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
         await worker.wait_for("listen_connected")
-        async with claim_that_waits(server) as other:
-            # The circle is closed from here, before the claim looks for one.
+        async with blocked_claim(server) as other:
+            # This completes the deadlock before the claim checks for one.
             await other.execute("select from client_provisioning_jobs for update")
             await other.execute("commit")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
         # The claim gives up its lock before there is a circle, and is repeated job by job.
         assert worker.events("database_unreachable") == []
-        assert await server.value(UNBURNT)
+        assert await server.value(NO_ATTEMPT_COUNTED)
 
 
-async def test_a_serialisation_failure_costs_a_second_try_and_no_attempt(
+async def test_a_serialisation_failure_is_retried_without_an_attempt(
     server: Server, tmp_path: Path
 ) -> None:
     await server.run(
@@ -191,17 +191,17 @@ async def test_a_serialisation_failure_costs_a_second_try_and_no_attempt(
     )
     async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
         await worker.wait_for("listen_connected")
-        async with claim_that_waits(server) as other:
+        async with blocked_claim(server) as other:
             await other.execute("commit")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
         assert worker.events("database_unreachable") == []
-        assert await server.value(UNBURNT)
+        assert await server.value(NO_ATTEMPT_COUNTED)
 
 
-async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
+async def test_a_worker_recovers_when_its_password_is_changed_and_changed_back(
     server: Server, tmp_path: Path
 ) -> None:
     await server.run("create role platform login superuser password 'p'")
@@ -217,12 +217,12 @@ async def test_a_worker_whose_password_is_changed_and_changed_back_goes_on(
         await worker.wait_for("database_recovered")
         await add_clients(server, 2)
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        assert_told_once(worker, *LOST_SESSION, "refuses the login")
+        assert_reported_once(worker, *LOST_SESSION, "refuses the login")
 
 
-async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
+async def test_a_worker_recovers_when_all_its_connections_are_half_open(
     server: Server, tmp_path: Path
 ) -> None:
     await add_clients(server, 6)
@@ -232,18 +232,18 @@ async def test_a_worker_all_of_whose_connections_are_half_open_goes_on(
     ):
         await server.wait_until(SOME_ARE_READY)
         await worker.wait_for("listen_connected")
-        # A firewall has forgotten them: no byte arrives any more, and nobody is told.
+        # As when a firewall drops its state: no byte arrives any more, and neither end notices.
         assert network.half_open() > 1
         await add_clients(server, 4, name="late")
 
-        await until_all_are_ready(server, worker)
+        await wait_until_all_are_ready(server, worker)
 
-        await assert_nothing_was_made_twice_or_lost(server, tenants=None)
-        # Whoever waited on a dead connection tells of it, and that the next one answers.
+        await assert_nothing_duplicated_or_lost(server, tenants=None)
+        # Each part that waited on a dead connection reports it, and that the next one answers.
         failures = len(worker.events("database_unreachable"))
         assert failures > 0
         await worker.wait_for("database_recovered", count=failures)
         assert len(worker.events("worker_started")) == 1
         assert "Traceback" not in worker.output
-        # Who can't renew its leases lets go of its jobs, and takes them up again.
+        # A worker that can't renew its leases stops its jobs, and claims them again.
         assert await server.value("select sum(attempts) = 0 from client_provisioning_jobs")

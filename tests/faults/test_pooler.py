@@ -15,16 +15,16 @@ import pytest
 
 from tests.faults.checks import (
     add_clients,
-    assert_nothing_was_made_twice_or_lost,
+    assert_nothing_duplicated_or_lost,
     prepare,
-    until_all_are_ready,
+    wait_until_all_are_ready,
 )
 from tests.support.clusters import Server, free_port, running_server
 from tests.support.polling import eventually
 from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-NOBODY = 65534
+NOBODY_ID = 65534
 
 pytestmark = pytest.mark.skipif(
     PGBOUNCER is None, reason="pgbouncer is missing: apt-get install pgbouncer"
@@ -32,15 +32,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @asynccontextmanager
-async def a_pooler(server: Server) -> AsyncIterator[str]:
+async def running_pooler(server: Server) -> AsyncIterator[str]:
     """Run pgbouncer in transaction mode in front of the server; yield the DSN through it."""
     with tempfile.TemporaryDirectory(prefix="pgworker-pooler-") as folder:
-        async with _pooler_in(Path(folder), server) as through:
+        async with _run_pooler(Path(folder), server) as through:
             yield through
 
 
 @asynccontextmanager
-async def _pooler_in(folder: Path, server: Server) -> AsyncIterator[str]:
+async def _run_pooler(folder: Path, server: Server) -> AsyncIterator[str]:
     assert PGBOUNCER is not None
     port = free_port()
     users = folder / "users.txt"
@@ -55,18 +55,18 @@ async def _pooler_in(folder: Path, server: Server) -> AsyncIterator[str]:
         # Few enough for a worker's sessions to share them.
         "pool_mode = transaction\ndefault_pool_size = 3\n"
     )
-    # It refuses to run as root.
+    # pgbouncer refuses to run as root.
     is_root = os.getuid() == 0
     for path in (folder, users, config) if is_root else ():
-        os.chown(path, NOBODY, NOBODY)
+        os.chown(path, NOBODY_ID, NOBODY_ID)
     process = await asyncio.create_subprocess_exec(
         PGBOUNCER,
         "--quiet",
         config,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        user=NOBODY if is_root else None,
-        group=NOBODY if is_root else None,
+        user=NOBODY_ID if is_root else None,
+        group=NOBODY_ID if is_root else None,
         extra_groups=[] if is_root else None,
     )
     try:
@@ -86,10 +86,10 @@ def _answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("listening", ["direct", "off"])
-async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_everybody(
+async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_all_clients(
     tmp_path: Path, listening: str
 ) -> None:
-    async with running_server() as server, a_pooler(server) as through:
+    async with running_server() as server, running_pooler(server) as through:
         await prepare(server)
         await add_clients(server, 12)
         async with running_worker(
@@ -99,9 +99,9 @@ async def test_a_worker_behind_a_pooler_in_transaction_mode_provisions_everybody
             PGWORKER_TENANTS_URL=server.dsn,
             **DEFAULT_LEASE,
         ) as worker:
-            await until_all_are_ready(server, worker)
+            await wait_until_all_are_ready(server, worker)
 
-            await assert_nothing_was_made_twice_or_lost(server, tenants=None)
+            await assert_nothing_duplicated_or_lost(server, tenants=None)
             assert worker.events("database_unreachable") == []
             assert len(worker.events("listen_connected")) == (listening == "direct")
             assert await worker.stop() == 0

@@ -23,7 +23,7 @@ def contract_checker() -> ContractChecker:
 
 @dataclass
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that a test advances."""
 
     now: float = 1000.0
 
@@ -83,7 +83,7 @@ Start = Callable[..., AbstractAsyncContextManager[SimulatorInTest]]
 
 @pytest.fixture
 def start(server_dsn: str) -> Start:
-    """Return what starts a simulator whose clock stands still."""
+    """Return a function that starts a simulator whose clock stands still."""
 
     @asynccontextmanager
     async def starting(

@@ -15,7 +15,7 @@ from openapi_schema_validator import OAS30Validator, oas30_format_checker
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DOCUMENT = Path(__file__).with_name("management-api.json")
-# Statuses that the document leaves out and the API gives all the same, on any operation.
+# Statuses of any operation that the document doesn't have, but the API does.
 UNDOCUMENTED = {400, 401, 402, 403, 404, 409, 415, 422, 429, 500, 502, 503, 504, 520, 521, 522, 544}
 RATE_LIMIT_HEADERS = {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 
@@ -36,7 +36,7 @@ class ContractChecker:
     """Records where requests or answers disagree with the document.
 
     Wraps an ASGI application (`running_simulator(settings, middleware=[checker.middleware])`) or
-    checks a pair by hand (`check`). Only paths under `/v1/` are looked at.
+    checks a pair by hand (`check`). Only paths under `/v1/` are checked.
     """
 
     requests: list[Violation] = field(default_factory=list)
@@ -119,7 +119,7 @@ def document() -> dict[str, Any]:
             if "$ref" in node:
                 return resolved(schemas[node["$ref"].rpartition("/")[2]])
             # OAS30Validator looks the values of a discriminator up as references, which the
-            # document doesn't have at `region_selection`; `oneOf` alone decides just as well.
+            # document doesn't have at `region_selection`; `oneOf` alone is enough.
             return {key: resolved(value) for key, value in node.items() if key != "discriminator"}
         if isinstance(node, list):
             return [resolved(item) for item in node]
@@ -193,7 +193,7 @@ def answer_mistakes(
 
 
 def typed(values: list[str], schema: Mapping[str, Any]) -> Any:
-    """Return a parameter as its schema means it; as it is when it can't be."""
+    """Return a parameter as the type of its schema, or unchanged when that is impossible."""
     match schema["type"]:
         case "array":
             return values

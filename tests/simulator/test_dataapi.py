@@ -1,4 +1,4 @@
-"""Each project's Data API: whose key reads what."""
+"""Each project's Data API: what each key can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real databases: what `database/query` answers, what the pooler lets in."""
+"""Real databases: answers of `database/query`, logins through the pooler."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_only_the_rows_of_the_last_statement_come_back(start: Any) -> None
         assert (await sim.query(ref, "select 1 as a; create table t (a int)")).json() == []
 
 
-async def test_several_statements_stand_or_fall_together(start: Any) -> None:
+async def test_several_statements_are_one_transaction(start: Any) -> None:
     async with start() as sim:
         ref = await sim.create()
         failed = await sim.query(ref, "create table t (a int); select 1 / 0")
@@ -181,7 +181,7 @@ async def test_projects_cannot_see_each_other(start: Any) -> None:
             await connect(sim, first, database=f"simulator_{second}")
 
 
-async def test_policies_can_lean_on_the_platform_schemas(start: Any) -> None:
+async def test_policies_can_use_the_platform_schemas(start: Any) -> None:
     async with start() as sim:
         ref = await sim.create()
         created = await sim.query(
@@ -202,7 +202,7 @@ async def test_two_simulators_share_one_server(start: Any) -> None:
         assert [answer.status_code for answer in answers] == [201, 201]
 
 
-async def test_many_projects_are_made_at_once(start: Any) -> None:
+async def test_many_projects_are_created_at_once(start: Any) -> None:
     async with start(rate_limit=1000) as sim:
         refs = [await sim.create(f"p{number}") for number in range(20)]
         answers = await asyncio.gather(*(sim.query(ref, "select 1") for ref in refs))
@@ -255,7 +255,7 @@ async def test_the_pooler_is_described_as_recorded(start: Any) -> None:
 
 
 @pytest.mark.parametrize("named", ["postgres", "as the API says"])
-async def test_the_pooler_lets_a_session_in_by_password(start: Any, named: str) -> None:
+async def test_the_pooler_accepts_a_session_with_its_password(start: Any, named: str) -> None:
     async with start() as sim:
         ref = await sim.create()
         (entry,) = (await sim.client.get(f"/v1/projects/{ref}/config/database/pooler")).json()
@@ -269,7 +269,7 @@ async def test_the_pooler_lets_a_session_in_by_password(start: Any, named: str) 
             await session.close()
 
 
-async def test_the_real_server_lets_the_same_login_in(start: Any, server_dsn: str) -> None:
+async def test_the_real_server_accepts_the_same_login(start: Any, server_dsn: str) -> None:
     async with start() as sim:
         ref = await sim.create()
         (entry,) = (await sim.client.get(f"/v1/projects/{ref}/config/database/pooler")).json()

@@ -1,4 +1,4 @@
-"""Ordered faults really happen: with the request they were meant for, and only with it."""
+"""Ordered faults happen with the requests that they match, and with no others."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_dropping_one_connection_leaves_the_others(start: Any) -> None:
 
 
 @pytest.mark.parametrize("after_effect", [True, False])
-async def test_a_hanging_create_goes_on_when_released(start: Any, after_effect: bool) -> None:
+async def test_a_hanging_create_continues_when_released(start: Any, after_effect: bool) -> None:
     async with start() as sim:
         order = sim.simulator.faults.order(
             operation="create_project", fault=Hang(after_effect=after_effect)
@@ -89,7 +89,7 @@ async def test_a_hanging_create_goes_on_when_released(start: Any, after_effect: 
             assert (await create).status_code == 201
 
 
-async def test_a_create_whose_caller_has_gone_still_happens(start: Any) -> None:
+async def test_a_create_still_happens_after_its_caller_has_gone(start: Any) -> None:
     async with start() as sim:
         order = sim.simulator.faults.order(operation="create_project", fault=Hang())
         create = asyncio.create_task(sim.client.post("/v1/projects", json=BODY))
@@ -97,7 +97,7 @@ async def test_a_create_whose_caller_has_gone_still_happens(start: Any) -> None:
         create.cancel()
         await asyncio.wait([create])
         order.release()
-        # Released before this look was asked for, so the create is ahead of it.
+        # Released before this request, so the create comes first.
         assert await sim.listed_names() == ["acme"]
 
 
@@ -176,7 +176,7 @@ async def test_every_page_but_the_first_can_fail(start: Any) -> None:
         assert statuses == [200, 500, 200, 500]
 
 
-async def test_a_fault_can_concern_one_project_by_name(start: Any) -> None:
+async def test_a_fault_can_match_one_project_by_name(start: Any) -> None:
     async with start() as sim:
         first, second = await sim.create("first"), await sim.create("second")
         sim.simulator.faults.order(
@@ -186,7 +186,7 @@ async def test_a_fault_can_concern_one_project_by_name(start: Any) -> None:
         assert (await sim.client.get(f"/v1/projects/{second}")).status_code == 400
 
 
-async def test_unheard_of_fields_come_now_and_then(start: Any) -> None:
+async def test_unknown_fields_come_with_every_second_answer(start: Any) -> None:
     async with start() as sim:
         sim.simulator.faults.order(
             operation="list_organizations", every=2, times=None, fault=ExtraFields()
@@ -228,7 +228,7 @@ async def test_a_query_that_answers_544_commits_nevertheless(start: Any) -> None
         assert (await sim.query(ref, "select * from t")).json() == []
 
 
-async def test_closing_lets_go_of_what_hangs_without_an_effect(start: Any) -> None:
+async def test_closing_ends_hanging_requests_without_an_effect(start: Any) -> None:
     async with asyncio.timeout(PATIENCE.total_seconds()):
         async with start() as sim:
             order = sim.simulator.faults.order(operation="create_project", fault=Hang())
@@ -284,9 +284,7 @@ async def test_a_fault_ordered_over_http_is_met_and_released(start: Any) -> None
         ({"operation": "create_project"}, "fault"),
     ],
 )
-async def test_an_order_that_makes_no_sense_is_refused(
-    start: Any, wanted: dict[str, Any], named: str
-) -> None:
+async def test_an_invalid_order_is_refused(start: Any, wanted: dict[str, Any], named: str) -> None:
     async with start() as sim:
         response = await sim.client.post("/__simulator__/faults", json=wanted)
         assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""Projects over HTTP: who may ask, what is refused, how a project comes up and is listed."""
+"""Projects over HTTP: tokens, refusals, how a project comes up and is listed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ORGANIZATION = Organization().slug
 BODY = {"name": "acme", "organization_slug": ORGANIZATION, "db_pass": "correct-horse"}
 
 
-# -- who may ask ------------------------------------------------------------------------------
+# -- tokens -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer sbp_wrong", "Basic abc"])
@@ -35,13 +35,13 @@ async def test_a_token_without_the_scope_answers_403(start: Any) -> None:
 
 async def test_an_unknown_ref_slug_or_path_answers_404_with_a_message(start: Any) -> None:
     async with start() as sim:
-        for path in (f"/v1/projects/{'z' * 20}", "/v1/organizations/nobody", "/v1/nothing"):
+        for path in (f"/v1/projects/{'z' * 20}", "/v1/organizations/unknown", "/v1/nothing"):
             response = await sim.client.get(path)
             assert response.status_code == 404
             assert response.json()["message"]
 
 
-# -- what is refused --------------------------------------------------------------------------
+# -- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_a_second_project_of_a_name_is_refused_or_accepted_as_chosen(
             assert sim.simulator.ledger.creates_by_name["acme"] == 2
 
 
-async def test_one_project_too_many_is_a_quota_refusal(start: Any) -> None:
+async def test_a_project_above_the_quota_is_refused(start: Any) -> None:
     async with start(max_projects=1, quota_status=402) as sim:
         ref = await sim.create("first")
         refused = await sim.client.post("/v1/projects", json=BODY)
@@ -154,7 +154,7 @@ async def test_a_project_is_unknown_then_coming_up_then_healthy_and_its_services
         assert await health() == ["ACTIVE_HEALTHY"] * 3
 
 
-async def test_health_wants_its_services_repeated(start: Any) -> None:
+async def test_health_requires_repeated_services(start: Any) -> None:
     async with start() as sim:
         ref = await sim.create()
         for query in ("", "?services=db,rest", "?services=nonsense", "?services=db&timeout_ms=-1"):
@@ -228,7 +228,7 @@ async def test_search_finds_look_alikes_and_branches_too(start: Any) -> None:
         assert [project["is_branch"] for project in found].count(True) == 1
 
 
-async def test_projects_are_sorted_as_asked(start: Any) -> None:
+async def test_projects_are_sorted_as_requested(start: Any) -> None:
     async with start() as sim:
         for name in ("b", "a", "c"):
             sim.simulator.projects.plant(name)
@@ -260,7 +260,7 @@ async def test_a_listing_lags_after_create_and_after_delete(start: Any) -> None:
         assert await sim.listed_names() == []
 
 
-async def test_a_name_is_taken_before_the_listing_shows_it(start: Any) -> None:
+async def test_a_name_is_in_use_before_the_listing_shows_it(start: Any) -> None:
     async with start(listing_lag_seconds=10) as sim:
         await sim.create("acme")
         assert await sim.listed_names() == []
