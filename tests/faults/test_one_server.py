@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -21,17 +21,27 @@ from tests.faults.checks import (
 from tests.support.clusters import RELOAD, Server, running_server
 from tests.support.tcp_proxy import running_proxy_to
 from tests.support.worker_process import DEFAULT_LEASE, running_worker
+from tests.support.workers import within
 
 SOME_ARE_READY = "select count(*) >= 2 from clients where provisioning_status = 'ready'"
 OURS = "from pg_stat_activity where application_name like 'pgworker%' and pid <> pg_backend_pid()"
+WAIT_FOR_CLAIM = """
+do $$
+begin
+    while not exists (select from pg_locks where not granted and locktype = 'transactionid') loop
+        perform pg_sleep(0.001);
+    end loop;
+end
+$$
+"""
 NO_ATTEMPT_COUNTED = "select sum(attempts + crashes) = 0 from client_provisioning_jobs"
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    # A session that waits for a lock checks for a deadlock once, after this time: long enough for
-    # a test to complete the deadlock before.
-    async with running_server(deadlock_timeout="2s") as started:
+    # A session that waits for a lock checks for a deadlock once, after this time: before a claim
+    # stops waiting (200 ms), but long enough for the deadlock to be complete.
+    async with running_server(deadlock_timeout="150ms") as started:
         await prepare(started)
         yield started
 
@@ -147,9 +157,15 @@ async def test_a_worker_waits_out_a_statement_timeout_that_ends_every_statement(
         assert len(worker.events("worker_started")) == 1
 
 
-@asynccontextmanager
-async def blocked_claim(server: Server) -> AsyncIterator[asyncpg.Connection]:
-    """Make a claim wait for a client that an open transaction of the test has changed."""
+async def block_claim(server: Server, then: str) -> None:
+    """Let a claim wait for a client that another transaction has changed; then end that one.
+
+    The server itself waits for the claim, as the claim doesn't wait long.
+
+    Args:
+        server: with a worker.
+        then: statements of the other transaction while the claim waits.
+    """
     await server.run("select pgworker.pause('all')")
     await add_clients(server, 1)
     other = await asyncpg.connect(server.dsn)
@@ -158,11 +174,9 @@ async def blocked_claim(server: Server) -> AsyncIterator[asyncpg.Connection]:
         # A deadlock has one victim, which must not be this session: it checks an hour later.
         await other.execute("set local deadlock_timeout = '1h'")
         await other.execute("update clients set name = name")
+        ending = asyncio.create_task(other.execute(f"{WAIT_FOR_CLAIM}; {then}; commit"))
         await server.run("select pgworker.resume('all')")
-        await server.wait_until(
-            "select exists (select from pg_locks where not granted and locktype = 'transactionid')"
-        )
-        yield other
+        await within(ending)
     finally:
         await other.close()
 
@@ -170,15 +184,14 @@ async def blocked_claim(server: Server) -> AsyncIterator[asyncpg.Connection]:
 async def test_a_deadlock_is_retried_without_an_attempt(server: Server, tmp_path: Path) -> None:
     async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
         await worker.wait_for("listen_connected")
-        async with blocked_claim(server) as other:
-            # This completes the deadlock before the claim checks for one.
-            await other.execute("select from client_provisioning_jobs for update")
-            await other.execute("commit")
+        # This completes the deadlock before the claim checks for one.
+        await block_claim(server, "select from client_provisioning_jobs for update")
 
         await wait_until_all_are_ready(server, worker)
 
         await assert_nothing_duplicated_or_lost(server, tenants=None)
-        # The claim gives up its lock before there is a circle, and is repeated job by job.
+        assert "deadlock detected" in server.log
+        # The claim is repeated job by job: a row that can't be changed is no outage.
         assert worker.events("database_unreachable") == []
         assert await server.value(NO_ATTEMPT_COUNTED)
 
@@ -191,12 +204,12 @@ async def test_a_serialisation_failure_is_retried_without_an_attempt(
     )
     async with running_worker(tmp_path, DATABASE_URL=server.dsn, **DEFAULT_LEASE) as worker:
         await worker.wait_for("listen_connected")
-        async with blocked_claim(server) as other:
-            await other.execute("commit")
+        await block_claim(server, "select")
 
         await wait_until_all_are_ready(server, worker)
 
         await assert_nothing_duplicated_or_lost(server, tenants=None)
+        assert "could not serialize access" in server.log
         assert worker.events("database_unreachable") == []
         assert await server.value(NO_ATTEMPT_COUNTED)
 

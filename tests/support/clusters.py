@@ -58,6 +58,11 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def log(self) -> str:
+        """The log of the server so far."""
+        return self.cluster.log.read_text(errors="replace")
+
+    @property
     def pid(self) -> int | None:
         """The pid of the running server; None when it doesn't run."""
         try:
