@@ -24,7 +24,7 @@ from tests.support.polling import eventually
 from tests.support.worker_process import DEFAULT_LEASE, running_worker
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-NOBODY_ID = 65534
+UNPRIVILEGED_ID = 65534
 
 pytestmark = pytest.mark.skipif(
     PGBOUNCER is None, reason="pgbouncer is missing: apt-get install pgbouncer"
@@ -58,15 +58,15 @@ async def _run_pooler(folder: Path, server: Server) -> AsyncIterator[str]:
     # pgbouncer refuses to run as root.
     is_root = os.getuid() == 0
     for path in (folder, users, config) if is_root else ():
-        os.chown(path, NOBODY_ID, NOBODY_ID)
+        os.chown(path, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
     process = await asyncio.create_subprocess_exec(
         PGBOUNCER,
         "--quiet",
         config,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
-        user=NOBODY_ID if is_root else None,
-        group=NOBODY_ID if is_root else None,
+        user=UNPRIVILEGED_ID if is_root else None,
+        group=UNPRIVILEGED_ID if is_root else None,
         extra_groups=[] if is_root else None,
     )
     try:
