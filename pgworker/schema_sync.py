@@ -55,8 +55,8 @@ class ClientConfig:
     client_id: str | None = None
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> ClientConfig:
-        """Make one of a mapping with the same keys.
+    def from_mapping(cls, values: Mapping[str, Any]) -> ClientConfig:
+        """Return the configuration that a mapping with the same keys holds.
 
         Raises:
             BadConfiguration: a key is missing or not known.
@@ -91,7 +91,7 @@ async def apply_latest_schema(client_config: ClientConfig | Mapping[str, Any]) -
     """
     config = client_config
     if isinstance(config, Mapping):
-        config = ClientConfig.of(config)
+        config = ClientConfig.from_mapping(config)
     # The files first: a bad set shouldn't cost a connection.
     canonical = await load_canonical_set(Path(config.migrations_dir))
     async with _connected(config) as connection:

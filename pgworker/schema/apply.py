@@ -1,8 +1,8 @@
 """Brings a tenant's schema to the canonical set, one file after the other.
 
-Works over any `TenantConnection`; what it may not assume is a session between two calls. Safe to
-repeat from any line: a file and its row of the history are one transaction, and the history says
-where to go on.
+Works over any `TenantConnection`, so it assumes no session between two calls. Safe to repeat from
+any line: a file and its row of the history are one transaction, and the history says where to
+resume.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pgworker.errors import (
     Transient,
 )
 from pgworker.schema import scripts
-from pgworker.schema.grammar import concurrent_index, is_setting
+from pgworker.schema.grammar import is_setting, read_concurrent_index
 from pgworker.schema.migrations import AppliedMigration, plan
 from pgworker.schema.scripts import Place
 from pgworker.tenants.connection import StatementError, as_job_errors
@@ -74,7 +74,7 @@ async def read_history(connection: TenantConnection) -> tuple[AppliedMigration, 
             if belongs_to(error.sqlstate, (*UNDEFINED_SCHEMA, *UNDEFINED_TABLE)):
                 return ()  # no migration has been applied yet
             raise
-    return tuple(_applied_migration(row) for row in rows)
+    return tuple(_read_row(row) for row in rows)
 
 
 async def apply_migrations(
@@ -89,8 +89,8 @@ async def apply_migrations(
     """Apply what the tenant lacks. Safe to repeat, and to run twice at once.
 
     Args:
-        connection: the way to the tenant.
-        canonical: what it should have.
+        connection: to the tenant.
+        canonical: the migrations that it should have.
         include_all: also apply a file that is older than the newest applied one.
         steps: the ledger that records each file, before and after.
         on_applied: awaited after each file that this call has applied.
@@ -105,26 +105,25 @@ async def apply_migrations(
     steps = steps or NoSteps()
     history = await read_history(connection)
     pending = plan(canonical, history, include_all=include_all)
-    found = [row.version for row in history]
+    confirmed = [row.version for row in history]
     if not pending:
-        await steps.confirm(Step.APPLY_MIGRATION, found)
-    applied: list[str] = []
-    notices: list[MigrationNotice] = []
-    if pending and not _is_complete_table(history):
+        await steps.confirm(Step.APPLY_MIGRATION, confirmed)
+    elif not _is_complete_table(history):
         with as_job_errors("the migration history can't be created"):
             await connection.execute(scripts.CREATE_HISTORY)
+    applied: list[str] = []
+    notices: list[MigrationNotice] = []
     while pending:
-        migration = pending[0]
+        migration, pending = pending[0], pending[1:]
         try:
-            is_ours = await _apply(connection, migration, steps, found=found)
+            is_ours = await _apply(connection, migration, steps, confirmed=confirmed)
         finally:
             notices += _pass_on_notices(connection, migration, on_notice)
-        found = []
+        confirmed = []
         if is_ours:
             applied.append(migration.version)
             if on_applied is not None:
                 await on_applied(migration)
-            pending = pending[1:]
         else:
             # Another process syncs this tenant too, perhaps with another set: look again.
             pending = plan(canonical, await read_history(connection), include_all=include_all)
@@ -154,14 +153,14 @@ def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
 
 
 async def _apply(
-    connection: TenantConnection, migration: Migration, steps: Steps, *, found: Sequence[str]
+    connection: TenantConnection, migration: Migration, steps: Steps, *, confirmed: Sequence[str]
 ) -> bool:
     """Apply one file; False when its row was there already and nothing was run."""
     await _reset_session(connection)
     try:
-        async with steps.record(Step.APPLY_MIGRATION, migration.version, confirmed=found):
+        async with steps.record(Step.APPLY_MIGRATION, migration.version, confirmed=confirmed):
             if migration.transactional:
-                await connection.execute(scripts.transaction(migration))
+                await connection.execute(scripts.build_transaction(migration))
             else:
                 await _run_one_by_one(connection, migration)
     except StatementError as error:
@@ -171,17 +170,17 @@ async def _apply(
         if error.is_passing:
             raise error.to_job_error(migration.file) from error
         place = await _find_place(connection, migration, error)
-        raise _failed(migration, error, place) from error
+        raise _describe_failure(migration, error, place) from error
     except OutcomeUnknown as error:
-        # The row is committed with the file, or not at all: it knows what we don't. A script that
-        # is still running holds the lock and the key, so that even a repetition is safe.
+        # The row is committed with the file, or not at all, so it shows what happened. A script
+        # that is still running holds the lock and the key, so that even a repetition is safe.
         if not await _is_recorded(connection, migration):
             raise Transient(f"{migration.file} may not have been applied: {error}") from error
         await steps.confirm(Step.APPLY_MIGRATION, [migration.version])
     return True
 
 
-def _failed(migration: Migration, error: StatementError, place: Place) -> MigrationFailed:
+def _describe_failure(migration: Migration, error: StatementError, place: Place) -> MigrationFailed:
     detail = error.first_line
     if belongs_to(error.sqlstate, NOT_IN_A_TRANSACTION) and migration.transactional:
         detail = (
@@ -224,15 +223,15 @@ async def _run_one_by_one(connection: TenantConnection, migration: Migration) ->
             continue  # It would end with its own call.
         await _drop_invalid_indexes(connection, migration, statement.text)
         try:
-            # Nothing may stand beside it: several statements in one call are one transaction.
+            # A call of its own: several statements in one call are one transaction.
             await connection.execute(statement.text)
         except StatementError as error:
             if error.is_passing:
                 raise
             place = Place(statement=number, line=statement.line)
-            raise _failed(migration, error, place) from error
+            raise _describe_failure(migration, error, place) from error
     await _reset_session(connection)
-    await connection.execute(scripts.record(migration))
+    await connection.execute(scripts.build_row_insert(migration))
 
 
 async def _drop_invalid_indexes(
@@ -243,10 +242,10 @@ async def _drop_invalid_indexes(
     `if not exists` would take it for the index, and a name that the server chooses would be another
     one for each try.
     """
-    index = concurrent_index(sql)
+    index = read_concurrent_index(sql)
     if index is None:
         return
-    for row in await connection.fetch(scripts.find_invalid_indexes(index)):
+    for row in await connection.fetch(scripts.build_index_search(index)):
         if not index.may_have_left(row["index_name"], row["columns"]):
             continue
         name = row["qualified_name"]
@@ -258,20 +257,28 @@ async def _drop_invalid_indexes(
 async def _find_place(
     connection: TenantConnection, migration: Migration, error: StatementError
 ) -> Place:
-    """Find out which statement of the file failed; an empty place when nothing says so."""
+    """Find out which statement of the file failed; an empty place when that can't be known."""
     if not migration.transactional:
         return Place()
-    head = scripts.transaction_head(migration)
+    head = scripts.build_transaction_head(migration)
     if error.position is not None and error.position > len(head):
-        return scripts.place_at(migration, error.position - 1 - len(head))
+        return scripts.find_place(migration, error.position - 1 - len(head))
+    return await _find_place_by_trial(connection, migration, error)
+
+
+async def _find_place_by_trial(
+    connection: TenantConnection, migration: Migration, error: StatementError
+) -> Place:
+    """Run the file again, statement by statement, in a transaction that is never committed."""
     try:
-        await connection.execute(scripts.trial(migration))
+        await connection.execute(scripts.build_trial(migration))
     except StatementError as trial:
         number = scripts.read_mark(trial.message)
+        # Another code is another error: the tenant has changed meanwhile.
         if number is not None and trial.sqlstate == error.sqlstate:
             return Place(statement=number, line=migration.statements[number - 1].line)
     except JobError:
-        pass  # the trial only adds to an error that we have already
+        pass  # the file's own error is reported anyway, only without its place
     return Place()
 
 
@@ -279,7 +286,7 @@ async def _is_recorded(connection: TenantConnection, migration: Migration) -> bo
     return any(row.version == migration.version for row in await read_history(connection))
 
 
-def _applied_migration(row: dict[str, Any]) -> AppliedMigration:
+def _read_row(row: dict[str, Any]) -> AppliedMigration:
     statements = row["statements"]
     return AppliedMigration(
         version=row["version"],

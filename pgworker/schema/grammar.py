@@ -81,16 +81,22 @@ def find_kind(statement: SqlStatement) -> Kind:
     return max(kinds, key=lambda kind: kind.value, default=Kind.TRANSACTIONAL)
 
 
-def concurrent_index(sql: str) -> ConcurrentIndex | None:
+def read_concurrent_index(sql: str) -> ConcurrentIndex | None:
     """Return what the statement builds if it is a `create index concurrently`."""
     for node in parse(sql) or ():
         if type(node).__name__ == "IndexStmt" and node.concurrent:
-            parts = (node.relation.schemaname, node.relation.relname)
-            table = ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+            parts = filter(None, (node.relation.schemaname, node.relation.relname))
             elements = (*node.index_params, *node.index_including_params)
-            columns = tuple(each.index_elem.name or None for each in elements)
-            return ConcurrentIndex(node.idxname or None, table, columns)
+            return ConcurrentIndex(
+                name=node.idxname or None,
+                table=".".join(map(_quote_identifier, parts)),
+                columns=tuple(each.index_elem.name or None for each in elements),
+            )
     return None
+
+
+def _quote_identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def is_setting(sql: str) -> bool:

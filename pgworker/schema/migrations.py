@@ -23,7 +23,7 @@ from pgworker.schema.splitter import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pgworker.schema.splitter import SqlStatement
@@ -49,7 +49,8 @@ class Migration:
         statements: its statements, in order, without those that are only comments.
         transactional: False when its statements run one by one: the server refuses the last one in
             a transaction block, or the file asks for it.
-        characteristics: what it begins with to set its transaction's isolation level and the like.
+        characteristics: those of its first statements that set its transaction's isolation level
+            or access mode (`set transaction`).
     """
 
     version: str
@@ -62,7 +63,7 @@ class Migration:
 
     @property
     def recorded_statements(self) -> tuple[str, ...]:
-        """What the history keeps of it: cut as the CLI cuts, comments included."""
+        """The statements that the history keeps of it: split as the CLI does, with comments."""
         return _recorded_statements(self.text)
 
 
@@ -94,7 +95,7 @@ class AppliedMigration:
     """A row of a tenant's history.
 
     Attributes:
-        statements: as they were applied; None when the tool that wrote the row didn't keep them.
+        statements: as they were applied; None when the tool that wrote the row kept none.
     """
 
     version: str
@@ -131,12 +132,7 @@ def parse_migration(file: str, text: str) -> Migration:
     statements = find_statements(text)
     kinds = [find_kind(statement) for statement in statements]
     _refuse_what_needs_psql(file, text, statements, kinds)
-    for statement, kind in zip(statements, kinds, strict=True):
-        if kind is Kind.TRANSACTION_CONTROL:
-            raise MigrationRefused(
-                f"{file}:{statement.line}: remove {statement.words[0].upper()}: each file runs in "
-                "a transaction of its own, together with its row of the history"
-            )
+    _refuse_transaction_control(file, statements, kinds)
     return Migration(
         version=match[1],
         name=match[2],
@@ -146,6 +142,17 @@ def parse_migration(file: str, text: str) -> Migration:
         transactional=not _runs_one_by_one(file, text, statements, kinds),
         characteristics=tuple(takewhile(lambda each: sets_characteristics(each.text), statements)),
     )
+
+
+def _refuse_transaction_control(
+    file: str, statements: Sequence[SqlStatement], kinds: Sequence[Kind]
+) -> None:
+    for statement, kind in zip(statements, kinds, strict=True):
+        if kind is Kind.TRANSACTION_CONTROL:
+            raise MigrationRefused(
+                f"{file}:{statement.line}: remove {statement.words[0].upper()}: each file runs in "
+                "a transaction of its own, together with its row of the history"
+            )
 
 
 def _runs_one_by_one(
@@ -196,24 +203,38 @@ def plan(
     """Return the migrations that the tenant lacks, in the order to apply them.
 
     Args:
-        canonical: what it should have.
-        history: what it has.
+        canonical: the migrations that it should have.
+        history: those that it has.
         include_all: also apply a file that is older than the newest applied one.
 
     Raises:
-        MigrationRefused: the tenant has what we don't know, a file was changed after it had been
-            applied, or one is out of order; names them and says what to do.
+        MigrationRefused: the tenant has a migration without a file, a file was changed after it
+            had been applied, or one is out of order; names them and says what to do.
     """
     applied = {migration.version: migration for migration in history}
-    ours = {migration.version for migration in canonical.migrations}
+    _refuse_unknown_versions(canonical, applied)
+    _refuse_changed_files(canonical, applied)
+    pending = tuple(
+        migration for migration in canonical.migrations if migration.version not in applied
+    )
+    if not include_all:
+        _refuse_late_files(pending, newest=max(applied, default=""))
+    return pending
 
-    unknown = sorted(applied.keys() - ours)
+
+def _refuse_unknown_versions(
+    canonical: CanonicalSet, applied: Mapping[str, AppliedMigration]
+) -> None:
+    unknown = sorted(applied.keys() - {migration.version for migration in canonical.migrations})
     if unknown:
         raise MigrationRefused(
             f"the tenant has migrations without a file in {canonical.directory}: {_some(unknown)}; "
             "add their files, or, if they were undone by hand, delete their rows from "
             "supabase_migrations.schema_migrations (supabase migration repair --status reverted)"
         )
+
+
+def _refuse_changed_files(canonical: CanonicalSet, applied: Mapping[str, AppliedMigration]) -> None:
     changed = [
         migration.file
         for migration in canonical.migrations
@@ -225,15 +246,15 @@ def plan(
             "change into a new migration, or, if the tenant has it already, record the new text "
             "(supabase migration repair --status applied)"
         )
-    pending = [migration for migration in canonical.migrations if migration.version not in applied]
-    newest = max(applied, default="")
+
+
+def _refuse_late_files(pending: Iterable[Migration], *, newest: str) -> None:
     late = [migration.file for migration in pending if migration.version < newest]
-    if late and not include_all:
+    if late:
         raise MigrationRefused(
             f"older than {newest}, which the tenant already has: {_some(late)}; give them a newer "
             "version, or apply them all the same with --include-all"
         )
-    return tuple(pending)
 
 
 def history_is_complete(canonical: CanonicalSet, history: Iterable[AppliedMigration]) -> bool:
@@ -242,7 +263,7 @@ def history_is_complete(canonical: CanonicalSet, history: Iterable[AppliedMigrat
 
 
 def is_changed(migration: Migration, applied: AppliedMigration) -> bool:
-    """Return whether the file says something else than what was applied; unknown is no."""
+    """Return whether the file differs from the text that was applied; no, if that is unknown."""
     if applied.statements is None or applied.statements == migration.recorded_statements:
         return False
     # A new line before the semicolon: a statement may end in a comment that isn't closed otherwise.

@@ -47,14 +47,14 @@ _MARK: Final = re.compile(r"pgworker statement (\d+): ")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in a file something happened; statement and line count from 1."""
+    """A place in a file; statement and line count from 1, None when they aren't known."""
 
     statement: int | None = None
     line: int | None = None
 
 
 def quote(text: str) -> str:
-    """Return the text as a literal, whatever it holds and however the session is set."""
+    """Return the text as a literal that is right in every session, whatever the text holds."""
     tag = _free_tag(text)
     return f"{tag}{text}{tag}"
 
@@ -73,73 +73,74 @@ def _free_tag(text: str) -> str:
     return tag
 
 
-def record(migration: Migration) -> str:
+def build_row_insert(migration: Migration) -> str:
     """Return the insert of the migration's row."""
     return QUERIES.record.format(
         version=quote(migration.version),
         name=quote(migration.name),
-        statements=", ".join(map(_encoded, migration.recorded_statements)),
+        statements=", ".join(map(_encode, migration.recorded_statements)),
     )
 
 
-def _encoded(text: str) -> str:
-    # Not as a literal: the server points at an error in a function's body only when it finds that
-    # body once in what it was sent.
+def _encode(text: str) -> str:
+    # Not as a literal: the server points at an error in a function's body only when the text that
+    # it was sent holds that body once.
     return f"convert_from(decode('{b64encode(text.encode()).decode()}', 'base64'), 'UTF8')"
 
 
-def transaction_head(migration: Migration) -> str:
-    """Return what stands before the file's text in its script.
+def build_transaction_head(migration: Migration) -> str:
+    """Return the part of the script before the file's text.
 
-    The row comes first, though the CLI writes it last. In here both are the same transaction; but a
-    `set role` or `search_path` of the file can't spoil it, and of two syncs the second fails on the
+    The row comes first, though the CLI writes it last. Both are in one transaction anyway; but so a
+    `set role` or `search_path` of the file can't harm it, and of two syncs the second fails on the
     key before it has run a statement of the file.
     """
     characteristics = "\n".join(f"{each.text};" for each in migration.characteristics)
     opened = QUERIES.open_transaction.format(characteristics=characteristics)
-    return f"{opened}\n{record(migration)}\n"
+    return f"{opened}\n{build_row_insert(migration)}\n"
 
 
-def transaction(migration: Migration) -> str:
+def build_transaction(migration: Migration) -> str:
     """Return the script that applies the file and writes its row, or does neither."""
+    script = f"{build_transaction_head(migration)}{_blank_characteristics(migration)}"
     # On a line of its own: the file may end in a comment, or without a semicolon.
-    return f"{transaction_head(migration)}{_body(migration)}\n;\n{QUERIES.close_transaction}\n"
+    return f"{script}\n;\n{QUERIES.close_transaction}\n"
 
 
-def _body(migration: Migration) -> str:
+def _blank_characteristics(migration: Migration) -> str:
     """Return the file's text, with blanks in place of its characteristics: offsets stay."""
     end = max((each.end for each in migration.characteristics), default=0)
     return re.sub(r"[^\n]", " ", migration.text[:end]) + migration.text[end:]
 
 
-def trial(migration: Migration) -> str:
+def build_trial(migration: Migration) -> str:
     """Return a script that finds the failing statement and never commits.
 
-    Each statement runs inside of a `do` block that says the statement's number when it fails; read
-    the message with `read_mark`.
+    Each statement runs in a `do` block that adds the statement's number to its error: `read_mark`
+    reads it.
     """
     statements = "\n".join(
         fill(QUERIES.run_marked, statement=quote(statement.text), number=number)
         for number, statement in enumerate(migration.statements, start=1)
         if statement not in migration.characteristics
     )
-    return f"{transaction_head(migration)}{statements}\nrollback;\n"
+    return f"{build_transaction_head(migration)}{statements}\nrollback;\n"
 
 
 def read_mark(message: str) -> int | None:
-    """Return the number of the statement that a failed `trial` names."""
+    """Return the number of the statement that failed in a trial; None when there is none."""
     match = _MARK.match(message)
     return None if match is None else int(match[1])
 
 
-def place_at(migration: Migration, offset: int) -> Place:
+def find_place(migration: Migration, offset: int) -> Place:
     """Return the place of a character of the file's text."""
-    # The server points behind the text when it waited for more.
+    # The server points behind the text when it expected more.
     within = max(0, min(offset, len(migration.text.rstrip()) - 1))
     started = sum(statement.start <= within for statement in migration.statements)
     return Place(statement=max(1, started), line=LineFinder(migration.text)(within))
 
 
-def find_invalid_indexes(index: ConcurrentIndex) -> str:
-    """Return a query for what was left on the table by builds that didn't end well."""
+def build_index_search(index: ConcurrentIndex) -> str:
+    """Return a query for the indexes that failed or running builds have left on the table."""
     return QUERIES.find_invalid_indexes.format(table=quote(index.table))

@@ -32,10 +32,10 @@ _QUERIES: Final = load(SmokeQueries, "queries/tenant_smoke.sql")
 
 
 async def all_checks_pass(connection: TenantConnection, canonical: CanonicalSet) -> bool:
-    """Ask in one call for what the checks below ask one by one, and for the history's versions.
+    """Run in one call the checks that the functions below run one by one, and the history's.
 
-    False means only that something doesn't hold, or can't be asked now; each check itself says
-    what, and why.
+    False means only that a check failed, or can't be run now: which one and why, each check says
+    by itself.
 
     Raises:
         SmokeCheckFailed: a file of the assertions can't be used.
@@ -61,7 +61,7 @@ async def run_smoke_assertions(connection: TenantConnection, directory: Path) ->
     to repeat. A directory that isn't there has no assertion.
 
     Args:
-        connection: the way to the tenant.
+        connection: to the tenant.
         directory: `smoke` in the directory of the migrations.
 
     Raises:
@@ -77,10 +77,10 @@ async def run_smoke_assertions(connection: TenantConnection, directory: Path) ->
 
 
 async def check_row_level_security(connection: TenantConnection) -> None:
-    """Make sure that every table of the schema `public` has row level security on.
+    """Check that every table of the schema `public` has row level security.
 
     Raises:
-        SmokeCheckFailed: names the tables that don't.
+        SmokeCheckFailed: names the tables without it.
         Transient: the tenant was busy or couldn't be reached.
     """
     with _as_check("row level security"):
@@ -119,7 +119,7 @@ def _require_one_query(file: str, text: str) -> str:
 def _script(file: str, text: str) -> str:
     """Return a script that fails unless the assertion holds; it leaves nothing behind.
 
-    One call, for the Management API keeps no session between two.
+    One call, because the Management API keeps no session between two.
     """
     query = quote(_require_one_query(file, text))
     return f"{fill(_QUERIES.assert_rows, query=query, not_true=NOT_TRUE)}\n"

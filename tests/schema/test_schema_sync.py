@@ -147,17 +147,17 @@ async def test_every_file_is_applied_once_and_recorded_as_the_cli_does(
     ]
 
 
-async def test_the_data_api_is_told_to_reload(
+async def test_the_data_api_is_notified_to_reload(
     tenant: PostgresTenantConnection, empty_database: str, tmp_path: Path
 ) -> None:
-    told: asyncio.Queue[str] = asyncio.Queue()
+    notified: asyncio.Queue[str] = asyncio.Queue()
     listener = await asyncpg.connect(empty_database)
     try:
-        await listener.add_listener("pgrst", lambda *event: told.put_nowait(event[3]))
+        await listener.add_listener("pgrst", lambda *event: notified.put_nowait(event[3]))
         await sync(tenant, write(tmp_path, v1="select 1"))
 
         async with asyncio.timeout(TIMEOUT):
-            assert await told.get() == "reload schema"
+            assert await notified.get() == "reload schema"
     finally:
         await listener.close()
 
