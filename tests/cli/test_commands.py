@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from tests.cli.conftest import Pgworker, Result, Sql, Start
-from tests.support.workers import PATIENCE
+from tests.support.workers import TIMEOUT
 
 
 def parsed(result: Result) -> Any:
@@ -157,7 +157,7 @@ async def test_add_with_wait_ends_with_1_when_the_client_fails(
         "with job as (update client_provisioning_jobs set status = 'failed') "
         "update clients set provisioning_status = 'failed', provisioning_error = 'no luck'",
     )
-    _, output = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
+    _, output = await asyncio.to_thread(adding.communicate, timeout=TIMEOUT.total_seconds())
     assert adding.returncode == 1
     assert "no luck" in output
 
@@ -204,7 +204,7 @@ async def test_sync_ends_quietly_when_its_reader_has_left(
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, logged = await asyncio.to_thread(process.communicate, timeout=PATIENCE.total_seconds())
+    _, logged = await asyncio.to_thread(process.communicate, timeout=TIMEOUT.total_seconds())
     assert (process.returncode, logged) == (1, "")
 
 

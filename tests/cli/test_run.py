@@ -18,7 +18,7 @@ from pgworker.settings import parse_api_tokens, token_digest
 from tests.cli.conftest import Pgworker, Sql, Start
 from tests.support.polling import wait_until_in
 from tests.support.sse import open_events
-from tests.support.workers import PATIENCE
+from tests.support.workers import TIMEOUT
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ async def test_sigterm_ends_an_idle_worker_with_exit_code_0(
     worker = start("run", DATABASE_URL=database)
     await wait_until_in(database, "select count(*) = 1 from pgworker.worker_status where alive")
     worker.send_signal(signal.SIGTERM)
-    _, logged = await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=TIMEOUT.total_seconds())
     assert worker.returncode == 0, logged
     events = [json.loads(line)["event"] for line in logged.splitlines()]
     assert events[-1] == "worker_stopped"
@@ -122,7 +122,7 @@ async def test_a_second_signal_stops_at_once_and_releases_the_job_without_an_att
     worker.send_signal(signal.SIGTERM)
     (*_, released) = await asyncio.to_thread(logged_up_to, "jobs_released", worker)
     await asyncio.to_thread(logged_up_to, "worker_stopped", worker)
-    assert await asyncio.to_thread(worker.wait, PATIENCE.total_seconds()) == 0
+    assert await asyncio.to_thread(worker.wait, TIMEOUT.total_seconds()) == 0
     assert worker.stderr is not None
     assert worker.stderr.read() == ""
     took = at(released) - at(draining)
@@ -146,7 +146,7 @@ async def test_drain_that_a_signal_ended_early_exits_1(
     )
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGINT)
-    await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
+    await asyncio.to_thread(worker.communicate, timeout=TIMEOUT.total_seconds())
     assert worker.returncode == 1
 
 
@@ -172,7 +172,7 @@ async def test_sigterm_ends_any_command_and_stops_the_embedded_server(
     assert adding.stdout is not None
     await asyncio.to_thread(adding.stdout.readline)
     adding.send_signal(signal.SIGTERM)
-    _, output = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
+    _, output = await asyncio.to_thread(adding.communicate, timeout=TIMEOUT.total_seconds())
     assert adding.returncode == 143
     assert "Traceback" not in output
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
@@ -183,7 +183,7 @@ async def test_ctrl_c_exits_130_without_a_traceback(start: Start, database: str)
     assert adding.stdout is not None
     await asyncio.to_thread(adding.stdout.readline)
     adding.send_signal(signal.SIGINT)
-    _, output = await asyncio.to_thread(adding.communicate, timeout=PATIENCE.total_seconds())
+    _, output = await asyncio.to_thread(adding.communicate, timeout=TIMEOUT.total_seconds())
     assert adding.returncode == 130
     assert "Traceback" not in output
 
@@ -193,7 +193,7 @@ def test_a_reader_that_has_left_causes_no_error_message(start: Start, database: 
     assert listing.stdout is not None
     listing.stdout.close()
     listing.stdout = None
-    _, output = listing.communicate(timeout=PATIENCE.total_seconds())
+    _, output = listing.communicate(timeout=TIMEOUT.total_seconds())
     assert output == ""
 
 
@@ -245,14 +245,14 @@ async def test_one_process_works_and_serves_http_until_its_worker_has_ended(
 
             worker.send_signal(signal.SIGTERM)
             # The running phase has its grace period, and /readyz says that the worker drains.
-            async with asyncio.timeout(PATIENCE.total_seconds()):
+            async with asyncio.timeout(TIMEOUT.total_seconds()):
                 while (await client.get("/readyz")).status_code != 503:
                     pass
             assert (await client.get("/clients")).status_code == 200
 
             worker.send_signal(signal.SIGTERM)
             await events.read_rest()
-    _, logged = await asyncio.to_thread(worker.communicate, timeout=PATIENCE.total_seconds())
+    _, logged = await asyncio.to_thread(worker.communicate, timeout=TIMEOUT.total_seconds())
     assert worker.returncode == 0, logged
     assert "Traceback" not in logged
 

@@ -28,8 +28,8 @@ from tests.support.tcp_proxy import running_proxy_to
 from tests.support.workers import (
     DONE,
     NEVER,
-    PATIENCE,
     SHORT_LEASE,
+    TIMEOUT,
     PhaseInTest,
     complete_at_once,
     within,
@@ -243,7 +243,7 @@ async def test_a_due_job_that_cannot_be_claimed_is_asked_for_about_once_a_second
     counting = CountingJobs(jobs.pool, worker="worker", lease=timedelta(seconds=30))
     phase = PhaseInTest()
     async with working(jobs.pool, phase, jobs=counting):
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             while claims < 4:
                 await jobs.pool.fetchval("select 1")
         await jobs.commands.resume("all")
@@ -290,7 +290,7 @@ async def test_a_thousand_waiting_jobs_cost_no_slot_and_no_connection(
     ):
         await within(asleep.wait())
         last = await jobs.add("the 1001st")
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             while await jobs.fetch_status(last) is not JobStatus.WAITING:
                 pass
         connections = await jobs.pool.fetchval(
@@ -314,7 +314,7 @@ async def test_leases_of_all_jobs_are_renewed_with_one_statement(jobs: JobsInTes
         claimed = await jobs.pool.fetchval(
             "select max(lease_expires_at) from client_provisioning_jobs"
         )
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             while (
                 await jobs.pool.fetchval(
                     "select min(lease_expires_at) from client_provisioning_jobs"
@@ -351,14 +351,14 @@ async def test_a_worker_that_claims_its_own_silent_job_again_runs_it_once(
         first = await phase.next_job()
         # As if the process had been frozen for longer than its lease, and the claim came first:
         # here the heartbeat may come first, and then it is done again.
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             while phase.started.empty():
                 await jobs.let_lease_expire(job_id, claim_token=first.claim_token)
                 worker.wake()
         second = await phase.next_job()
         await within(phase.cancelled.wait())
         lease = (await jobs.fetch_row(job_id))["lease_expires_at"]
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             while (await jobs.fetch_row(job_id))["lease_expires_at"] == lease:
                 pass  # the second one is kept: its lease is renewed
         phase.may_end.set()

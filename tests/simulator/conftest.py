@@ -12,7 +12,7 @@ import pytest
 
 from pgworker.simulator import Simulator, SimulatorSettings, running_simulator
 from tests.simulator.contract import ContractChecker
-from tests.support.workers import PATIENCE
+from tests.support.workers import TIMEOUT
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def start(server_dsn: str) -> Start:
             httpx.AsyncClient(
                 base_url=simulator.url,
                 headers={"authorization": f"Bearer {simulator.token}"},
-                timeout=PATIENCE.total_seconds(),
+                timeout=TIMEOUT.total_seconds(),
             ) as client,
         ):
             yield SimulatorInTest(simulator, client, clock)

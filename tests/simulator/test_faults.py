@@ -19,7 +19,7 @@ from pgworker.simulator import (
     Organization,
     Truncated,
 )
-from tests.support.workers import PATIENCE, within
+from tests.support.workers import TIMEOUT, within
 
 BODY = {"name": "acme", "organization_slug": Organization().slug, "db_pass": "correct-horse"}
 
@@ -82,7 +82,7 @@ async def test_a_hanging_create_continues_when_released(start: Any, after_effect
             operation="create_project", fault=Hang(after_effect=after_effect)
         )
         create = asyncio.create_task(sim.client.post("/v1/projects", json=BODY))
-        async with asyncio.timeout(PATIENCE.total_seconds()):
+        async with asyncio.timeout(TIMEOUT.total_seconds()):
             await order.reached.wait()
             assert await sim.listed_names() == (["acme"] if after_effect else [])
             order.release()
@@ -229,7 +229,7 @@ async def test_a_query_that_answers_544_commits_nevertheless(start: Any) -> None
 
 
 async def test_closing_ends_hanging_requests_without_an_effect(start: Any) -> None:
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
         async with start() as sim:
             order = sim.simulator.faults.order(operation="create_project", fault=Hang())
             create = asyncio.create_task(sim.client.post("/v1/projects", json=BODY))

@@ -11,17 +11,11 @@ import pytest
 from pgworker.models import JobStatus
 from pgworker.settings import Settings
 from pgworker.status.overdue import ADVICE, Overdue, OverdueKind, find_overdue
-from tests.support.jobs import JobsInTest, jobs_in
+from tests.support.jobs import JobsInTest
 
 # The default of PGWORKER_PROJECT_TIMEOUT_SECONDS, and a little more.
 TOO_LONG = timedelta(seconds=1205)
 MOMENT = timedelta(minutes=1)
-
-
-@pytest.fixture
-async def jobs(database: str) -> AsyncIterator[JobsInTest]:
-    async with jobs_in(database, max_size=2) as jobs:
-        yield jobs
 
 
 async def overdue(jobs: JobsInTest) -> tuple[Overdue, ...]:

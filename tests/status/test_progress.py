@@ -9,12 +9,10 @@ import pytest
 
 from pgworker.models import ErrorKind, JobStatus
 from pgworker.status.progress import ProgressReader, describe_progress, get_expected_ready_at
-from tests.support.jobs import PHASES, JobsInTest, jobs_in
+from tests.support.jobs import PHASES, JobsInTest
 from tests.support.rows import client_status_row, phase_latency_row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from pgworker.status.rows import ClientStatusRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -91,12 +89,6 @@ def test_the_sentence_says_where_it_stands(more: dict[str, Any], sentence: str) 
 
 def test_a_late_client_s_sentence_says_so() -> None:
     assert describe_progress(client(), is_late=True).endswith("; it is taking longer than usual.")
-
-
-@pytest.fixture
-async def jobs(database: str) -> AsyncIterator[JobsInTest]:
-    async with jobs_in(database) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("kind", ErrorKind)

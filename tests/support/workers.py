@@ -27,7 +27,7 @@ DONE = Complete(Done())
 # Longer than any test: a test that passes has not waited for it.
 NEVER = timedelta(hours=1)
 # What a test waits for comes within a second, except on a busy machine.
-PATIENCE = timedelta(seconds=60)
+TIMEOUT = timedelta(seconds=60)
 
 # Short enough to wait for, long enough not to be lost on a busy machine.
 SHORT_LEASE = timedelta(seconds=6)
@@ -124,4 +124,4 @@ async def working(
 
 async def within(awaitable: Awaitable[T]) -> T:
     """Await, but not for longer than the time-out."""
-    return await asyncio.wait_for(awaitable, PATIENCE.total_seconds())
+    return await asyncio.wait_for(awaitable, TIMEOUT.total_seconds())
