@@ -23,26 +23,45 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pgworker.errors import BadConfiguration
-from pgworker.schema.apply import SyncReport, apply_migrations
+from pgworker.errors import (
+    BadConfiguration,
+    JobError,
+    MigrationFailed,
+    MigrationRefused,
+    Permanent,
+    Transient,
+)
+from pgworker.schema.apply import MigrationNotice, SyncReport, apply_migrations
 from pgworker.schema.directory import load_canonical_set
+from pgworker.tenants.connection import StatementError, TenantConnection
 from pgworker.tenants.postgres_connection import connect_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pgworker.tenants.connection import TenantConnection
-
-__all__ = ["ClientConfig", "SyncReport", "apply_latest_schema"]
+__all__ = [
+    "BadConfiguration",
+    "ClientConfig",
+    "JobError",
+    "MigrationFailed",
+    "MigrationNotice",
+    "MigrationRefused",
+    "Permanent",
+    "StatementError",
+    "SyncReport",
+    "TenantConnection",
+    "Transient",
+    "apply_latest_schema",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """How to reach one tenant, and what it should have. Give `dsn` or `connection`.
+    """How to reach one tenant, and the schema that it should have. Give `dsn` or `connection`.
 
     Attributes:
         dsn: of its PostgreSQL, directly or through a pooler in session mode.
-        connection: a ready way to it; stays open.
+        connection: an open connection to it; stays open.
         migrations_dir: directory in the layout of Supabase's CLI.
         include_all: also apply a file that is older than the newest applied one.
         client_id: for messages; nothing is looked up by it.
@@ -83,7 +102,7 @@ async def apply_latest_schema(client_config: ClientConfig | Mapping[str, Any]) -
         client_config: a `ClientConfig`, or a mapping with its keys.
 
     Raises:
-        BadConfiguration: `client_config` names no way to the tenant, or two.
+        BadConfiguration: `client_config` has neither `dsn` nor `connection`, or both.
         MigrationRefused: the files can't be used, or don't fit the tenant's history.
         MigrationFailed: a statement failed; says file, statement, line and the server's message.
         Transient: the tenant can't be reached, or is busy; it may work later.

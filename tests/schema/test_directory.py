@@ -46,7 +46,7 @@ def test_a_directory_is_read_in_the_order_of_versions(tmp_path: Path) -> None:
     assert canonical.notices == ()
 
 
-def test_what_is_no_migration_is_left_out_with_a_notice(tmp_path: Path) -> None:
+def test_other_entries_are_left_out_with_a_notice(tmp_path: Path) -> None:
     write(tmp_path, {"1_a.sql": "select 1", "README.md": "", "x_1.sql": "", "2_b.SQL": ""})
     (tmp_path / "3_folder.sql").mkdir()
     (tmp_path / "smoke").mkdir()
@@ -62,7 +62,7 @@ def test_what_is_no_migration_is_left_out_with_a_notice(tmp_path: Path) -> None:
     ]
 
 
-def test_an_init_of_old_is_left_out_as_the_cli_does(tmp_path: Path) -> None:
+def test_an_old_init_is_left_out_as_the_cli_does(tmp_path: Path) -> None:
     write(tmp_path, {"20211208000000_init.sql": "select 1", "20211210000000_init.sql": "select 2"})
 
     canonical = read_canonical_set(tmp_path)

@@ -51,7 +51,7 @@ def test_a_newer_grammar_still_loads() -> None:
         ("-- nothing but a comment", True),
     ],
 )
-def test_what_runs_outside_of_a_transaction_is_recognised(sql: str, transactional: bool) -> None:
+def test_statements_that_must_run_alone_are_recognised(sql: str, transactional: bool) -> None:
     assert parse_migration("1_a.sql", sql).transactional is transactional
 
 
@@ -71,7 +71,7 @@ def row(version: str, *statements: str) -> AppliedMigration:
     return AppliedMigration(version, "x", statements or None)
 
 
-def test_only_what_the_tenant_lacks_is_planned(tmp_path: Path) -> None:
+def test_only_missing_files_are_planned(tmp_path: Path) -> None:
     canonical = canonical_of(tmp_path, v1="select 1;", v2="select 2;", v3="select 3;")
 
     planned = plan(canonical, [row("1", "select 1")])
@@ -131,7 +131,7 @@ def test_a_row_without_statements_is_not_a_change(tmp_path: Path) -> None:
     assert plan(canonical_of(tmp_path, v1="select 1"), [row("1")]) == ()
 
 
-def test_what_is_recorded_of_a_file_is_no_change_of_it(tmp_path: Path) -> None:
+def test_a_file_equals_what_is_recorded_of_it(tmp_path: Path) -> None:
     text = "-- a\nselect 1; /* b */\nselect $$ ; $$;\n-- c"
     canonical = canonical_of(tmp_path, v1=text)
 

@@ -53,7 +53,7 @@ async def tenant(empty_database: str) -> AsyncIterator[PostgresTenantConnection]
 
 @dataclass
 class Stateless:
-    """What `database/query` is like: a new session for each call, no position in errors."""
+    """Behaves as `database/query`: a new session for each call, no position in errors."""
 
     dsn: str
 
@@ -74,7 +74,7 @@ class Stateless:
 
 @dataclass
 class LosesTheAnswer:
-    """A network that breaks at the script with `marker` in it, before or after it was run."""
+    """A network that breaks at the script that holds `marker`, before or after it was run."""
 
     inner: TenantConnection
     marker: str
@@ -183,7 +183,7 @@ async def test_the_table_of_an_older_cli_is_used_and_completed(
     assert [row.statements for row in await read_history(tenant)] == [None, ("create table b ()",)]
 
 
-async def test_a_sync_goes_on_at_the_file_that_failed(
+async def test_a_sync_resumes_at_the_file_that_failed(
     tenant: PostgresTenantConnection, tmp_path: Path
 ) -> None:
     write(tmp_path, v1="create table a ()", v2="create table b (); select 1/0;", v3="select 3")
@@ -286,7 +286,7 @@ async def test_an_error_does_not_hold_the_statement(
     assert "hunter2" not in str(caught.value)
 
 
-async def test_what_a_file_sets_does_not_reach_the_next_one(
+async def test_a_setting_of_a_file_does_not_reach_the_next_one(
     tenant: PostgresTenantConnection, tmp_path: Path
 ) -> None:
     await tenant.execute("create schema elsewhere")
@@ -342,7 +342,7 @@ async def test_two_syncs_at_once_apply_each_file_once(empty_database: str, tmp_p
         assert await connection.fetch("select count(*)::int as n from a") == [{"n": 3}]
 
 
-async def test_a_set_that_does_not_fit_changes_nothing(
+async def test_a_set_that_does_not_fit_the_history_changes_nothing(
     tenant: PostgresTenantConnection, tmp_path: Path
 ) -> None:
     write(tmp_path, v2="create table b ()")
@@ -438,9 +438,7 @@ async def test_a_lost_answer_is_looked_up_in_the_history(
     assert (await sync(lossy, tmp_path)).applied == ("1", "2")
 
 
-async def test_a_lost_script_is_tried_again_later(
-    tenant: PostgresTenantConnection, tmp_path: Path
-) -> None:
+async def test_a_lost_script_is_transient(tenant: PostgresTenantConnection, tmp_path: Path) -> None:
     write(tmp_path, v1="create table a ()", v2="create table b ()")
     lossy = LosesTheAnswer(tenant, marker="create table b", after=False)
 
@@ -483,7 +481,7 @@ async def test_a_timeout_of_ours_leaves_nothing_half_written(
         assert not await exists(connection, "a")
 
 
-async def test_a_lock_that_is_held_is_worth_another_try(
+async def test_a_lock_held_by_another_session_is_transient(
     tenant: PostgresTenantConnection, empty_database: str, tmp_path: Path
 ) -> None:
     write(tmp_path, v1="set local lock_timeout = '50ms'; alter table t add column b int;")
@@ -503,7 +501,7 @@ async def test_a_lock_that_is_held_is_worth_another_try(
 # -- connecting -------------------------------------------------------------------------------
 
 
-async def test_an_unreachable_server_is_worth_another_try_and_named_without_the_password() -> None:
+async def test_an_unreachable_server_is_transient_and_named_without_the_password() -> None:
     with pytest.raises(Transient, match=r"127\.0\.0\.1:1 can't be reached") as caught:
         async with connect_postgres("postgresql://u:hunter2@127.0.0.1:1/d"):
             pass
@@ -511,7 +509,7 @@ async def test_an_unreachable_server_is_worth_another_try_and_named_without_the_
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_wrong_password_is_for_a_person_and_not_shown(
+async def test_a_wrong_password_is_permanent_and_not_shown(
     tenant: PostgresTenantConnection, empty_database: str
 ) -> None:
     wrong = re.sub(r":[^:@/]*@", ":hunter2@", empty_database)
@@ -523,13 +521,13 @@ async def test_a_wrong_password_is_for_a_person_and_not_shown(
     assert "hunter2" not in str(caught.value)
 
 
-async def test_a_missing_database_is_for_a_person(empty_database: str) -> None:
+async def test_a_missing_database_is_permanent(empty_database: str) -> None:
     with pytest.raises(Permanent, match="3D000"):
         async with connect_postgres(empty_database.rpartition("/")[0] + "/no_such_database"):
             pass
 
 
-async def test_an_unusable_dsn_is_for_a_person_and_not_shown() -> None:
+async def test_an_unusable_dsn_is_permanent_and_not_shown() -> None:
     with pytest.raises(Permanent, match="DSN can't be used") as caught:
         async with connect_postgres("mysql://u:hunter2@h/d"):
             pass
@@ -614,7 +612,7 @@ def test_a_configuration_does_not_show_its_dsn() -> None:
 
 
 async def create_roles(connection: TenantConnection) -> None:
-    """The roles of Supabase. They belong to the server; another test may create them just now."""
+    """The roles of Supabase. They belong to the server; another test may be creating them."""
     for role in ("anon", "authenticated", "service_role"):
         await connection.execute(
             f"do $$ begin create role {role} nologin;"
@@ -694,7 +692,7 @@ async def assertion(connection: TenantConnection, directory: Path, sql: str) -> 
         "with x as (select true as a) table x",
     ],
 )
-async def test_an_assertion_holds_when_nothing_or_only_truth_comes_back(
+async def test_an_assertion_holds_when_no_row_or_only_true_rows_come_back(
     tenant: PostgresTenantConnection, tmp_path: Path, sql: str
 ) -> None:
     await assertion(tenant, tmp_path, sql)
@@ -727,7 +725,7 @@ async def test_an_assertion_that_does_not_hold_names_its_file_and_row(
 
 
 class Calls:
-    """A way to a tenant that notes what it carries."""
+    """A connection that records what is sent over it."""
 
     def __init__(self, connection: TenantConnection) -> None:
         self._connection = connection
@@ -741,7 +739,7 @@ class Calls:
         await self._connection.execute(sql)
 
 
-async def test_a_finished_schema_is_proved_with_one_call(
+async def test_a_complete_schema_is_checked_with_one_call(
     tenant: PostgresTenantConnection,
 ) -> None:
     await create_roles(tenant)
@@ -765,7 +763,7 @@ async def test_a_finished_schema_is_proved_with_one_call(
     ],
     ids=["no history", "a version less", "a version more", "an open table", "an assertion"],
 )
-async def test_a_schema_of_which_something_does_not_hold_is_never_taken_for_finished(
+async def test_a_schema_that_fails_a_check_is_never_taken_for_complete(
     tenant: PostgresTenantConnection, damage: str
 ) -> None:
     await create_roles(tenant)
@@ -777,7 +775,7 @@ async def test_a_schema_of_which_something_does_not_hold_is_never_taken_for_fini
     assert await tenant.fetch("select 1 as answered") == [{"answered": 1}]
 
 
-async def test_what_can_not_be_asked_now_is_not_taken_for_true(empty_database: str) -> None:
+async def test_a_check_that_can_not_run_now_does_not_pass(empty_database: str) -> None:
     async with connect_postgres(empty_database) as tenant:
         (row,) = await tenant.fetch("select pg_backend_pid() as pid")
         async with connect_postgres(empty_database) as admin:
@@ -802,7 +800,7 @@ async def test_of_several_assertions_the_one_that_does_not_hold_is_named(
     assert await tenant.fetch("select 1 as answered") == [{"answered": 1}]
 
 
-async def test_no_directory_is_no_assertion(
+async def test_a_missing_directory_has_no_assertions(
     tenant: PostgresTenantConnection, tmp_path: Path
 ) -> None:
     assert await run_smoke_assertions(tenant, tmp_path / "smoke") == ()

@@ -63,7 +63,7 @@ def test_empty_statements_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("text", ["select 'open;", "select $a$open;", "/* open;", 'select "open;'])
-def test_what_is_never_closed_runs_to_the_end(text: str) -> None:
+def test_an_unclosed_quote_or_comment_runs_to_the_end(text: str) -> None:
     assert [statement.text for statement in split_script(text)] == [text]
 
 
