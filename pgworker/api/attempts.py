@@ -36,6 +36,14 @@ class SignInAttempts:
         addresses: int = ADDRESSES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Allow so many attempts of an address in a window of time.
+
+        Args:
+            attempts: how many.
+            window: how long an attempt counts; the window moves with the time.
+            addresses: how many are remembered at most.
+            clock: returns seconds; of a test, usually the process's.
+        """
         self._attempts = attempts
         self._window = window.total_seconds()
         self._addresses = addresses

@@ -28,7 +28,11 @@ _PADDING = 8
 
 
 def draw_badge(progress: Progress) -> str:
-    """Return an SVG of the client's status; its title, for screen readers, is the sentence."""
+    """Return an SVG of the client's status.
+
+    Two boxes side by side, in the size that such badges usually have (20 px high). The title, for
+    screen readers and as a tooltip, is the client's sentence.
+    """
     row = progress.client
     status = row.status or ClientStatus.NOT_PROVISIONED
     words = status.replace("_", " ")

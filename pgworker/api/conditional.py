@@ -23,7 +23,7 @@ def make_json_response(request: Request, body: BaseModel) -> Response:
 
 
 def make_response(request: Request, content: bytes, media_type: str) -> Response:
-    """Return the content, or 304 when the client has it.
+    """Return the content, or 304 when the client sent its tag in `If-None-Match`.
 
     The tag is a hash of the content. Nothing cheaper would do: what a list shows depends on several
     tables and on the time, and the few rows of a page are read quickly.

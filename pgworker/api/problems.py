@@ -129,7 +129,11 @@ class NotSignedIn(Refused):
 
 
 def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI description of the problems that a route may answer with."""
+    """Return the OpenAPI description of the problems that a route may answer with.
+
+    Args:
+        statuses: the HTTP status codes, each described by the same schema `Problem`.
+    """
     return {
         status: {
             "model": Problem,
@@ -147,7 +151,14 @@ def make_problem(
     errors: list[Mistake] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return a problem as a response."""
+    """Return a problem as a response.
+
+    Args:
+        status: the HTTP status code.
+        detail: a sentence for the person who reads it.
+        errors: what is wrong with the request, if that is the problem.
+        headers: such as `Retry-After`.
+    """
     body = Problem(
         title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors
     ).model_dump(exclude_none=True)

@@ -43,6 +43,9 @@ async def make_stream_response(messages: AsyncGenerator[bytes]) -> StreamingResp
     """Return a response that lasts as long as there are messages.
 
     The first message is awaited here, so that an error before it gets a status code of its own.
+
+    Raises:
+        PgworkerError: whatever the messages raise before the first one.
     """
     first = await anext(messages, b"")
 
@@ -62,7 +65,13 @@ async def make_stream_response(messages: AsyncGenerator[bytes]) -> StreamingResp
 
 
 def format_event(event: str, body: BaseModel, number: int) -> bytes:
-    """Return one event; a reader that reconnects names the number of the last one it got."""
+    """Return one event.
+
+    Args:
+        event: its name, by which a reader knows what the body is.
+        body: sent as JSON, in one line.
+        number: the event's id. A reader that reconnects names the last one that it got.
+    """
     return format_sse_event(
         data_str=body.model_dump_json(),
         event=event,
@@ -77,6 +86,10 @@ async def stream_client(
     """Yield news as `transition` and `progress` events, and `end` when nothing more comes.
 
     Their ids are those of transitions: a stream can be resumed from any of them.
+
+    Args:
+        news: of one client; None keeps the connection alive.
+        follow: don't end, even when nothing more happens by itself.
     """
     async with aclosing(news):
         async for each in news:

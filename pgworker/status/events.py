@@ -138,7 +138,15 @@ class EventFeed:
         max_streams: int = MAX_STREAMS,
         linger: timedelta = LINGER,
     ) -> None:
-        """Take what makes a listener from the function that it calls; None: only poll."""
+        """Serve nothing yet: `run` does.
+
+        Args:
+            pool: of the platform's database.
+            make_listener: returns a listener that calls the given function when it listens, and
+                with each notification; None: LISTEN is switched off, only poll.
+            max_streams: how many may be open at a time.
+            linger: how long to stay registered after the last stream.
+        """
         self._pool = pool
         self._make_listener = make_listener
         self._max_streams = max_streams

@@ -98,7 +98,14 @@ class Overdue:
 
 
 async def find_overdue(pool: Pool, settings: Settings) -> tuple[Overdue, ...]:
-    """Return what is overdue, one entry for each kind, in the order of `OverdueKind`."""
+    """Return what is overdue, one entry for each kind, in the order of `OverdueKind`.
+
+    Two of the limits are settings: how long a phase may take, and how long a create may be without
+    an outcome.
+
+    Raises:
+        DatabaseUnreachable: the database doesn't answer.
+    """
     rows = await fetch_rows(
         pool,
         OverdueRow,

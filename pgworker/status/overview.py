@@ -158,7 +158,12 @@ class Overview:
 
 
 async def get_overview(pool: Pool, settings: Settings, progress: ProgressReader) -> Overview:
-    """Return what the console shows first; `progress` keeps the latencies for a while.
+    """Return what the console shows first.
+
+    Args:
+        pool: of the platform's database.
+        settings: say from when on something is overdue.
+        progress: keeps the latencies, which are expensive to read, for a while.
 
     Raises:
         DatabaseUnreachable: the database doesn't answer.
@@ -180,7 +185,13 @@ async def get_overview(pool: Pool, settings: Settings, progress: ProgressReader)
 async def get_queue_report(
     status: StatusReader, pages: Pages, progress: ProgressReader, *, limit: int
 ) -> QueueReport:
-    """Return what programs get; `limit` applies to failed and queued clients and groups, each.
+    """Return what programs get.
+
+    Args:
+        status: reads the queue.
+        pages: reads the lists of clients.
+        progress: keeps the latencies, which are expensive to read, for a while.
+        limit: of failed clients, queued clients and failed groups, each.
 
     Raises:
         DatabaseUnreachable: the database doesn't answer.
@@ -230,7 +241,15 @@ def get_notices(
     breakers: Sequence[BreakerRow],
     limits: Sequence[LimitRow],
 ) -> tuple[Notice, ...]:
-    """Return what is worth a line, the most urgent first; nothing when all is well. Pure."""
+    """Return what is worth a line, the most urgent first; nothing when all is well. Pure.
+
+    Args:
+        health: of the queue.
+        overdue: what is older than it should be (`find_overdue`).
+        pauses: of workflows, or of everything.
+        breakers: credentials that the provider refuses.
+        limits: rate limits that are used up.
+    """
     found = [
         *_notice_workers(health),
         *(_notice_breaker(breaker) for breaker in breakers),

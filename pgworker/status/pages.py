@@ -81,7 +81,13 @@ class Pages:
     async def list_clients(
         self, wanted: Filter, *, limit: int, cursor: str | None = None
     ) -> Page[ClientStatusRow]:
-        """Return clients with their newest jobs, newest client first."""
+        """Return clients with their newest jobs, newest client first.
+
+        Args:
+            wanted: which ones.
+            limit: rows of a page.
+            cursor: `next_cursor` of the page before; None: the first page.
+        """
         before_at, before_id = None, None
         if cursor is not None:
             before_at, before_id = _parse_cursor(
@@ -102,7 +108,13 @@ class Pages:
     async def list_jobs(
         self, wanted: Filter, *, limit: int, cursor: str | None = None
     ) -> Page[JobStatusRow]:
-        """Return jobs, newest first."""
+        """Return jobs, newest first.
+
+        Args:
+            wanted: which ones.
+            limit: rows of a page.
+            cursor: `next_cursor` of the page before; None: the first page.
+        """
         before = None if cursor is None else _parse_cursor(cursor, "j", _parse_job_id)
         rows = await fetch_rows(
             self._pool,

@@ -92,6 +92,37 @@ async def test_a_ready_client_is_shown_with_its_phases(
     assert "nothing: it is ready" in pgworker("why", "Acme", DATABASE_URL=database).stdout
 
 
+async def test_the_keys_of_json_are_stable(
+    pgworker: Pgworker, database: str, acme: UUID, failed: UUID
+) -> None:
+    client = (
+        *("client_id", "client_name", "status", "job_id", "workflow", "phase", "phase_number"),
+        *("phase_count", "job_status", "attempts", "max_attempts", "error_kind", "last_error"),
+        *("blocked_because", "next_try_at", "claimed_by", "since", "project_ref", "project_url"),
+        *("schema_version", "provisioning_started_at", "provisioning_completed_at", "created_at"),
+    )
+    event = (
+        *("at", "event", "actor", "from_status", "to_status", "from_phase", "to_phase"),
+        *("error_kind", "error", "detail"),
+    )
+    job = (
+        *("id", "client_id", "client_name", "workflow", "phase", "phase_number", "phase_count"),
+        *("status", "priority", "attempts", "max_attempts", "crashes", "error_kind", "last_error"),
+        *("waiting_for", "next_try_at", "claimed_by", "lease_expires_at", "created_at"),
+        *("updated_at", "finished_at"),
+    )
+
+    def read(*command: str) -> Any:
+        return parsed(pgworker(*command, "--json", DATABASE_URL=database))
+
+    assert tuple(read("clients", "list")[0]) == client
+    assert tuple(read("jobs")[0]) == job
+    shown, why = read("clients", "show", str(failed)), read("why", str(failed))
+    assert tuple(shown) == (*client, "phase_seconds", "last_answer", "events")
+    assert tuple(why) == (*client, "phase_seconds", "last_answer", "breakers", "events", "advice")
+    assert tuple(shown["events"][0]) == tuple(why["events"][0]) == event
+
+
 # -- changing ---------------------------------------------------------------------------------
 
 

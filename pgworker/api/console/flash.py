@@ -42,9 +42,16 @@ MESSAGES = {
 def redirect_with_flash(
     request: Request, route: str, message: str, *, number: int = 0, **parts: object
 ) -> Response:
-    """Return the response to a form: the page to show next, with the message (of `MESSAGES`).
+    """Return the response to a form: the page to show next.
 
     A redirect instead of a page, so that a reload doesn't submit the form again.
+
+    Args:
+        request: with the form.
+        route: name of the page's route.
+        message: name of the message (`MESSAGES`).
+        number: how many clients it is about.
+        parts: of the page's path.
     """
     query = urlencode({"done": message} | ({"n": number} if number else {}))
     path = get_path(request, route, **parts)

@@ -74,6 +74,9 @@ def render_page(
         principal: the caller; None before sign-in.
         status: of the response.
         values: what the template shows.
+
+    Raises:
+        UndefinedError: the template names a value that isn't given.
     """
 
     def may(scope: str) -> bool:
@@ -91,7 +94,13 @@ def render_page(
 
 
 def get_path(request: Request, route: str, /, **parameters: Any) -> str:
-    """Return the path of a route by its name, under the prefix of the application."""
+    """Return the path of a route by its name.
+
+    By the request, because the application may serve us under a prefix (ASGI's `root_path`).
+
+    Raises:
+        NoMatchFound: there is no such route, or a parameter is missing.
+    """
     return request.url_for(route, **parameters).path
 
 
