@@ -5,12 +5,12 @@ These commands work without that schema, which all others need.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from pgworker.context import open_database
-from pgworker.db.migrate import SchemaState, migrate, read_state
+from pgworker.db.migrate import SchemaState, migrate, read_plan, read_state
 from pgworker.db.pool import connected
 from pgworker.settings import load_settings
 
@@ -19,6 +19,7 @@ from .console import EX_FAILED, Json, announce_embedded, print_json, remark, run
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pgworker.db.adoption.plan import Plan
     from pgworker.db.pool import Connection
 
 T = TypeVar("T")
@@ -27,9 +28,25 @@ app = typer.Typer(no_args_is_help=True, help="pgworker's own tables, functions a
 
 
 @app.command("migrate")
-def migrate_command() -> None:
-    """Update pgworker's own schema. Safe to repeat, and to run in several places at once."""
-    applied = _use_database(migrate)
+def migrate_command(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the plan, or what forbids it; change nothing")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Update pgworker's own schema. Safe to repeat, and to run in several places at once.
+
+    It waits for no lock longer than half a minute in all, and names the session that holds it.
+    With --dry-run the exit code is 1 when something must be changed first.
+    """
+    if dry_run:
+        plan = _use_database(lambda connection, _: read_plan(connection))
+        _print_plan(plan, as_json=json)
+        raise typer.Exit(EX_FAILED if plan.objections else 0)
+    applied = _use_database(lambda connection, dsn: migrate(connection, dsn=dsn))
+    if json:
+        print_json({"applied": applied})
+        return
     for name in applied:
         print(f"applied {name}")
     if not applied:
@@ -42,7 +59,7 @@ def status(json: Json = False) -> None:
 
     The exit code is 1 when it isn't.
     """
-    state = _use_database(read_state)
+    state = _use_database(lambda connection, _: read_state(connection))
     if json:
         print_json(
             {
@@ -75,8 +92,38 @@ def _print_state(state: SchemaState) -> None:
         remark("apply them: pgworker db migrate")
 
 
-def _use_database(action: Callable[[Connection], Awaitable[T]]) -> T:
-    """Connect to the platform's database and do one thing with it.
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "files": plan.files,
+                "changes": [
+                    {**change._asdict(), "blocks": change.blocks} for change in plan.changes
+                ],
+                "objections": [objection._asdict() for objection in plan.objections],
+                "notices": plan.notices,
+            }
+        )
+        return
+    for objection in plan.objections:
+        print(f"change first  {objection}")
+    for name in plan.files:
+        print(f"file          {name}")
+    for change in plan.changes:
+        note = f"; {change.note}" if change.note else ""
+        print(f"on clients    {change.change} (lock: {change.lock}, blocks {change.blocks}{note})")
+    for notice in plan.notices:
+        print(f"note          {notice}")
+    if plan.objections:
+        remark("nothing was changed: change what is named first, then run it again")
+    elif plan.files or plan.changes:
+        remark("nothing was changed: apply it with pgworker db migrate")
+    else:
+        print("nothing to do: the schema is current")
+
+
+def _use_database(action: Callable[[Connection, str], Awaitable[T]]) -> T:
+    """Connect to the platform's database and do one thing with it, given its URL, too.
 
     Unlike `use_platform` it accepts a database without pgworker's schema, or with another one.
     """
@@ -84,7 +131,7 @@ def _use_database(action: Callable[[Connection], Awaitable[T]]) -> T:
 
     async def run() -> T:
         async with open_database(settings) as (dsn, _), connected(dsn) as connection:
-            return await action(connection)
+            return await action(connection, dsn)
 
     announce_embedded(settings)
     return run_async(run())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pgworker.context import locate_data_dir, open_platform
-from pgworker.runtime.daemon import Daemon
+from pgworker.runtime.daemon import Daemon, check_worker_settings
 from pgworker.settings import load_settings
 from pgworker.telemetry import configure_logging, configure_opentelemetry, get_logger
 
@@ -63,7 +63,9 @@ async def _run(settings: Settings, serve: Serve, *, migrate: bool, drain: bool) 
             data_dir=str(locate_data_dir(settings)),
             reason="DATABASE_URL is not set",
         )
-    async with open_platform(settings, migrate_first=migrate) as platform:
+    async with open_platform(
+        settings, migrate_first=migrate, check=check_worker_settings
+    ) as platform:
         daemon = Daemon(platform, until_empty=drain)
         signalled = _drain_on_signals(daemon)
         async with serve(platform, daemon):

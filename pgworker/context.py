@@ -32,7 +32,7 @@ from pgworker.telemetry import get_logger
 from pgworker.tenants.secrets import TenantSecrets, Vault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pgworker.db.pool import Pool
 
@@ -133,6 +133,7 @@ async def open_platform(
     settings: Settings,
     *,
     migrate_first: bool = False,
+    check: Callable[[Platform], Awaitable[None]] | None = None,
     pool_size: int = 8,
     statement_timeout: timedelta | None = None,
 ) -> AsyncIterator[Platform]:
@@ -143,6 +144,7 @@ async def open_platform(
     Args:
         settings: of the process.
         migrate_first: migrate the database of DATABASE_URL, too.
+        check: called before anything is changed there, with a platform that may lack the schema.
         pool_size: the maximum number of connections.
         statement_timeout: by default that of a worker, which is well below its lease.
 
@@ -153,11 +155,6 @@ async def open_platform(
     check_provider_setting(settings.provider)
     async with AsyncExitStack() as stack:
         dsn, data_dir = await stack.enter_async_context(open_database(settings))
-        async with connected(dsn) as connection:
-            if migrate_first or data_dir is not None:
-                await migrate(connection)
-            else:
-                (await read_state(connection)).refuse_if_not_current()
         pool = await stack.enter_async_context(
             open_pool(
                 dsn,
@@ -171,7 +168,15 @@ async def open_platform(
             ProviderContext(settings, platform_dsn=dsn, limiter=SharedLimiter(pool))
         )
         stack.push_async_callback(providers.aclose)
-        yield Platform(settings, dsn, pool, providers, data_dir)
+        platform = Platform(settings, dsn, pool, providers, data_dir)
+        if check is not None:
+            await check(platform)
+        async with connected(dsn) as connection:
+            if migrate_first or data_dir is not None:
+                await migrate(connection, dsn=dsn)
+            else:
+                (await read_state(connection)).refuse_if_not_current()
+        yield platform
 
 
 def _derive_session_key(key: bytes) -> bytes:

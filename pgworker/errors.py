@@ -187,4 +187,8 @@ class SchemaMismatch(PgworkerError):
 
 
 class UnusableTable(PgworkerError):
-    """An existing table can't be adopted; the message names the column."""
+    """An existing table can't be adopted; the message has a line for each thing to change."""
+
+
+class TableLocked(PgworkerError):
+    """A lock that a migration needs could not be had; the message names who holds it."""

@@ -16,7 +16,7 @@ from pgworker.api.problems import ProblemRoute, document_problems, handle_errors
 from pgworker.api.routes import admin, clients, metrics, probes
 from pgworker.api.service import Service
 from pgworker.context import open_platform
-from pgworker.runtime.daemon import Daemon
+from pgworker.runtime.daemon import Daemon, check_worker_settings
 from pgworker.settings import load_settings
 from pgworker.version import __version__
 
@@ -74,7 +74,9 @@ def lifespan(
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[Any]:
         chosen = settings or load_settings()
-        async with open_platform(chosen, migrate_first=migrate) as platform:
+        async with open_platform(
+            chosen, migrate_first=migrate, check=check_worker_settings
+        ) as platform:
             daemon = Daemon(platform)
             service = Service.from_platform(platform, daemon)
             # Where `get_service` finds it.

@@ -10,11 +10,18 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pgworker.db.adoption.facts import read_facts
+from pgworker.db.adoption.index import build_index, has_index
+from pgworker.db.adoption.objections import find_objections
+from pgworker.db.adoption.plan import Plan, make_plan
+from pgworker.db.locks import LockWatch, retry_while_locked
 from pgworker.db.queries import find_sql_directory, load
 from pgworker.db.translation import translated
-from pgworker.errors import SchemaMismatch
+from pgworker.errors import SchemaMismatch, UnusableTable
+from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,14 +29,21 @@ if TYPE_CHECKING:
 
     from pgworker.db.pool import Connection
 
+# For the locks of one transaction. A longer one is for a person to plan.
+PATIENCE: Final = timedelta(seconds=30)
+# A file that changes a large table may take long.
+FILE_TIMEOUT: Final = timedelta(hours=1)
+
 # In this order: triggers and views call functions. A later file may use an earlier one.
 OBJECT_FOLDERS = ("functions", "triggers", "views")
+
+
+log = get_logger()
 
 
 class MigrateQueries(NamedTuple):
     """The statements of `sql/queries/migrate.sql`."""
 
-    lock: str
     defer_function_checks: str
     create_history_table: str
     protect_history: str
@@ -158,35 +172,70 @@ async def read_state(connection: Connection) -> SchemaState:
     return compare(read_own_files(), tuple(Applied(**dict(row)) for row in rows))
 
 
-async def migrate(connection: Connection) -> tuple[str, ...]:
+async def read_plan(connection: Connection) -> Plan:
+    """Return what `migrate` would do, and what forbids it; changes nothing.
+
+    Raises:
+        SchemaMismatch: the database is newer than this program, or an applied file was changed.
+    """
+    with translated():
+        state = await read_state(connection)
+        state.refuse_if_not_appliable()
+        facts = await read_facts(connection)
+        index_is_there = await has_index(connection)
+    return make_plan(facts, [file.name for file in state.pending], has_index=index_is_there)
+
+
+async def migrate(
+    connection: Connection, *, dsn: str | None = None, patience: timedelta = PATIENCE
+) -> tuple[str, ...]:
     """Bring pgworker's schema up to date; return the names of the files applied.
 
     Safe to repeat and to run twice at the same time: the second one waits, and finds nothing to do.
-    Each numbered migration is one transaction; so are all objects together.
+    Each numbered migration is one transaction; so are all objects together. No lock is waited for
+    longer than others can wait behind us.
+
+    Args:
+        connection: outside of any transaction.
+        dsn: of the same database, to see over another connection who is in the way.
+        patience: for the locks of each transaction.
 
     Raises:
-        UnusableTable: an existing table can't be adopted; nothing was changed.
+        UnusableTable: something must be changed first; a line for each thing, and nothing was done.
         SchemaMismatch: the database is newer than this program, or an applied file was changed.
+        TableLocked: a lock could not be had; names who holds it.
     """
     done: list[str] = []
+    watch = LockWatch(dsn)
+
+    async def attempt(limit: timedelta) -> tuple[str, ...]:
+        return await _apply_next(connection, watch, limit)
+
     with translated():
-        while applied := await _apply_next(connection):
+        while applied := await retry_while_locked(attempt, watch, patience=patience):
             done += applied
+        if await build_index(connection, watch, patience=patience):
+            log.info("index_built", index="clients_by_age")
     return tuple(done)
 
 
-async def _apply_next(connection: Connection) -> tuple[str, ...]:
+async def _apply_next(
+    connection: Connection, watch: LockWatch, limit: timedelta
+) -> tuple[str, ...]:
     """Apply, in one transaction, the next migration, or all objects once there is none.
 
     The lock belongs to the transaction, and the state is read again behind it. So nothing depends
     on the session, which a pooler in transaction mode wouldn't keep.
     """
     async with connection.transaction():
-        await connection.execute(MIGRATE_QUERIES.lock)
+        await watch.begin_migration(connection, limit)
         state = await read_state(connection)
         state.refuse_if_not_appliable()
         if not state.pending:
             return ()
+        objections = find_objections(await read_facts(connection))
+        if objections:
+            raise UnusableTable("\n".join(str(objection) for objection in objections))
         if state.pending[0].version is not None:
             files = state.pending[:1]
         else:
@@ -199,8 +248,10 @@ async def _apply_next(connection: Connection) -> tuple[str, ...]:
 
 
 async def _apply(connection: Connection, file: SqlFile) -> None:
-    await connection.execute(file.text)
-    # Created after the first migration ran, so that a refused one leaves nothing behind.
-    await connection.execute(MIGRATE_QUERIES.create_history_table)
-    await connection.execute(MIGRATE_QUERIES.protect_history)
+    await connection.execute(file.text, timeout=FILE_TIMEOUT.total_seconds())
+    # Created after the first migration ran, so that a refused one leaves nothing behind. Looked for
+    # before: `if not exists` asks for rights, and locks it, even where it is there.
+    if not await connection.fetchval(MIGRATE_QUERIES.history_exists):
+        await connection.execute(MIGRATE_QUERIES.create_history_table)
+        await connection.execute(MIGRATE_QUERIES.protect_history)
     await connection.execute(MIGRATE_QUERIES.record, file.name, file.version, file.checksum)

@@ -67,6 +67,11 @@ _OTHERS: tuple[tuple[sqlstate.Group, type[PgworkerError], str], ...] = (
 )
 
 
+# Where the server refuses a row by a policy's `with check`, as if a right were missing; its message
+# may be in any language.
+POLICY_CHECK = "ExecWithCheckOptions"
+
+
 def translate(error: Exception) -> PgworkerError | None:
     """Return what an error of asyncpg means to us, or None when it means nothing special."""
     if isinstance(error, asyncpg.DataError) and error.severity_en is None:
@@ -116,6 +121,8 @@ def concerns_rows(error: PgworkerError) -> bool:
     if not isinstance(cause, asyncpg.PostgresError) or cause.severity_en != "ERROR":
         return False
     if not sqlstate.belongs_to(cause.sqlstate, sqlstate.ABOUT_THE_STATEMENT):
+        return True
+    if cause.server_source_function == POLICY_CHECK:
         return True
     return not (cause.context or "").startswith(("SQL statement", "PL/pgSQL function pgworker."))
 

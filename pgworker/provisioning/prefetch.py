@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pgworker.db.queries import load
-from pgworker.errors import DatabaseUnreachable
+from pgworker.errors import DatabaseUnreachable, Permanent
 from pgworker.models import Client, parse_client_status
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class PhaseInputLoader:
 
         Raises:
             DatabaseUnreachable: it can't be read now.
+            Permanent: the client is there, and we may not see it.
         """
         known = self._prefetched.pop(job.id, None)
         # By identity: another claim, or another phase, is another `Job`.
@@ -109,11 +110,23 @@ class PhaseInputLoader:
         found = await self._read(list(pending.values()))
         for result, job in pending.items():
             # One that is done was cancelled meanwhile, with the task that waited for it.
-            if not result.done():
+            if result.done():
+                continue
+            if job.id in found:
                 result.set_result(found[job.id])
+            else:
+                result.set_exception(
+                    Permanent(
+                        f"client {job.client_id} is hidden from the worker's role by row level "
+                        "security: pgworker doctor names the policy"
+                    )
+                )
 
     async def _read(self, jobs: Sequence[Job]) -> dict[int, PhaseInput]:
-        """Return one input for each job: a client can't be deleted while it has a job."""
+        """Return one input for each job whose client we may see.
+
+        All are there: a client can't be deleted while it has a job.
+        """
         rows = await self._pool.fetch(
             PREFETCH_QUERIES.find_phase_inputs,
             [job.id for job in jobs],

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from pgworker.db.adoption.facts import read_facts
+from pgworker.db.adoption.plan import make_plan
 from pgworker.db.migrate import read_state
 from pgworker.db.pool import connected, describe_dsn
 from pgworker.db.queries import load
@@ -147,6 +149,29 @@ async def check_schema(connection: Connection, *, is_embedded: bool) -> Check:
             "apply them: pgworker db migrate",
         )
     return Check(subject, Verdict.OK, "pgworker's own schema is current")
+
+
+async def check_adoption(connection: Connection) -> list[Check]:
+    """Check that pgworker can work with the table `clients` as it is, and with the role's rights.
+
+    Silent when it can: `check_clients_table` has the line that says so.
+    """
+    subject = "table clients"
+    facts = await read_facts(connection)
+    plan = make_plan(facts, (), has_index=True)
+    failures = [
+        Check(
+            subject,
+            Verdict.FAIL,
+            f"{each.subject} {each.found}; pgworker needs {each.needed}",
+            each.advice,
+        )
+        for each in plan.objections
+    ]
+    return failures + [
+        Check(subject, Verdict.WARN, notice, "nothing to do if that is meant")
+        for notice in plan.notices
+    ]
 
 
 async def check_notifications(settings: Settings, dsn: str) -> Check:

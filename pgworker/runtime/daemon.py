@@ -8,6 +8,8 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, NamedTuple
 
+from pgworker.db.adoption.facts import read_security
+from pgworker.db.adoption.security import find_hidden_rows, find_security_objections
 from pgworker.db.listen import Listener
 from pgworker.db.outage import Outage
 from pgworker.db.queries import load
@@ -114,12 +116,15 @@ class Daemon:
         """Work until drained; return the numbers of live and failed jobs.
 
         Raises:
-            BadConfiguration: the canonical migrations can't be used. It is raised before the first
-                claim: later a client's project would already exist and be paid for.
+            BadConfiguration: the canonical migrations can't be used, or row level security hides
+                the queue. It is raised before the first claim: later a client's project would
+                already exist and be paid for.
             DatabaseUnreachable: at the start only; later the worker waits for the database.
         """
         settings = self._platform.settings
-        await self._check_migrations()
+        if not await _has_canonical_set(self._platform):
+            log.warning("migrations_missing", directory=str(settings.migrations_dir))
+        await self._check_security()
         await self._runner.register()
         await self._register()
         log.info(
@@ -139,21 +144,15 @@ class Daemon:
             await self._mark_stopped()
             log.info("worker_stopped", worker=self._id)
 
-    async def _check_migrations(self) -> None:
-        settings = self._platform.settings
-        try:
-            await load_canonical_set(settings.migrations_dir)
-        except MigrationRefused as error:
-            is_trial = (
-                self._platform.data_dir is not None
-                and "migrations_dir" not in settings.model_fields_set
-                and not settings.migrations_dir.exists()
-            )
-            if not is_trial:
-                raise BadConfiguration(f"PGWORKER_MIGRATIONS_DIR: {error}") from error
-            # The embedded default with no migrations named: a person who tries pgworker out, and
-            # has no project to lose.
-            log.warning("migrations_missing", error=str(error))
+    async def _check_security(self) -> None:
+        """Refuse to start where row level security hides the queue or its clients from us."""
+        async with self._platform.pool.acquire() as connection:
+            security = await read_security(connection)
+        objections = [str(each) for each in find_security_objections(security)]
+        if objections:
+            raise BadConfiguration("\n".join(objections))
+        for hidden in find_hidden_rows(security):
+            log.warning("rows_may_be_hidden", reason=str(hidden))
 
     def _new_listener(self) -> Listener | None:
         dsn = self._platform.listen_dsn
@@ -177,3 +176,37 @@ class Daemon:
         except DatabaseUnreachable as error:
             # The worker's silence shows it as well, only later.
             log.warning("worker_stop_not_recorded", error=str(error))
+
+
+async def check_worker_settings(platform: Platform) -> None:
+    """Check everything that a worker needs to be set, before anything is changed.
+
+    Raises:
+        BadConfiguration: something is missing, or can't be used.
+    """
+    find_workflows(platform.settings.workflow)
+    _ = platform.providers.default
+    platform.secrets()
+    await _has_canonical_set(platform)
+
+
+async def _has_canonical_set(platform: Platform) -> bool:
+    """Tell whether there are canonical migrations; none are needed to try the embedded default.
+
+    Raises:
+        BadConfiguration: they can't be used.
+    """
+    settings = platform.settings
+    try:
+        await load_canonical_set(settings.migrations_dir)
+    except MigrationRefused as error:
+        # A person who tries pgworker out has no project to lose.
+        is_trial = (
+            platform.data_dir is not None
+            and "migrations_dir" not in settings.model_fields_set
+            and not settings.migrations_dir.exists()
+        )
+        if not is_trial:
+            raise BadConfiguration(f"PGWORKER_MIGRATIONS_DIR: {error}") from error
+        return False
+    return True

@@ -18,6 +18,7 @@ from pgworker.runtime.checks import (
     PLATFORM_CHECKS,
     Check,
     Verdict,
+    check_adoption,
     check_migrations,
     check_notifications,
     check_schema,
@@ -67,6 +68,8 @@ async def _examine_database(
         yield check_server_version(connection, dsn, is_embedded=is_embedded)
         schema = await check_schema(connection, is_embedded=is_embedded)
         yield schema
+        for check in await check_adoption(connection):
+            yield check
     yield await check_notifications(settings, dsn)
     if schema.verdict is Verdict.FAIL:
         # All further checks read pgworker's own tables.

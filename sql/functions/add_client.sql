@@ -16,6 +16,7 @@ create or replace function pgworker.add_client(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
     v_fingerprint bytea;

@@ -16,6 +16,7 @@ create or replace function pgworker.advance(
 returns setof bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set lock_timeout = '1s'

@@ -7,6 +7,7 @@ create or replace function pgworker.cancel(
 returns integer
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
     v_count integer;

@@ -76,9 +76,15 @@ begin
                 v_sqlstates := v_sqlstates || v_sqlstate;
                 v_messages := v_messages || v_message;
                 -- The context begins with what raised the error: a trigger's function, or our own.
+                -- "Permission denied" for a table that we may update is a policy's word on a row.
                 v_is_about_rows := v_is_about_rows
                     or left(v_sqlstate, 2) not in ('0A', '42')
-                    or v_context !~ '^(SQL statement|PL/pgSQL function pgworker\.)';
+                    or v_context !~ '^(SQL statement|PL/pgSQL function pgworker\.)'
+                    or (
+                        v_sqlstate = '42501'
+                        and has_table_privilege('public.clients', 'select')
+                        and has_table_privilege('public.clients', 'update')
+                    );
         end;
     end loop;
 

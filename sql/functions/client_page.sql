@@ -16,6 +16,7 @@ returns setof uuid
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 set plan_cache_mode = force_custom_plan
 as $$
 declare

@@ -8,6 +8,7 @@ create or replace function pgworker.reconcile_show(
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 begin
     update public.clients as client

@@ -10,6 +10,7 @@ create or replace function pgworker.show_failure(
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 begin
     update public.clients as client

@@ -13,6 +13,7 @@ create or replace function pgworker.take_jobs(
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 begin

@@ -10,10 +10,12 @@ from (
 ) as added;
 
 -- name: set_schema_version
+-- An adopted updated_at may be without a time zone: it is UTC then.
 update public.clients
 set
     schema_version = $2,
     updated_at = now()
+from (select set_config('timezone', 'UTC', true) as timezone) as pinned
 where id = $1;
 
 -- name: retry

@@ -102,9 +102,11 @@ where intent.client_id = $1 and intent.kind = 'tenant';
 -- name: record_ref
 -- The tenant of the intent exists; its ref is never taken back. The ref, and what the provider
 -- really gave, are on the client at once, however the phase ends. The steps that made the tenant
--- are recorded in the same statement.
+-- are recorded in the same statement. An adopted updated_at may be without a time zone: UTC then.
 with held as materialized (
-    select pgworker.end_step($3, $1, $2, $7, 'done')
+    select
+        pgworker.end_step($3, $1, $2, $7, 'done') as has_ended,
+        set_config('timezone', 'UTC', true) as timezone
 ),
 
 intent as (

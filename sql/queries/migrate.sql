@@ -1,8 +1,3 @@
--- name: lock
--- One migration at a time on one database; released when the transaction ends, because behind a
--- pooler in transaction mode a session's lock would stay with a connection that others use.
-select pg_advisory_xact_lock(7470736557);
-
 -- name: defer_function_checks
 set local check_function_bodies = off;
 

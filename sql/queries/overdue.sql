@@ -61,7 +61,7 @@ overdue as (
     -- The client shows a phase, and there is no job that could be in it.
     select
         'abandoned' as kind,
-        now() - coalesce(client.updated_at, client.created_at) as age,
+        now() - coalesce(pgworker.utc(client.updated_at), pgworker.utc(client.created_at)) as age,
         format('%s (%s)', client.name, client.id) as subject
     from public.clients as client
     where

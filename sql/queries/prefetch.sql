@@ -23,7 +23,7 @@ cross join lateral (
         client.project_ref,
         client.project_url,
         client.schema_version,
-        client.created_at,
+        pgworker.utc(client.created_at) as created_at,
         coalesce(client.additional_settings, '{}') as settings,
         intent.provider
     from public.clients as client

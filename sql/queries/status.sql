@@ -7,7 +7,7 @@ select
     project_ref,
     project_url,
     schema_version,
-    created_at,
+    pgworker.utc(created_at) as created_at,
     coalesce(additional_settings, '{}') as settings
 from public.clients
 where id = $1;

@@ -25,7 +25,11 @@ select
     job.phase_number,
     job.phase_count,
     job.status as job_status,
-    now() - coalesce(client.provisioning_started_at, job.created_at, client.created_at) as age,
+    now() - coalesce(
+        pgworker.utc(client.provisioning_started_at),
+        job.created_at,
+        pgworker.utc(client.created_at)
+    ) as age,
     job.attempts,
     job.max_attempts,
     job.error_kind,
@@ -60,9 +64,9 @@ select
     client.project_ref,
     client.project_url,
     client.schema_version,
-    client.provisioning_started_at,
-    client.provisioning_completed_at,
-    client.created_at,
+    pgworker.utc(client.provisioning_started_at) as provisioning_started_at,
+    pgworker.utc(client.provisioning_completed_at) as provisioning_completed_at,
+    pgworker.utc(client.created_at) as created_at,
     blocked.code as blocked_code
 from public.clients as client
 left join lateral (

@@ -246,8 +246,8 @@ async def test_a_partitioned_clients_table_is_adopted(connection: asyncpg.Connec
             "clients.additional_settings is of type json; pgworker needs jsonb",
         ),
         (
-            "create table clients (id uuid primary key, created_at timestamp)",
-            "clients.created_at is of type timestamp;",
+            "create table clients (id uuid primary key, created_at date)",
+            "clients.created_at is of type date;",
         ),
         (
             "create table clients (id uuid primary key, provisioning_status varchar(10))",
