@@ -93,7 +93,7 @@ class LockWatch:
     """
 
     def __init__(self, dsn: str | None) -> None:
-        """Take the database's URL; without one nobody is named."""
+        """Take the database's URL; without one no session is named."""
         self._dsn = dsn
         self.pid: int | None = None
         self.blockers: tuple[Blocker, ...] = ()

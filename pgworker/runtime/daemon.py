@@ -191,7 +191,7 @@ async def check_worker_settings(platform: Platform) -> None:
 
 
 async def _has_canonical_set(platform: Platform) -> bool:
-    """Tell whether there are canonical migrations; none are needed to try the embedded default.
+    """Return whether there are canonical migrations; none are needed to try the embedded default.
 
     Raises:
         BadConfiguration: they can't be used.

@@ -55,7 +55,7 @@ async def jobs(dsn: str) -> AsyncIterator[JobsInTest]:
 
 def is_now(value: Any) -> bool:
     """Tell whether a time, in UTC where it has no zone, is of this minute."""
-    aware = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    aware: datetime = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
     return abs(datetime.now(UTC) - aware) < timedelta(minutes=1)
 
 

@@ -36,7 +36,7 @@ CLIENTS_INDEX_QUERIES = load(ClientsIndexQueries, "queries/clients_index.sql")
 
 
 async def build_index(connection: Connection, watch: LockWatch, *, patience: timedelta) -> bool:
-    """Build the index, unless it is there or another session builds it; tell whether we did.
+    """Build the index, unless it is there or another session builds it; return whether we did.
 
     Safe to repeat: what an interrupted build has left is dropped first.
 
@@ -69,7 +69,7 @@ async def _build_at_once(connection: Connection, watch: LockWatch, patience: tim
 async def _build_concurrently(
     connection: Connection, watch: LockWatch, patience: timedelta
 ) -> None:
-    """Build it outside of any transaction: what it waits for may be long, and it blocks nobody.
+    """Build it outside of any transaction: what it waits for may be long, and it blocks no other session.
 
     Nothing is set for the session, which a pooler may share: so its waits are ended from outside.
     """
@@ -94,7 +94,7 @@ async def _build_concurrently(
 
 
 async def _is_there(connection: Connection, timeout: timedelta) -> bool:
-    """Tell whether nothing is left to do; drop what an interrupted build has left.
+    """Return whether nothing is left to do; drop what an interrupted build has left.
 
     In bounded time, because the drop waits for everything that uses the table.
     """
@@ -117,6 +117,6 @@ async def _is_there(connection: Connection, timeout: timedelta) -> bool:
 
 
 async def has_index(connection: Connection) -> bool:
-    """Tell whether the index is there, and whole."""
+    """Return whether the index is there, and whole."""
     state = await connection.fetchrow(CLIENTS_INDEX_QUERIES.state)
     return state is not None and state["is_valid"] and state["is_of_clients"]

@@ -92,7 +92,7 @@ def make_plan(facts: Facts, pending: Sequence[str], *, has_index: bool) -> Plan:
 
 
 def is_built_concurrently(table: Table) -> bool:
-    """Tell whether an index of the table is built without blocking writes.
+    """Return whether an index of the table is built without blocking writes.
 
     PostgreSQL (14 to 18) can't do that on a partitioned table, and a small one isn't worth it.
     """
@@ -102,7 +102,7 @@ def is_built_concurrently(table: Table) -> bool:
 def _find_changes(facts: Facts, pending: Sequence[str], *, has_index: bool) -> Iterator[Change]:
     if facts.table is None:
         if TABLE_FILE in pending:
-            yield Change("create table public.clients", "none", "it is empty: nobody waits")
+            yield Change("create table public.clients", "none", "it is empty: no session waits")
         return
     if TABLE_FILE in pending:
         yield from _changes_of_table(facts, facts.table)

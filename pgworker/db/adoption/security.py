@@ -19,7 +19,7 @@ CLIENTS: Final = "public.clients"
 def find_security_objections(security: Security) -> Iterator[Objection]:
     """Return an objection for each table in which a command would meet no row at all.
 
-    One stands for all of pgworker's own, which have no policies: whoever owns them needs none.
+    One stands for all of pgworker's own, which have no policies: their owner needs none.
     """
     for table in security.tables:
         lacking = _lacking(table, security)
