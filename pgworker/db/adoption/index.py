@@ -69,7 +69,7 @@ async def _build_at_once(connection: Connection, watch: LockWatch, patience: tim
 async def _build_concurrently(
     connection: Connection, watch: LockWatch, patience: timedelta
 ) -> None:
-    """Build it outside of any transaction: what it waits for may be long, and it blocks no other session.
+    """Build it outside of any transaction: it may wait for long, and blocks no other session.
 
     Nothing is set for the session, which a pooler may share: so its waits are ended from outside.
     """
