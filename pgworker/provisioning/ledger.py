@@ -81,6 +81,8 @@ class Ledger:
         Raises:
             LeaseLost: another worker holds the job now.
         """
+        # Before it is known whether they are needed: intent and password are committed with one
+        # statement, and a read before it would cost every new client a round trip.
         password = generate_password()
         sealed = self._secrets.seal(job.client_id, DATABASE_PASSWORD, password)
         are_new = await self._pool.fetchval(
@@ -97,6 +99,7 @@ class Ledger:
             sealed.ciphertext,
         )
         if are_new:
+            # Nearly always, and then everything is known without reading it back.
             return Intent(
                 provider=provider,
                 name=name,
@@ -166,6 +169,8 @@ class Ledger:
             name=row["name"],
             ref=row["ref"],
             creates=row["creates"],
+            # Counted by the database: the create may have been another machine's, whose clock
+            # differs.
             since_create=None if seconds is None else timedelta(seconds=seconds),
             password_went_with_create=row["password_went_with_create"],
             password_was_set=row["password_was_set"],

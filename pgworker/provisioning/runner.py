@@ -75,6 +75,7 @@ class PhaseRunner:
 
     async def register(self) -> None:
         """Write the phases of all workflows to `pgworker.phases`, for the views and for claims."""
+        # One transaction: the views must not show a workflow with half of its phases.
         async with self._pool.acquire() as connection, connection.transaction():
             for workflow in self._workflows.values():
                 for ordinal, phase in enumerate(workflow.phases, start=1):
@@ -107,6 +108,7 @@ class PhaseRunner:
         position = workflow.find_position(job.job_type)
         phase_input = await self._inputs.get(job)
         provider = self._choose_provider(phase_input)
+        # Nearly always no breaker is open, and the question costs no statement.
         admission = ADMITTED
         if phase_input.any_breaker_is_open:
             admission = await self._breakers.admit(provider.credential, job)
@@ -132,6 +134,7 @@ class PhaseRunner:
     def _choose_provider(self, phase_input: PhaseInput) -> Provider:
         """Return the provider of the tenant, else the one the client asks for, else the default."""
         if phase_input.provider is not None:
+            # Whatever the client asks for by now: this is where its tenant was created.
             return self._provider_named(phase_input.provider)
         wish = phase_input.client.settings.get("provider")
         return self._provider_named(None if wish is None else str(wish))
@@ -186,7 +189,7 @@ async def _run(phase: Phase, context: PhaseContext) -> Outcome:
             return await phase.run(context)
     except TimeoutError as error:
         if not deadline.expired():
-            raise
+            raise  # the phase's own, which it didn't expect: a bug
         raise Transient(
             f"{phase.name} was cancelled after {limit.total_seconds():g} s "
             "(PGWORKER_PHASE_TIMEOUT_SECONDS)"

@@ -58,6 +58,8 @@ class StepLedger:
         confirmed: Sequence[str] = (),
     ) -> AsyncIterator[float]:
         """As `Steps.record`."""
+        # Before the statement: the database counts the lease from a later moment, so the deadline
+        # that is derived from this one is never too late.
         asked_at = time.monotonic()
         hold_for = None if time_limit is None else MUST_LEAVE_WITHIN + time_limit
         step_id: int = await self._pool.fetchval(
@@ -69,15 +71,19 @@ class StepLedger:
             self._done,
             list(confirmed),
         )
+        # Only after the statement: if it failed, the next one has to record them.
         self._done = []
         try:
             yield asked_at + MUST_LEAVE_WITHIN.total_seconds()
         except OutcomeUnknown:
+            # Before `JobError`, of which it is one.
             await self._end([step_id], "unknown")
             raise
         except (JobError, StatementError):
             await self._end([step_id], "refused")
             raise
+        # Any other error (a bug, a cancellation, a lost lease) leaves the step as intended: it
+        # isn't known whether the request was sent, so the next attempt has to look.
         self._done = [step_id]
 
     async def confirm(self, step: Step, targets: Sequence[str]) -> None:

@@ -70,6 +70,7 @@ def find_workflows(setting: str | None) -> dict[str, Workflow]:
         ),
     ]
     if setting is not None:
+        # Last, so that it wins: an operator must be able to replace what a package brings.
         point = EntryPoint("workflow", setting, ENTRY_POINTS)
         found.append(_import_workflow(point, f"PGWORKER_WORKFLOW: {setting}"))
     return {workflow.name: workflow for workflow in found}

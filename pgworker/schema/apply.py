@@ -107,6 +107,7 @@ async def apply_migrations(
     pending = plan(canonical, history, include_all=include_all)
     confirmed = [row.version for row in history]
     if not pending:
+        # An earlier attempt may not know the outcome of a file; the history does.
         await steps.confirm(Step.APPLY_MIGRATION, confirmed)
     elif not _is_complete_table(history):
         with as_job_errors("the migration history can't be created"):
@@ -118,7 +119,9 @@ async def apply_migrations(
         try:
             is_ours = await _apply(connection, migration, steps, confirmed=confirmed)
         finally:
+            # Also of a file that failed: its warnings often say why.
             notices += _pass_on_notices(connection, migration, on_notice)
+        # The first step has recorded them.
         confirmed = []
         if is_ours:
             applied.append(migration.version)
@@ -128,6 +131,7 @@ async def apply_migrations(
             # Another process syncs this tenant too, perhaps with another set: look again.
             pending = plan(canonical, await read_history(connection), include_all=include_all)
     if applied:
+        # The caller's connection may serve others after this.
         await _reset_session(connection)
     return SyncReport(applied=tuple(applied), head=canonical.head, notices=tuple(notices))
 
@@ -149,6 +153,7 @@ def _pass_on_notices(
 
 def _is_complete_table(history: Iterable[AppliedMigration]) -> bool:
     """Return whether the history's table has all its columns, as far as its rows show."""
+    # A row without them may be an older CLI's, whose table lacks columns that our insert names.
     return any(row.name is not None and row.statements is not None for row in history)
 
 
@@ -166,6 +171,7 @@ async def _apply(
     except StatementError as error:
         is_duplicate = belongs_to(error.sqlstate, UNIQUE_VIOLATION)
         if is_duplicate and await _is_recorded(connection, migration):
+            # Another sync was faster. Ours failed on the row's key, before the file's statements.
             return False
         if error.is_passing:
             raise error.to_job_error(migration.file) from error

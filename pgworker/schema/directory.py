@@ -55,6 +55,8 @@ def read_configured_set(directory: Path) -> CanonicalSet:
         BadConfiguration: there is no such directory, or no SQL file in it.
         MigrationRefused: a file can't be used as it is.
     """
+    # Which of the two it is decides the exit code: 78 keeps a supervisor from restarting in a loop,
+    # and a file with a mistake in it is no matter of the configuration.
     try:
         return read_canonical_set(directory)
     except MigrationRefused as error:
@@ -100,6 +102,7 @@ def _list_files(directory: Path) -> tuple[list[Path], list[str]]:
     for entry in entries:
         if entry.name == SMOKE_DIRECTORY:
             continue  # assertions, not migrations
+        # Left out with a notice: a misspelled name would be missed without one.
         reason = _reason_to_skip(entry, is_first=not files)
         if reason is None:
             files.append(entry)

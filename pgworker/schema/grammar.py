@@ -102,6 +102,7 @@ def _quote_identifier(name: str) -> str:
 def is_setting(sql: str) -> bool:
     """Return whether the statement only changes a setting of the session (`set`, `reset`)."""
     nodes = parse(sql) or ()
+    # Exactly one: a separator that only the grammar saw would hide a second statement.
     return [type(node).__name__ for node in nodes] == ["VariableSetStmt"]
 
 

@@ -60,6 +60,7 @@ class ExposedTables:
         """Take in one statement."""
         for name in find_created_tables(node):
             if is_public(name):
+                # Default privileges reach only the tables that are created after them.
                 self._tables[name] = _Table(origin, is_granted=self._is_granted_by_default)
         reader = _READERS.get(type(node).__name__)
         if reader is not None:
@@ -92,6 +93,7 @@ class ExposedTables:
     def _read_grant(self, node: Any) -> None:
         if not _is_grant_to_api(node):
             return
+        # A grant on all tables reaches those that exist by then, and no later one.
         if node.targtype == _GRAMMAR.ACL_TARGET_ALL_IN_SCHEMA:
             if any(schema.string.sval == "public" for schema in node.objects):
                 self._grant(self._tables)

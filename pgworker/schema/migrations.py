@@ -116,6 +116,7 @@ def is_migration_name(file: str) -> bool:
     return _FILE_NAME.fullmatch(file) is not None
 
 
+# When one file of the set changes, all of them are read again, and only that one is parsed again.
 @lru_cache(maxsize=4096)
 def parse_migration(file: str, text: str) -> Migration:
     """Make a migration of a file's name and content; remembers what it made of them before.
@@ -212,6 +213,7 @@ def plan(
             had been applied, or one is out of order; names them and says what to do.
     """
     applied = {migration.version: migration for migration in history}
+    # The most dangerous first: a tenant with unknown migrations may be another program's.
     _refuse_unknown_versions(canonical, applied)
     _refuse_changed_files(canonical, applied)
     pending = tuple(
@@ -268,6 +270,7 @@ def is_changed(migration: Migration, applied: AppliedMigration) -> bool:
         return False
     # A new line before the semicolon: a statement may end in a comment that isn't closed otherwise.
     recorded = "\n;\n".join(applied.statements)
+    # Equal texts are the usual case, and compared in no time.
     return recorded != migration.text and normal_form(recorded) != normal_form(migration.text)
 
 

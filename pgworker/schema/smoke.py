@@ -40,6 +40,7 @@ async def all_checks_pass(connection: TenantConnection, canonical: CanonicalSet)
     Raises:
         SmokeCheckFailed: a file of the assertions can't be used.
     """
+    # Versions are digits, by the names of the files: nothing to quote.
     versions = ", ".join(f"'{migration.version}'" for migration in canonical.migrations)
     scripts = (
         _script("history", _QUERIES.versions_that_differ.format(versions=f"array[{versions}]")),
@@ -49,6 +50,7 @@ async def all_checks_pass(connection: TenantConnection, canonical: CanonicalSet)
     try:
         await connection.execute("".join(scripts))
     except (StatementError, OutcomeUnknown):
+        # Which check it was, and whether it fails for good, only the checks one by one can say.
         return False
     return True
 
@@ -115,6 +117,7 @@ def _require_one_query(file: str, text: str) -> str:
     return queries[0].text
 
 
+# Every job needs the same ones.
 @lru_cache(maxsize=256)
 def _script(file: str, text: str) -> str:
     """Return a script that fails unless the assertion holds; it leaves nothing behind.

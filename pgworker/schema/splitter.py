@@ -21,6 +21,8 @@ WHITE_SPACE = " \t\n\r\f\v"
 # Enough for `create unique index concurrently if not exists …` and its like.
 WORDS_KEPT = 8
 
+# The quantifiers `++` and `*+` never give back what they matched: a literal that isn't closed would
+# otherwise take time that grows with the square of its length.
 _TOKEN = re.compile(
     r"""
     (?P<space>[ \t\n\r\f\v]+)
@@ -169,6 +171,7 @@ class _StatementBuilder:
         if token.text == "(":
             self.parentheses += 1
         elif token.text == ")":
+            # One too many must not hide every semicolon behind it.
             self.parentheses = max(0, self.parentheses - 1)
         text = token.text
         if token.kind == "word":
@@ -182,6 +185,7 @@ class _StatementBuilder:
         if self.previous in {".", "as"}:
             return  # a name: `new.end`, `as case`
         if word == "atomic":
+            # Elsewhere `begin` starts a transaction, and `atomic` is a name.
             if self.previous == "begin" and self.words[0] == "create":
                 self.atomic += 1
         elif self.atomic and word == "case":

@@ -79,6 +79,7 @@ class PhaseContext:
     @property
     def ref(self) -> str:
         """The tenant's ref, once `create_project` has succeeded."""
+        # A workflow whose phases are in another order is a bug of its author.
         assert self.client.project_ref is not None, "create_project comes first"
         return self.client.project_ref
 

@@ -46,6 +46,8 @@ class CreateProject:
             # gone, await_project says so: a recorded tenant is never silently replaced.
             await ctx.steps.confirm(Step.CREATE_PROJECT, [intent.name])
             return Done()
+        # Before each create, not only after one without an answer: the worker may have died before
+        # it could record that there was none.
         tenant = await ctx.provider.find(intent.name)
         if tenant is not None:
             _refuse_foreign(ctx, tenant)

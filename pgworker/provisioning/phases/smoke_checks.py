@@ -33,8 +33,10 @@ class SmokeChecks:
             load_canonical_set(ctx.settings.migrations_dir), ctx.credentials()
         )
         async with ctx.connect(credentials) as connection:
+            # One round trip when all is well; one for each check only to name the one that fails.
             if not await all_checks_pass(connection, canonical):
                 await _find_failure(ctx, connection, canonical)
+        # After the connection is closed: tenants have few of them, and HTTP may take its time.
         await ctx.provider.check_services(ctx.ref, credentials)
         return Done()
 
