@@ -20,13 +20,14 @@ from pgworker.db.adoption.plan import Plan, make_plan
 from pgworker.db.locks import LockWatch, retry_while_locked
 from pgworker.db.queries import find_sql_directory, load
 from pgworker.db.translation import translated
-from pgworker.errors import SchemaMismatch, UnusableTable
+from pgworker.errors import BadConfiguration, SchemaMismatch, UnusableTable
 from pgworker.telemetry import get_logger
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from pgworker.db.adoption.objection import Objection
     from pgworker.db.pool import Connection
 
 # For the locks of one transaction. A longer one is for a person to plan.
@@ -201,7 +202,8 @@ async def migrate(
         patience: for the locks of each transaction.
 
     Raises:
-        UnusableTable: something must be changed first; a line for each thing, and nothing was done.
+        UnusableTable, BadConfiguration: something must be changed first, in the table or for our
+            role; a line for each thing, and nothing was done.
         SchemaMismatch: the database is newer than this program, or an applied file was changed.
         TableLocked: a lock could not be had; names who holds it.
     """
@@ -233,9 +235,7 @@ async def _apply_next(
         state.refuse_if_not_appliable()
         if not state.pending:
             return ()
-        objections = find_objections(await read_facts(connection))
-        if objections:
-            raise UnusableTable("\n".join(str(objection) for objection in objections))
+        _refuse(find_objections(await read_facts(connection)))
         if state.pending[0].version is not None:
             files = state.pending[:1]
         else:
@@ -245,6 +245,14 @@ async def _apply_next(
         for file in files:
             await _apply(connection, file)
         return tuple(file.name for file in files)
+
+
+def _refuse(objections: tuple[Objection, ...]) -> None:
+    """Raise an error with a line for each of them; the login is to blame if all are about it."""
+    if objections:
+        is_about_role = all(objection.about != "table" for objection in objections)
+        error = BadConfiguration if is_about_role else UnusableTable
+        raise error("\n".join(str(objection) for objection in objections))
 
 
 async def _apply(connection: Connection, file: SqlFile) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Objection(NamedTuple):
@@ -13,12 +13,14 @@ class Objection(NamedTuple):
         found: what it is.
         needed: what pgworker needs.
         advice: what to do, mostly the very SQL.
+        about: the table (and what hangs on it), our rights, or row level security.
     """
 
     subject: str
     found: str
     needed: str
     advice: str
+    about: Literal["table", "rights", "security"] = "table"
 
     def __str__(self) -> str:
         return f"{self.subject} {self.found}; pgworker needs {self.needed} ({self.advice})"

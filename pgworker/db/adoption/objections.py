@@ -108,6 +108,13 @@ def _find(facts: Facts) -> Iterator[Objection]:
                 yield from _about_column(columns[name], wanted)
         yield from _about_values(facts)
         yield from _about_ownership(facts, facts.table, columns)
+    if facts.surroundings.has_jobs and not facts.surroundings.has_history:
+        yield Objection(
+            "public.client_provisioning_jobs",
+            "is there already, and pgworker has not made it",
+            "a table of its own of that name",
+            "rename it, or drop what an older pgworker has left",
+        )
     yield from _about_rights(facts)
     yield from find_security_objections(facts.security)
 
@@ -244,6 +251,7 @@ def _about_ownership(facts: Facts, table: Table, columns: dict[str, Column]) -> 
             f"belongs to role {table.owner}, and role {role} can't change it",
             "its columns there",
             f"as {table.owner}: alter table public.clients {', '.join(changes)}",
+            "rights",
         )
     if table.missing_privileges:
         privileges = ", ".join(table.missing_privileges)
@@ -252,37 +260,29 @@ def _about_ownership(facts: Facts, table: Table, columns: dict[str, Column]) -> 
             f"may not {privileges} on public.clients",
             "these privileges",
             f"grant {privileges} on public.clients to {quoted(role)}",
+            "rights",
         )
 
 
 def _about_rights(facts: Facts) -> Iterator[Objection]:
     here = facts.surroundings
     role = quoted(here.role)
+    refused, advice = [], []
     if not here.has_schema and not here.may_create_schemas:
-        yield Objection(
-            f"role {here.role}",
-            f"may not create schemas in database {here.database}",
-            "a schema pgworker to create in",
-            f"create schema pgworker authorization {role}",
-        )
+        refused.append(f"schemas in database {here.database}")
+        advice.append(f"create schema pgworker authorization {role}")
     if here.may_use_schema is False:
-        yield Objection(
-            f"role {here.role}",
-            "may not create in schema pgworker",
-            "its tables, functions and views there",
-            f"grant usage, create on schema pgworker to {role}",
-        )
-    if here.has_jobs and not here.has_history:
-        yield Objection(
-            "public.client_provisioning_jobs",
-            "is there already, and pgworker has not made it",
-            "a table of its own of that name",
-            "rename it, or drop what an older pgworker has left",
-        )
+        refused.append("anything in schema pgworker")
+        advice.append(f"grant usage, create on schema pgworker to {role}")
     if not (here.has_clients and here.has_jobs) and not here.may_create_tables:
+        refused.append("tables in schema public")
+        advice.append(f"grant usage, create on schema public to {role}")
+    if refused:
+        # In one line: it is one thing to ask of an administrator.
         yield Objection(
             f"role {here.role}",
-            "may not create in schema public",
-            "the tables clients and client_provisioning_jobs there",
-            f"grant usage, create on schema public to {role}",
+            f"has permission denied to create {', and '.join(refused)}",
+            "a place for its own tables, functions and views",
+            "; ".join(advice),
+            "rights",
         )

@@ -54,6 +54,7 @@ def _objection(table: SecuredTable, security: Security, what: str, advice: str) 
         f"applies to role {security.role}{why}, and {what}",
         "all rows",
         advice,
+        "security",
     )
 
 
