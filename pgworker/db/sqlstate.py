@@ -53,7 +53,6 @@ NOT_RETRYABLE: Final = "PW002"
 UNKNOWN_CLIENT: Final = "PW003"
 UNKNOWN_WORKFLOW: Final = "PW004"
 IDEMPOTENCY_CONFLICT: Final = "PW006"
-UNUSABLE_TABLE: Final = "PW010"
 # Raised by the script of a smoke assertion, in the tenant's database.
 NOT_TRUE: Final = "PW900"
 

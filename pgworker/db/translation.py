@@ -19,7 +19,6 @@ from pgworker.errors import (
     StatementRefused,
     UnknownClient,
     UnknownWorkflow,
-    UnusableTable,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ _OURS: dict[str, type[PgworkerError]] = {
     sqlstate.UNKNOWN_CLIENT: UnknownClient,
     sqlstate.UNKNOWN_WORKFLOW: UnknownWorkflow,
     sqlstate.IDEMPOTENCY_CONFLICT: IdempotencyConflict,
-    sqlstate.UNUSABLE_TABLE: UnusableTable,
 }
 # For an error that is none of ours and no outage: the first that matches.
 _OTHERS: tuple[tuple[sqlstate.Group, type[PgworkerError], str], ...] = (
